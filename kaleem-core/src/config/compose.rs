@@ -1,0 +1,1 @@
+//! Compose files: read as they are, resolved as Compose resolves them.

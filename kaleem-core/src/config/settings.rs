@@ -1,0 +1,117 @@
+//! `kaleem.toml`: what a compose file cannot say. Every key is optional; a project without the file has the defaults.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::ServiceName;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How many releases are kept to go back to; 5 where nothing is said.
+    pub keep: Option<u32>,
+    /// By service.
+    #[schemars(with = "BTreeMap<String, ServiceSettings>")]
+    pub services: BTreeMap<ServiceName, ServiceSettings>,
+}
+
+/// What is said of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceSettings {
+    /// How it is replaced; where nothing is said, kaleem decides and says why.
+    pub strategy: Option<StrategyName>,
+    /// Whether two of it must never run at the same time.
+    pub singleton: Option<bool>,
+    /// When a new instance counts as healthy.
+    pub health: Option<HealthSettings>,
+}
+
+/// Names of strategies in `kaleem.toml`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StrategyName {
+    /// Stop the old, then start the new.
+    Recreate,
+    /// Start the new, wait until it is healthy, then stop the old.
+    Overlap,
+    /// Behind the gateway: start the new, wait, switch, drain, stop.
+    BlueGreen,
+    /// Behind the gateway, some replicas at a time.
+    Rolling,
+}
+
+/// When a new instance counts as healthy. At most one of `http`, `tcp` and `command`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthSettings {
+    /// Path that must answer with a status below 400, such as `/api/health`.
+    pub http: Option<String>,
+    /// Port for `http`; where nothing is said, the first one that the service exposes.
+    pub port: Option<u16>,
+    /// Status that the answer must have.
+    pub status: Option<u16>,
+    /// Text that the answer must hold.
+    pub contains: Option<String>,
+    /// Port that must accept connections.
+    pub tcp: Option<u16>,
+    /// Program and arguments that must exit with 0 in the container.
+    pub command: Option<Vec<String>>,
+    /// Passes in a row; 2 where nothing is said (1 for the container's own check).
+    pub passes: Option<u32>,
+    /// Time between two questions, such as `500ms`; 250 ms where nothing is said.
+    pub interval: Option<DurationText>,
+    /// Time one answer may take; 5 s where nothing is said.
+    pub timeout: Option<DurationText>,
+    /// Time from the start in which it must become healthy; 120 s where nothing is said.
+    pub deadline: Option<DurationText>,
+}
+
+/// A duration as Compose writes it: `1m30s`, `500ms`, `2h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct DurationText(pub std::time::Duration);
+
+impl From<DurationText> for String {
+    fn from(text: DurationText) -> Self {
+        // Whole milliseconds are exact for everything a person writes here.
+        format!("{}ms", text.0.as_millis())
+    }
+}
+
+impl TryFrom<String> for DurationText {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        parse_duration(&text).map(Self).ok_or_else(|| format!("`{text}` is not a duration; write it as `500ms`, `30s` or `1m30s`"))
+    }
+}
+
+/// Reads a duration as Compose writes it: numbers (with a fraction) and units `h m s ms us ns`, in a row.
+pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
+    let mut rest = text.trim();
+    let mut total = 0.0_f64;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let scale = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * scale;
+        rest = tail;
+    }
+    std::time::Duration::try_from_secs_f64(total).ok()
+}

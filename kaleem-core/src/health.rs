@@ -1,0 +1,158 @@
+//! Health: one question, one verdict. Gates and monitoring ask the same way; `kaleem-health` knows how.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ContainerName, NetworkName, ServiceName};
+use crate::runtime::InstanceState;
+
+/// The answer to one question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// All is well.
+    Ok,
+    /// It works, and something is about to go wrong.
+    Warn,
+    /// Could not ask: says nothing about the target, and never counts as its failure.
+    Unknown,
+    /// It does not work.
+    Fail,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Unknown => "unknown",
+            Self::Fail => "fail",
+        })
+    }
+}
+
+/// Something a probe measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// What, such as `replication_lag`.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// In what, such as `seconds`, `bytes`, `percent`; empty for a plain count.
+    pub unit: String,
+}
+
+/// What a probe found. It never holds a secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why, in one line, lower case: what was asked and what came back.
+    pub reason: String,
+    /// What to do about it; `None` when all is well.
+    pub remedy: Option<String>,
+    /// How long each part took, by name: `dns`, `connect`, `tls`, `first-byte`, `total`.
+    pub phases: BTreeMap<String, Duration>,
+    /// What was measured beside.
+    pub measurements: Vec<Measurement>,
+}
+
+impl Finding {
+    /// A finding without timings.
+    pub fn new(verdict: Verdict, reason: impl Into<String>) -> Self {
+        Self { verdict, reason: reason.into(), remedy: None, phases: BTreeMap::new(), measurements: Vec::new() }
+    }
+
+    /// The same with a remedy.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The same with the time a phase took.
+    #[must_use]
+    pub fn with_phase(mut self, phase: &str, took: Duration) -> Self {
+        self.phases.insert(phase.to_owned(), took);
+        self
+    }
+}
+
+/// One question which a gate asks an instance. Pure data: it stands in the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Question {
+    /// Is the container running, without restarts?
+    Running,
+    /// What does the container's own health check say?
+    Healthcheck,
+    /// Does it answer an HTTP GET?
+    Http {
+        /// Port inside the container.
+        port: u16,
+        /// Path and query, starting with `/`.
+        path: String,
+        /// Statuses that are right, first and last; `(200, 399)` where nothing was said.
+        statuses: (u16, u16),
+        /// Host header; `None` is the address.
+        host: Option<String>,
+        /// Text that the body must hold.
+        contains: Option<String>,
+    },
+    /// Does it accept a TCP connection?
+    Tcp {
+        /// Port inside the container.
+        port: u16,
+    },
+    /// Does a command in the container exit with 0?
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running => out.write_str("running"),
+            Self::Healthcheck => out.write_str("container health check"),
+            Self::Http { port, path, .. } => write!(out, "http :{port}{path}"),
+            Self::Tcp { port } => write!(out, "tcp :{port}"),
+            Self::Command { command } => write!(out, "command `{}`", command.first().map_or("", String::as_str)),
+        }
+    }
+}
+
+/// Whom a question is put to: one instance, as the engine reported it a moment ago.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeTarget {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its container.
+    pub container: ContainerName,
+    /// What the engine says of it.
+    pub state: InstanceState,
+    /// Address by network; empty where it uses the host's.
+    pub addresses: BTreeMap<NetworkName, String>,
+    /// Ports of the host that lead to it: (port inside, address and port of the host).
+    pub published: Vec<(u16, std::net::SocketAddr)>,
+    /// Whether it uses the host's network.
+    pub host_network: bool,
+}
+
+/// Answers questions about instances.
+///
+/// # Contract
+/// - Returns within `timeout` (and at most 250 ms more), whatever the other side does.
+/// - Never an error: what could not be asked is [`Verdict::Unknown`], with the reason.
+/// - Leaves no task and no connection behind.
+/// - No secret in the finding.
+#[async_trait]
+pub trait Probes: Send + Sync {
+    /// Puts `question` to `target`.
+    async fn ask(&self, question: &Question, target: &ProbeTarget, timeout: Duration) -> Finding;
+}

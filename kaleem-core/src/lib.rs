@@ -1,0 +1,12 @@
+//! kaleem turns a Docker Compose project into releases.
+
+pub mod remedy;
+pub mod names;
+pub mod image;
+pub mod secret;
+pub mod clock;
+pub mod definition;
+pub mod runtime;
+pub mod registry;
+pub mod health;
+pub mod config;

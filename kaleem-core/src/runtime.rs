@@ -1,0 +1,629 @@
+//! The container engine as kaleem sees it: four small seams, and [`Runtime`], which is all of them.
+//!
+//! Every call names things by names that a plan computed, never by an id that it had to be told, so that a call can be
+//! repeated after a crash. Nothing here decides anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use crate::definition::{Definition, DefinitionId, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
+use crate::image::{Digest, ImageRef, PinnedImage};
+use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
+use crate::remedy::Remedy;
+
+/// Labels that Compose puts on what it starts; kaleem puts the same, so that its commands keep working.
+pub mod compose_labels {
+    /// The project.
+    pub const PROJECT: &str = "com.docker.compose.project";
+    /// The service.
+    pub const SERVICE: &str = "com.docker.compose.service";
+    /// Counts the containers of a service from 1.
+    pub const NUMBER: &str = "com.docker.compose.container-number";
+    /// `True` for containers of `run`, else `False`.
+    pub const ONEOFF: &str = "com.docker.compose.oneoff";
+    /// Compose recreates a container whose hash differs; ours is our definition id.
+    pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+    /// Comma-separated paths of the compose files.
+    pub const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
+    /// The project's directory.
+    pub const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
+    /// The version of Compose whose labels these are.
+    pub const VERSION: &str = "com.docker.compose.version";
+    /// The key of a network under `networks:`.
+    pub const NETWORK: &str = "com.docker.compose.network";
+    /// The key of a volume under `volumes:`.
+    pub const VOLUME: &str = "com.docker.compose.volume";
+}
+
+/// Labels that kaleem adds.
+pub mod kaleem_labels {
+    /// The release that created the container, such as `r7`.
+    pub const RELEASE: &str = "kaleem.release";
+    /// The [`crate::definition::DefinitionId`] it was created from.
+    pub const DEFINITION: &str = "kaleem.definition";
+    /// The pinned digest it was created from.
+    pub const DIGEST: &str = "kaleem.digest";
+    /// The image as it was asked for, tag included.
+    pub const IMAGE: &str = "kaleem.image";
+}
+
+/// A container that is to exist. `labels` is complete: the user's, Compose's and kaleem's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceSpec {
+    /// The name, computed from the plan.
+    pub name: ContainerName,
+    /// The project it belongs to.
+    pub project: ProjectName,
+    /// The service it runs.
+    pub service: ServiceName,
+    /// The image, which must be present on the engine.
+    pub image: PinnedImage,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+    /// What it is to be.
+    pub definition: Arc<Definition>,
+    /// Containers which stand for the services that `network`, `pid`, `ipc` or `volumes_from` name.
+    pub companions: BTreeMap<ServiceName, ContainerName>,
+}
+
+/// A container that kaleem may change: it is touched only when it carries the project's label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnedContainer {
+    /// The project whose label it must carry.
+    pub project: ProjectName,
+    /// Its name.
+    pub name: ContainerName,
+}
+
+/// How a container is asked to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopPolicy {
+    /// The signal; `None` takes the image's.
+    pub signal: Option<String>,
+    /// Time until SIGKILL.
+    pub grace: Duration,
+}
+
+/// A container as the engine reports it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The engine's id.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: ContainerName,
+    /// The service, from Compose's label.
+    pub service: ServiceName,
+    /// The number, from Compose's label.
+    pub number: u32,
+    /// Whether it was started by `run`.
+    pub oneoff: bool,
+    /// The release, where kaleem made it.
+    pub release: Option<ReleaseId>,
+    /// The definition, where kaleem made it.
+    pub definition: Option<DefinitionId>,
+    /// The image it was created from, as text.
+    pub image: String,
+    /// The id of that image on this engine.
+    pub image_id: Digest,
+    /// The digest kaleem pinned, where kaleem made it; else the manifest digest, where the engine knows one.
+    pub digest: Option<Digest>,
+    /// What it is doing.
+    pub state: InstanceState,
+    /// What the engine does when it exits.
+    pub restart: RestartPolicy,
+    /// Address by network.
+    pub addresses: BTreeMap<NetworkName, String>,
+    /// Published ports.
+    pub ports: Vec<PortBinding>,
+}
+
+/// What a container is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceState {
+    /// The engine's word for it.
+    pub status: InstanceStatus,
+    /// Verdict of the container's own health check.
+    pub health: InstanceHealth,
+    /// Output of the last health check, cut to 4 KiB.
+    pub health_output: Option<String>,
+    /// Exit code of the last run; `None` while it has not exited.
+    pub exit_code: Option<i64>,
+    /// Whether the kernel killed the last run for memory.
+    pub oom_killed: bool,
+    /// How many times the engine restarted it by policy.
+    pub restart_count: u64,
+    /// When the current or last run began, as the engine writes it; for people and for equality only.
+    pub started_at: Option<String>,
+    /// The engine's own error, such as a port that is taken.
+    pub error: Option<String>,
+}
+
+/// The engine's word for what a container is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceStatus {
+    /// Never started.
+    Created,
+    /// Running.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Between two runs, by policy.
+    Restarting,
+    /// Being removed.
+    Removing,
+    /// Ended.
+    Exited,
+    /// Half removed: the engine failed.
+    Dead,
+}
+
+/// Verdict of a container's own health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceHealth {
+    /// There is no check.
+    None,
+    /// Not decided yet.
+    Starting,
+    /// Passing.
+    Healthy,
+    /// Failing.
+    Unhealthy,
+}
+
+/// What the configuration of an image says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageFacts {
+    /// User; empty is root.
+    pub user: String,
+    /// Exposed ports, such as `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Whether it has a health check (that is not `NONE`).
+    pub has_healthcheck: bool,
+    /// Time between the runs of that health check.
+    pub healthcheck_interval: Option<Duration>,
+    /// Names of the variables that it sets: never their values.
+    pub environment_names: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Volumes that it declares.
+    pub volumes: Vec<String>,
+    /// `os/arch[/variant]`.
+    pub platform: String,
+    /// Compressed size at the registry, or size on the engine.
+    pub size_bytes: u64,
+}
+
+/// An image on the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalImage {
+    /// The engine's id for it: the digest of its configuration.
+    pub id: Digest,
+    /// Manifest digests under which it was pulled or pushed: (repository in familiar form, digest).
+    pub repo_digests: Vec<(String, Digest)>,
+    /// Tags in familiar form.
+    pub tags: Vec<String>,
+    /// What its configuration says.
+    pub facts: ImageFacts,
+}
+
+/// The engine itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineInfo {
+    /// Version of the engine, such as `20.10.24`.
+    pub version: String,
+    /// Newest API version that engine and adapter both speak, such as `1.41`.
+    pub api_version: String,
+    /// `linux`.
+    pub os: String,
+    /// In OCI's words: `amd64`, `arm64`.
+    pub architecture: String,
+    /// Where the engine keeps images and volumes.
+    pub root_directory: String,
+    /// Whether containers survive a restart of the engine.
+    pub live_restore: bool,
+    /// Whether the engine runs without root rights.
+    pub rootless: bool,
+}
+
+/// Progress of a pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Bytes received so far, over all layers.
+    pub received_bytes: u64,
+    /// Bytes in all, as far as they are known.
+    pub total_bytes: u64,
+}
+
+/// Called with the progress of a pull; must not block.
+pub type PullObserver = dyn Fn(PullProgress) + Send + Sync;
+
+/// Result of a command in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Exit code.
+    pub exit_code: i64,
+    /// Standard output and error in the order in which they came, cut to 64 KiB.
+    pub output: String,
+}
+
+/// One line of a container's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Whether it went to standard error.
+    pub stderr: bool,
+    /// When, as the engine writes it (RFC 3339).
+    pub time: String,
+    /// The line without its end.
+    pub text: String,
+}
+
+/// Which part of a container's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRange {
+    /// How many of the last lines; `None` is all.
+    pub tail: Option<u64>,
+    /// Whether to go on with lines that come later.
+    pub follow: bool,
+    /// Only lines newer than this (seconds since 1970).
+    pub since: Option<i64>,
+}
+
+/// Changes to containers.
+///
+/// # Contract
+/// - `create` twice for one spec makes one complete container (networks and files included), not started, and returns its id both times.
+///   A container with the name that is not the project's is [`RuntimeError::NameTaken`]; one of the project's made from another definition or image is too.
+/// - `start` of a running container succeeds. `stop` of one that is stopped, or gone, succeeds; it returns only when it has ended.
+/// - `stop` also keeps the engine from starting it again by policy, whatever its restart policy; `start` gives it `restart` as policy.
+/// - `remove` stops nothing: it refuses a running container with [`RuntimeError::StillRunning`], succeeds for one that is gone, and removes anonymous volumes with it.
+/// - `rename` succeeds when `to` is already the container that was meant (there is no `from` and `to` is the project's).
+/// - A container without the project's label is never changed: [`RuntimeError::NotOurs`].
+#[async_trait]
+pub trait Containers: Send + Sync {
+    /// Makes a container, and does not start it.
+    ///
+    /// # Errors
+    /// See the contract; after an error nothing or the complete container exists, or a partial one which the next `create` completes.
+    async fn create(&self, spec: &InstanceSpec) -> Result<ContainerId, RuntimeError>;
+    /// Starts a container and gives it its restart policy.
+    ///
+    /// # Errors
+    /// [`RuntimeError::PortTaken`], [`RuntimeError::NotFound`], and what the engine says.
+    async fn start(&self, container: &OwnedContainer, restart: RestartPolicy) -> Result<(), RuntimeError>;
+    /// Asks it to end, waits for `policy.grace`, kills it, and keeps it from being started by policy.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotOurs`], and what the engine says; the container may be running.
+    async fn stop(&self, container: &OwnedContainer, policy: &StopPolicy) -> Result<(), RuntimeError>;
+    /// Removes a stopped container.
+    ///
+    /// # Errors
+    /// See the contract.
+    async fn remove(&self, container: &OwnedContainer) -> Result<(), RuntimeError>;
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NameTaken`], [`RuntimeError::NotFound`].
+    async fn rename(&self, container: &OwnedContainer, to: &ContainerName) -> Result<(), RuntimeError>;
+}
+
+/// Questions about containers and the engine. They change nothing.
+///
+/// # Contract
+/// - `list` has every container with the project's label, running or not, one-off ones included, sorted by name.
+/// - `inspect` answers `None` for a container that does not exist, and an error only when it could not ask.
+/// - `drift` compares what was asked for when the container was created, not what it made of it.
+#[async_trait]
+pub trait Inspect: Send + Sync {
+    /// All containers of the project.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked.
+    async fn list(&self, project: &ProjectName) -> Result<Vec<Instance>, RuntimeError>;
+    /// One container, whosever it is.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked.
+    async fn inspect(&self, name: &ContainerName) -> Result<Option<Instance>, RuntimeError>;
+    /// In what the container differs from `spec` (field names such as `environment.LOG_LEVEL`, never values); empty when it can be taken over as it is.
+    ///
+    /// Name, labels and the image are not compared.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`], and when the engine could not be asked.
+    async fn drift(&self, spec: &InstanceSpec) -> Result<Vec<String>, RuntimeError>;
+    /// Ports of the host that containers of other projects hold: the port and who has it.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked.
+    async fn foreign_ports(&self, project: &ProjectName) -> Result<Vec<(PortBinding, ContainerName)>, RuntimeError>;
+    /// The engine itself.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked.
+    async fn engine(&self) -> Result<EngineInfo, RuntimeError>;
+}
+
+/// What is inside a container.
+///
+/// # Contract
+/// - `exec` ends after `timeout` with [`RuntimeError::ExecTimedOut`]; the command may go on inside.
+/// - `logs` of a container that never started is an empty stream.
+#[async_trait]
+pub trait Console: Send + Sync {
+    /// Runs a command in a running container and waits for it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`], [`RuntimeError::ExecTimedOut`], and what the engine says.
+    async fn exec(&self, container: &ContainerName, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError>;
+    /// The output of a container.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`]; the stream itself may end with an error.
+    async fn logs(
+        &self,
+        container: &ContainerName,
+        range: &LogRange,
+    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError>;
+}
+
+/// Images on the engine.
+///
+/// # Contract
+/// - `pull` twice downloads once. What was pulled is found by `image` under its [`PinnedImage::engine_reference`].
+/// - `pin` makes a tag of ours that keeps the image from being pruned; `unpin` removes the tag and succeeds when it is gone. Neither removes other tags.
+#[async_trait]
+pub trait Images: Send + Sync {
+    /// Fetches an image by digest, unless it is there.
+    ///
+    /// # Errors
+    /// [`RuntimeError::PullFailed`] and its relatives; nothing is left but layers that the next pull uses.
+    async fn pull(&self, image: &PinnedImage, platform: Option<&str>, observer: &PullObserver) -> Result<(), RuntimeError>;
+    /// The image under `reference` (a tag, `repository@digest`, or an id), if the engine has it.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked.
+    async fn image(&self, reference: &str) -> Result<Option<LocalImage>, RuntimeError>;
+    /// Gives the image the tag `pin`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::ImageMissing`].
+    async fn pin(&self, image: &PinnedImage, pin: &ImageRef) -> Result<(), RuntimeError>;
+    /// Removes the tag `pin`; the image goes with its last tag when nothing uses it.
+    ///
+    /// # Errors
+    /// What the engine says; a missing tag is none.
+    async fn unpin(&self, pin: &ImageRef) -> Result<(), RuntimeError>;
+}
+
+/// Networks and volumes.
+///
+/// # Contract
+/// - `create_network` and `create_volume` succeed when it exists with the project's label, and change nothing then.
+/// - `remove_network` succeeds when it is gone, refuses one that is in use ([`RuntimeError::InUse`]) or not the project's ([`RuntimeError::NotOurs`]).
+/// - Volumes are never removed: they hold data.
+#[async_trait]
+pub trait Resources: Send + Sync {
+    /// Networks that exist among `names`, with the project label they carry (if any).
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked.
+    async fn networks(&self, names: &[NetworkName]) -> Result<BTreeMap<NetworkName, Option<String>>, RuntimeError>;
+    /// Volumes that exist among `names`, with the project label they carry (if any).
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked.
+    async fn volumes(&self, names: &[VolumeName]) -> Result<BTreeMap<VolumeName, Option<String>>, RuntimeError>;
+    /// Makes a network with Compose's labels.
+    ///
+    /// # Errors
+    /// What the engine says, such as overlapping address ranges.
+    async fn create_network(&self, project: &ProjectName, network: &NetworkDefinition) -> Result<(), RuntimeError>;
+    /// Removes a network of the project.
+    ///
+    /// # Errors
+    /// See the contract.
+    async fn remove_network(&self, project: &ProjectName, network: &NetworkName) -> Result<(), RuntimeError>;
+    /// Makes a volume with Compose's labels.
+    ///
+    /// # Errors
+    /// What the engine says.
+    async fn create_volume(&self, project: &ProjectName, volume: &VolumeDefinition) -> Result<(), RuntimeError>;
+}
+
+/// The whole engine. Implemented by everything that is all of its parts.
+pub trait Runtime: Containers + Inspect + Console + Images + Resources {}
+
+impl<T: Containers + Inspect + Console + Images + Resources> Runtime for T {}
+
+/// Why the engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The engine does not answer.
+    #[error("could not reach the Docker engine at `{endpoint}`")]
+    Unreachable {
+        /// Socket or address.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The engine's socket may not be opened.
+    #[error("no permission to use the Docker engine at `{endpoint}`")]
+    PermissionDenied {
+        /// Socket or address.
+        endpoint: String,
+    },
+    /// The engine is older than API 1.41.
+    #[error("the Docker engine speaks API {found}, and kaleem needs {needed} or newer")]
+    TooOld {
+        /// What it speaks.
+        found: String,
+        /// What is needed.
+        needed: &'static str,
+    },
+    /// The address of the engine cannot be used.
+    #[error("`{endpoint}` is not an address of a Docker engine that kaleem can use: {reason}")]
+    BadEndpoint {
+        /// As it was given.
+        endpoint: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no such container.
+    #[error("there is no container `{name}`")]
+    NotFound {
+        /// Its name.
+        name: String,
+    },
+    /// The name belongs to another container.
+    #[error("the container name `{name}` is taken by {owner}")]
+    NameTaken {
+        /// The name.
+        name: ContainerName,
+        /// Who has it, in words.
+        owner: String,
+    },
+    /// The container lacks the project's label.
+    #[error("the container `{name}` does not belong to the project `{project}`")]
+    NotOurs {
+        /// Its name.
+        name: String,
+        /// The project.
+        project: ProjectName,
+    },
+    /// The container must be stopped first.
+    #[error("the container `{name}` is still running")]
+    StillRunning {
+        /// Its name.
+        name: ContainerName,
+    },
+    /// The thing is in use.
+    #[error("`{name}` is still in use")]
+    InUse {
+        /// Network or image.
+        name: String,
+    },
+    /// A port of the host is held by someone else.
+    #[error("the host's port {port} is already taken")]
+    PortTaken {
+        /// Address and port, as the engine names them.
+        port: String,
+    },
+    /// The image is not on the engine.
+    #[error("the image `{image}` is not on this engine")]
+    ImageMissing {
+        /// The reference.
+        image: String,
+    },
+    /// The registry has no such image.
+    #[error("the registry has no image `{image}`")]
+    ImageNotFound {
+        /// The reference.
+        image: String,
+    },
+    /// The registry refused the credentials, or wants some.
+    #[error("the registry does not let us pull `{image}`")]
+    PullDenied {
+        /// The reference.
+        image: String,
+    },
+    /// A pull failed for another reason.
+    #[error("could not pull `{image}`: {reason}")]
+    PullFailed {
+        /// The reference.
+        image: String,
+        /// The engine's words.
+        reason: String,
+    },
+    /// A command in a container took too long.
+    #[error("the command in `{name}` did not end within {timeout:?}")]
+    ExecTimedOut {
+        /// The container.
+        name: ContainerName,
+        /// The limit.
+        timeout: Duration,
+    },
+    /// A file that the definition brings could not be put into the container.
+    #[error("could not put `{path}` into the container `{name}`")]
+    FileRefused {
+        /// The container.
+        name: ContainerName,
+        /// The path inside.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The engine refused, in its own words.
+    #[error("the Docker engine refused to {operation} (status {status}): {message}")]
+    Refused {
+        /// What it was asked.
+        operation: String,
+        /// HTTP status.
+        status: u16,
+        /// The engine's words.
+        message: String,
+    },
+    /// The connection broke in the middle.
+    #[error("the connection to the Docker engine broke while it was asked to {operation}")]
+    Broken {
+        /// What it was asked.
+        operation: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Remedy for RuntimeError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::Unreachable { .. } => {
+                "start the engine (`systemctl start docker`) or set DOCKER_HOST, then run the same command".to_owned()
+            }
+            Self::PermissionDenied { .. } => "run as root, or add your user to the group `docker` and log in again".to_owned(),
+            Self::TooOld { .. } => "upgrade the engine to Docker 20.10 or newer".to_owned(),
+            Self::BadEndpoint { .. } => "set DOCKER_HOST to `unix:///path/to/docker.sock` or `tcp://host:port`".to_owned(),
+            Self::NotFound { .. } => "look at `docker ps -a`; `kaleem status` tells what is serving".to_owned(),
+            Self::NameTaken { name, .. } => format!("remove or rename that container (`docker rm {name}`), or change `container_name`"),
+            Self::NotOurs { name, .. } => format!("rename or remove `{name}` by hand: kaleem changes only containers of its own project"),
+            Self::StillRunning { name } => format!("stop it first: `docker stop {name}`"),
+            Self::InUse { .. } => "stop what uses it, or leave it".to_owned(),
+            Self::PortTaken { port } => format!("find who listens there (`ss -ltnp`), stop it, or publish another port than {port}"),
+            Self::ImageMissing { image } => format!("build or pull it: `docker pull {image}`"),
+            Self::ImageNotFound { .. } => "check the name and the tag, and that it was pushed".to_owned(),
+            Self::PullDenied { image } => {
+                let host = image.split('/').next().unwrap_or(image);
+                format!("log in with `docker login {host}` as the user that runs kaleem")
+            }
+            Self::PullFailed { .. } => "check the network and the disk, then run the same command".to_owned(),
+            Self::ExecTimedOut { .. } => "raise the timeout of the command, or look why it hangs with `docker exec`".to_owned(),
+            Self::FileRefused { .. } => "check that the path exists in the image and can be written".to_owned(),
+            Self::Refused { .. } => "mend what the engine names, then run the same command".to_owned(),
+            Self::Broken { .. } => "check that the engine runs (`docker info`), then run `kaleem resume`".to_owned(),
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broken { .. } => true,
+            Self::Refused { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+}
+
+/// The Docker engine over its API.
+#[cfg(feature = "docker")]
+pub mod docker;
