@@ -10,3 +10,7 @@ pub mod runtime;
 pub mod registry;
 pub mod health;
 pub mod config;
+pub mod release;
+pub mod observed;
+pub mod plan;
+pub mod outcome;

@@ -122,6 +122,18 @@ name!(
     ContainerName, "container name", 255, word
 );
 
+impl ContainerName {
+    /// The longest name that is given; engines allow more, host names made of it do not.
+    const LONGEST_GIVEN: usize = 200;
+
+    /// A name made of checked names and punctuation. One that is too long keeps its end, which tells containers apart.
+    pub(crate) fn fitting(text: &str) -> Self {
+        let start = text.len().saturating_sub(Self::LONGEST_GIVEN);
+        let end = text.get(start..).unwrap_or(text).trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+        Self(end.to_owned())
+    }
+}
+
 /// The id which the engine gave a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContainerId(pub String);

@@ -1,0 +1,292 @@
+//! What is there now: what runs, and what tags mean. The only stage between files and plan that asks anybody.
+//!
+//! It changes nothing, and it decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use crate::config::{Project, PullPolicy, Service};
+use crate::definition::PortBinding;
+use crate::image::{Digest, ImageError, ImageRef, ImageSource, PinnedImage};
+use crate::names::{ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
+use crate::registry::{ImageRegistry, RegistryError};
+use crate::release::Release;
+use crate::remedy::{Remedy, one_line};
+use crate::runtime::{EngineInfo, ImageFacts, Instance, InstanceSpec, LocalImage, Runtime, RuntimeError};
+
+/// How many images are asked for at once: registries count connections.
+const CONCURRENT_QUESTIONS: usize = 8;
+
+/// What is on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// The engine.
+    pub engine: EngineInfo,
+    /// All containers of the project.
+    pub instances: Vec<Instance>,
+    /// Those containers which Compose made and which already are what the target wants.
+    pub adoptable: BTreeSet<ContainerName>,
+    /// In what the other containers that Compose made differ from the target.
+    pub drift: BTreeMap<ContainerName, Vec<String>>,
+    /// Networks which exist, with the project they are labelled with.
+    pub networks: BTreeMap<NetworkName, Option<String>>,
+    /// Volumes which exist, with the project they are labelled with.
+    pub volumes: BTreeMap<VolumeName, Option<String>>,
+    /// Ports of the host held by containers of others.
+    pub foreign_ports: Vec<(PortBinding, ContainerName)>,
+    /// Container names that are wanted and belong to others: who has them.
+    pub foreign_names: BTreeMap<ContainerName, String>,
+    /// Releases that served or serve, newest first.
+    pub releases: Vec<Release>,
+    /// The release that serves.
+    pub serving: Option<ReleaseId>,
+}
+
+/// What the image of a service means now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedImage {
+    /// The image, pinned.
+    pub pinned: PinnedImage,
+    /// The id the engine gives or would give it.
+    pub id: Digest,
+    /// What its configuration says.
+    pub facts: ImageFacts,
+    /// Something the operator should know, such as that the registry was not asked.
+    pub note: Option<String>,
+}
+
+/// Why the host could not be observed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// The engine failed.
+    #[error("could not find out what runs now")]
+    Engine {
+        /// Why.
+        #[source]
+        source: RuntimeError,
+    },
+    /// The registry failed.
+    #[error("could not find out what the image of service `{service}` is")]
+    Image {
+        /// The service.
+        service: ServiceName,
+        /// Why.
+        #[source]
+        source: RegistryError,
+    },
+    /// An image that is only built or loaded is not there.
+    #[error("the image `{image}` of service `{service}` is not on this engine")]
+    NotBuilt {
+        /// The service.
+        service: ServiceName,
+        /// The image.
+        image: ImageRef,
+        /// Whether the service says how to build it.
+        build: bool,
+    },
+    /// Neither the service nor its project give a name for the image.
+    #[error("service `{service}` has no image")]
+    NoImage {
+        /// The service.
+        service: ServiceName,
+        /// Why the name that Compose would give it is none.
+        #[source]
+        source: ImageError,
+    },
+    /// An image was named for a service that does not exist.
+    #[error("there is no service `{service}`")]
+    NoService {
+        /// As it was given.
+        service: ServiceName,
+        /// What there is, comma-separated.
+        known: String,
+    },
+}
+
+impl Remedy for ObserveError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::Engine { source } => source.remedy(),
+            Self::Image { source, .. } => source.remedy(),
+            Self::NotBuilt { build: true, service, .. } => {
+                format!("build it: `kaleem deploy --build`, or `docker compose build {service}`")
+            }
+            Self::NotBuilt { image, .. } => format!("load or build `{image}` on this host, or let the registry be asked (`pull_policy`)"),
+            Self::NoImage { .. } => "set `image:` in the compose file".to_owned(),
+            Self::NoService { known, .. } => format!("choose one of: {known}"),
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Engine { source } => source.is_transient(),
+            Self::Image { source, .. } => source.is_transient(),
+            Self::NotBuilt { .. } | Self::NoImage { .. } | Self::NoService { .. } => false,
+        }
+    }
+}
+
+/// The image reference of a service: what was given on the command line, the file's, or the one Compose gives to what it builds.
+///
+/// # Errors
+///
+/// [`ObserveError::NoImage`] when there is none.
+pub fn image_reference(project: &ProjectName, service: &Service, chosen: Option<&ImageRef>) -> Result<ImageRef, ObserveError> {
+    if let Some(image) = chosen.or(service.image.as_ref()) {
+        return Ok(image.clone());
+    }
+    let built = format!("{project}-{}", service.name).to_lowercase();
+    built.parse().map_err(|source| ObserveError::NoImage { service: service.name.clone(), source })
+}
+
+/// Asks what the images of all services mean now.
+///
+/// # Errors
+///
+/// [`ObserveError`]; nothing was changed anywhere.
+pub async fn observe_images(
+    runtime: &Arc<dyn Runtime>,
+    registry: &Arc<dyn ImageRegistry>,
+    project: &Project,
+    chosen: &BTreeMap<ServiceName, ImageRef>,
+    engine: &EngineInfo,
+) -> Result<BTreeMap<ServiceName, ObservedImage>, ObserveError> {
+    if let Some(service) = chosen.keys().find(|name| !project.services.contains_key(*name)) {
+        let known = project.services.keys().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+        return Err(ObserveError::NoService { service: service.clone(), known });
+    }
+    stream::iter(project.services.values())
+        .map(|service| async move {
+            let reference = image_reference(&project.name, service, chosen.get(&service.name))?;
+            let platform = service.definition.platform.clone().unwrap_or_else(|| format!("{}/{}", engine.os, engine.architecture));
+            let built_here = chosen.get(&service.name).is_none() && service.build.is_some();
+            let image = observe_image(runtime, registry, service, &reference, &platform, built_here).await?;
+            Ok((service.name.clone(), image))
+        })
+        .buffer_unordered(CONCURRENT_QUESTIONS)
+        .try_collect()
+        .await
+}
+
+async fn observe_image(
+    runtime: &Arc<dyn Runtime>,
+    registry: &Arc<dyn ImageRegistry>,
+    service: &Service,
+    reference: &ImageRef,
+    platform: &str,
+    built_here: bool,
+) -> Result<ObservedImage, ObserveError> {
+    let local = runtime.image(&reference.to_string()).await.map_err(|source| ObserveError::Engine { source })?;
+    let from_local = |local: LocalImage, note: Option<String>| ObservedImage {
+        pinned: PinnedImage { image: reference.clone(), digest: local.id.clone(), source: ImageSource::Local },
+        id: local.id,
+        facts: local.facts,
+        note,
+    };
+    let only_local = match service.pull_policy {
+        PullPolicy::Never | PullPolicy::Build => true,
+        PullPolicy::Always => false,
+        // Built here and never pushed: no registry can know it.
+        PullPolicy::Missing => local.as_ref().is_some_and(|local| local.repo_digests.is_empty() && reference.digest().is_none()),
+    };
+    match (local, only_local) {
+        (Some(local), true) => Ok(from_local(local, None)),
+        (None, true) => {
+            Err(ObserveError::NotBuilt { service: service.name.clone(), image: reference.clone(), build: service.build.is_some() })
+        }
+        (local, false) => match registry.resolve(reference, platform).await {
+            Ok(resolved) => Ok(ObservedImage {
+                pinned: PinnedImage { image: reference.clone(), digest: resolved.digest, source: ImageSource::Registry },
+                id: resolved.config,
+                facts: resolved.facts,
+                note: None,
+            }),
+            Err(source) => match local {
+                Some(local) if service.pull_policy == PullPolicy::Missing => {
+                    let note =
+                        format!("using the image that is on this engine, because the registry could not tell: {}", one_line(&source));
+                    Ok(from_local(local, Some(note)))
+                }
+                None if built_here
+                    && matches!(
+                        source,
+                        RegistryError::NotFound { .. } | RegistryError::Denied { .. } | RegistryError::Unreachable { .. }
+                    ) =>
+                {
+                    Err(ObserveError::NotBuilt { service: service.name.clone(), image: reference.clone(), build: true })
+                }
+                _ => Err(ObserveError::Image { service: service.name.clone(), source }),
+            },
+        },
+    }
+}
+
+/// What is asked of the host, beside its images.
+#[derive(Debug, Clone)]
+pub struct HostQuestions {
+    /// The project.
+    pub project: ProjectName,
+    /// Networks that the target uses.
+    pub networks: Vec<NetworkName>,
+    /// Volumes that the target uses.
+    pub volumes: Vec<VolumeName>,
+    /// Fixed container names that the target wants.
+    pub container_names: Vec<ContainerName>,
+    /// For each service what a container of it would be; containers that Compose made are compared with it.
+    pub wanted: BTreeMap<ServiceName, InstanceSpec>,
+    /// The image ids of the target, by service.
+    pub image_ids: BTreeMap<ServiceName, Digest>,
+}
+
+/// Asks what is on the host.
+///
+/// # Errors
+///
+/// [`ObserveError::Engine`]; nothing was changed.
+pub async fn observe_host(
+    runtime: &Arc<dyn Runtime>,
+    engine: EngineInfo,
+    questions: &HostQuestions,
+    releases: Vec<Release>,
+    serving: Option<ReleaseId>,
+) -> Result<Observed, ObserveError> {
+    let failed = |source| ObserveError::Engine { source };
+    let (instances, networks, volumes, foreign_ports) = tokio::try_join!(
+        runtime.list(&questions.project),
+        runtime.networks(&questions.networks),
+        runtime.volumes(&questions.volumes),
+        runtime.foreign_ports(&questions.project),
+    )
+    .map_err(failed)?;
+    let mut foreign_names = BTreeMap::new();
+    for name in questions.container_names.iter().filter(|name| !instances.iter().any(|instance| instance.name == **name)) {
+        if let Some(stranger) = runtime.inspect(name).await.map_err(failed)? {
+            foreign_names.insert(name.clone(), format!("a container made from `{}`", stranger.image));
+        }
+    }
+    let mut adoptable = BTreeSet::new();
+    let mut drift = BTreeMap::new();
+    for instance in instances.iter().filter(|instance| instance.definition.is_none() && !instance.oneoff) {
+        let Some(wanted) = questions.wanted.get(&instance.service) else { continue };
+        let mut differences = Vec::new();
+        if questions.image_ids.get(&instance.service) != Some(&instance.image_id) {
+            differences.push("image".to_owned());
+        }
+        let spec = InstanceSpec { name: instance.name.clone(), ..wanted.clone() };
+        match runtime.drift(&spec).await {
+            Ok(fields) => differences.extend(fields),
+            // It went away since it was listed: nothing to take over.
+            Err(RuntimeError::NotFound { .. }) => differences.push("gone".to_owned()),
+            Err(source) => return Err(failed(source)),
+        }
+        if differences.is_empty() {
+            adoptable.insert(instance.name.clone());
+        } else {
+            drift.insert(instance.name.clone(), differences);
+        }
+    }
+    Ok(Observed { engine, instances, adoptable, drift, networks, volumes, foreign_ports, foreign_names, releases, serving })
+}

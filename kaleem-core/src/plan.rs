@@ -1,0 +1,383 @@
+//! From what runs now to a release: ordered steps, decided here and nowhere else.
+//!
+//! Everything in this module is pure: no clock, no file, no engine. Equal inputs give equal plans.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::definition::{DefinitionId, NetworkDefinition, RestartPolicy, VolumeDefinition};
+use crate::image::{ImageRef, PinnedImage};
+use crate::names::{ContainerName, PlanId, ProjectName, ReleaseId, ServiceName};
+use crate::release::{GateSettings, Release, Strategy};
+use crate::runtime::StopPolicy;
+
+pub mod check;
+pub mod compare;
+pub mod steps;
+pub mod strategy;
+pub mod target;
+
+pub use check::{Objection, Severity};
+
+/// Version of the form in which plans are kept. A plan of another form is refused.
+pub const PLAN_FORMAT: u32 = 1;
+
+/// Ordered steps to a release. Immutable once it is in a journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`PLAN_FORMAT`] when it was written.
+    pub format: u32,
+    /// Its number, and that of its journal.
+    pub id: PlanId,
+    /// Why it exists.
+    pub kind: PlanKind,
+    /// What serves when all steps are done.
+    pub release: Release,
+    /// What serves before, and again when the plan is taken back.
+    pub previous: Option<ReleaseId>,
+    /// What happens to each service, for people.
+    pub changes: Vec<ServiceChange>,
+    /// What the checks had to say, for people.
+    pub objections: Vec<Objection>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Whether nothing would be done.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The project.
+    pub fn project(&self) -> &ProjectName {
+        &self.release.target.project
+    }
+
+    /// The objections that forbid it.
+    pub fn refusals(&self) -> impl Iterator<Item = &Objection> {
+        self.objections.iter().filter(|objection| objection.severity == Severity::Refuse)
+    }
+}
+
+/// Why a plan exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanKind {
+    /// To a new release.
+    Deploy,
+    /// Back to a release that served before.
+    Rollback,
+}
+
+impl fmt::Display for PlanKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::Deploy => "deploy",
+            Self::Rollback => "rollback",
+        })
+    }
+}
+
+/// What happens to one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceChange {
+    /// The service.
+    pub service: ServiceName,
+    /// What happens.
+    pub kind: ChangeKind,
+    /// How.
+    pub strategy: Strategy,
+    /// Why that way.
+    pub reason: String,
+    /// The image before, where there was one.
+    pub image_before: Option<String>,
+    /// The image after.
+    pub image_after: Option<String>,
+    /// Names of what differs, without values: `environment.LOG_LEVEL`, `ports`.
+    pub fields: Vec<String>,
+    /// Whether its users notice.
+    pub interruption: Interruption,
+}
+
+/// What happens to a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChangeKind {
+    /// It starts for the first time.
+    Add,
+    /// It is replaced.
+    Replace,
+    /// It is stopped: the file does not name it any more.
+    Stop,
+    /// It stays as it is.
+    Keep,
+    /// It runs once, to its end.
+    Run,
+}
+
+/// Whether users notice that a service is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interruption {
+    /// They do not.
+    None,
+    /// It is away from the stop of the old until the new answers: its stop and its start.
+    StopAndStart,
+}
+
+/// A container which a plan makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewInstance {
+    /// Its name.
+    pub name: ContainerName,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its number, from 1.
+    pub number: u32,
+    /// The release that makes it.
+    pub release: ReleaseId,
+    /// Its image.
+    pub image: PinnedImage,
+    /// What it is to be.
+    pub definition: DefinitionId,
+    /// Containers in whose namespaces or volumes it takes part.
+    pub companions: BTreeMap<ServiceName, ContainerName>,
+}
+
+/// What must be healthy again before "rolled back" may be said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineGate {
+    /// The service.
+    pub service: ServiceName,
+    /// Its container, under the name it has before the plan.
+    pub container: ContainerName,
+    /// When it counts as healthy.
+    pub gate: GateSettings,
+}
+
+/// One idempotent change with a perform and an undo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Step {
+    /// Notes what serves before. Its undo, which comes last, waits until that is healthy again.
+    Baseline {
+        /// What must be healthy.
+        gates: Vec<BaselineGate>,
+    },
+    /// Makes a network. Undo removes it.
+    CreateNetwork {
+        /// The network.
+        network: NetworkDefinition,
+    },
+    /// Makes a volume. There is no undo: it may hold data.
+    CreateVolume {
+        /// The volume.
+        volume: VolumeDefinition,
+    },
+    /// Fetches an image. There is no undo: it is pinned or pruned by others.
+    Pull {
+        /// The image.
+        image: PinnedImage,
+        /// `os/arch[/variant]`, where the file asks for one.
+        platform: Option<String>,
+    },
+    /// Gives an image our tag, so that no prune takes it. Undo removes the tag.
+    Pin {
+        /// The image.
+        image: PinnedImage,
+        /// The tag.
+        pin: ImageRef,
+    },
+    /// Makes a container, not started. Undo removes it.
+    Create {
+        /// The container.
+        instance: NewInstance,
+    },
+    /// Starts a container. Undo stops it.
+    Start {
+        /// Its service.
+        service: ServiceName,
+        /// The container.
+        container: ContainerName,
+        /// Its restart policy.
+        restart: RestartPolicy,
+        /// How the undo stops it.
+        stop: StopPolicy,
+    },
+    /// Waits until a container is healthy. It only reads.
+    Gate {
+        /// Its service.
+        service: ServiceName,
+        /// The container.
+        container: ContainerName,
+        /// When it counts as healthy.
+        gate: GateSettings,
+    },
+    /// Starts a container and waits for its end with exit code 0. Undo stops it.
+    RunToEnd {
+        /// Its service.
+        service: ServiceName,
+        /// The container.
+        container: ContainerName,
+        /// Time it may take.
+        deadline: Duration,
+        /// How the undo stops it.
+        stop: StopPolicy,
+    },
+    /// Stops a container that served. Undo makes it serve again.
+    Stop {
+        /// Its service.
+        service: ServiceName,
+        /// The container.
+        container: ContainerName,
+        /// How.
+        stop: StopPolicy,
+        /// The restart policy it gets back.
+        restart: RestartPolicy,
+        /// What the undo waits for; `None` where it was not healthy before either.
+        gate: Option<GateSettings>,
+        /// How the undo makes it anew, should somebody have removed it.
+        again: Option<NewInstance>,
+    },
+    /// Gives a container another name. Undo gives it back.
+    Rename {
+        /// Its service.
+        service: ServiceName,
+        /// The name before.
+        from: ContainerName,
+        /// The name after.
+        to: ContainerName,
+    },
+    /// From here on the release serves: what fails later is a leftover and not a reason to go back.
+    Commit {
+        /// The release.
+        release: ReleaseId,
+    },
+    /// Removes a container of a release that is not kept any more. There is no way back.
+    Remove {
+        /// Its service.
+        service: ServiceName,
+        /// The container.
+        container: ContainerName,
+    },
+    /// Removes our tag of a release that is not kept any more. There is no way back.
+    Unpin {
+        /// The tag.
+        pin: ImageRef,
+    },
+}
+
+/// How a step is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undo {
+    /// By undoing it.
+    Revert,
+    /// Nothing is to be done.
+    Nothing,
+    /// Not at all: only after the commit.
+    Impossible,
+}
+
+impl Step {
+    /// How it is taken back.
+    pub fn undo(&self) -> Undo {
+        match self {
+            Self::Baseline { .. }
+            | Self::CreateNetwork { .. }
+            | Self::Pin { .. }
+            | Self::Create { .. }
+            | Self::Start { .. }
+            | Self::RunToEnd { .. }
+            | Self::Stop { .. }
+            | Self::Rename { .. } => Undo::Revert,
+            Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } => Undo::Nothing,
+            Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => Undo::Impossible,
+        }
+    }
+
+    /// The service it belongs to, where it belongs to one.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Create { instance } => Some(&instance.service),
+            Self::Start { service, .. }
+            | Self::Gate { service, .. }
+            | Self::RunToEnd { service, .. }
+            | Self::Stop { service, .. }
+            | Self::Rename { service, .. }
+            | Self::Remove { service, .. } => Some(service),
+            Self::Baseline { .. }
+            | Self::CreateNetwork { .. }
+            | Self::CreateVolume { .. }
+            | Self::Pull { .. }
+            | Self::Pin { .. }
+            | Self::Commit { .. }
+            | Self::Unpin { .. } => None,
+        }
+    }
+
+    /// Command lines for a person who has to take the step back by hand.
+    pub fn undo_by_hand(&self, project: &ProjectName) -> Vec<String> {
+        match self {
+            Self::Baseline { gates } => gates.iter().map(|gate| format!("docker logs --tail 50 {}", gate.container)).collect(),
+            Self::CreateNetwork { network } => vec![format!("docker network rm {}", network.name)],
+            Self::Pin { pin, .. } => vec![format!("docker image rm {pin}")],
+            Self::Create { instance } => vec![format!("docker rm -f {}", instance.name)],
+            Self::Start { container, .. } | Self::RunToEnd { container, .. } => vec![format!("docker stop {container}")],
+            Self::Stop { container, .. } => vec![format!("docker start {container}"), format!("docker logs --tail 50 {container}")],
+            Self::Rename { from, to, .. } => vec![format!("docker rename {to} {from}")],
+            Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } => Vec::new(),
+            Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => vec![format!("kaleem status --project-name {project}")],
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Baseline { gates } if gates.is_empty() => out.write_str("note that nothing serves yet"),
+            Self::Baseline { gates } => write!(out, "note what serves now ({})", list(gates.iter().map(|gate| &gate.service))),
+            Self::CreateNetwork { network } => write!(out, "create network {}", network.name),
+            Self::CreateVolume { volume } => write!(out, "create volume {}", volume.name),
+            Self::Pull { image, .. } => write!(out, "pull {image}"),
+            Self::Pin { image, pin } => write!(out, "keep {image} as {pin}"),
+            Self::Create { instance } => write!(out, "create {} from {}", instance.name, instance.image),
+            Self::Start { container, .. } => write!(out, "start {container}"),
+            Self::Gate { container, gate, .. } => {
+                write!(out, "wait until {container} is healthy ({}, at most {})", gate.question, seconds(gate.deadline))
+            }
+            Self::RunToEnd { container, deadline, .. } => write!(out, "run {container} to its end (at most {})", seconds(*deadline)),
+            Self::Stop { container, stop, .. } => write!(out, "stop {container} (within {})", seconds(stop.grace)),
+            Self::Rename { from, to, .. } => write!(out, "rename {from} to {to}"),
+            Self::Commit { release } => write!(out, "{release} serves"),
+            Self::Remove { container, .. } => write!(out, "remove {container}"),
+            Self::Unpin { pin } => write!(out, "let go of {pin}"),
+        }
+    }
+}
+
+fn list<T: fmt::Display>(items: impl Iterator<Item = T>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn seconds(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 { format!("{} s", duration.as_secs()) } else { format!("{} ms", duration.as_millis()) }
+}
+
+/// The tag that keeps the image of a service of a release.
+///
+/// The registry's name ends in `.invalid`, which never resolves (RFC 2606), so nobody can push or pull it by accident.
+pub fn pin_tag(project: &ProjectName, service: &ServiceName, release: ReleaseId) -> Option<ImageRef> {
+    // Service names may hold upper case and runs of punctuation, which repositories may not.
+    let service: String =
+        service.as_str().bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b.to_ascii_lowercase()) } else { '-' }).collect();
+    let project = project.as_str().trim_end_matches(['-', '_']);
+    format!("kaleem.invalid/{project}/{}:{release}", service.trim_end_matches('-')).parse().ok()
+}

@@ -1,0 +1,284 @@
+//! Named rules over a plan: why it is refused, and what it will interrupt.
+
+use serde::{Deserialize, Serialize};
+
+use crate::definition::PortBinding;
+use crate::names::ServiceName;
+use crate::observed::Observed;
+use crate::plan::{ChangeKind, Interruption, Plan, Step, Undo};
+use crate::release::{Strategy, Wanted};
+
+/// What a rule has to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Objection {
+    /// The rule, a word for scripts, such as `port-taken`.
+    pub rule: String,
+    /// Whether the plan may be carried out.
+    pub severity: Severity,
+    /// The service it is about.
+    pub service: Option<ServiceName>,
+    /// What is wrong, one line.
+    pub message: String,
+    /// What to do, one line.
+    pub remedy: String,
+}
+
+/// Whether a plan may be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// It may; the operator should know.
+    Note,
+    /// It may; users will notice, or something is about to go wrong.
+    Warn,
+    /// It may not.
+    Refuse,
+}
+
+type Rule = fn(&Plan, &Observed) -> Vec<Objection>;
+
+const RULES: &[Rule] = &[
+    external_networks,
+    external_volumes,
+    labels_of_others,
+    ports_of_others,
+    names_of_others,
+    ports_twice,
+    overlap_with_ports,
+    gateway_missing,
+    interruptions,
+    stores_replaced,
+    strangers_in_project,
+    order_of_steps,
+];
+
+/// Asks every rule.
+pub fn check(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    if plan.steps.is_empty() {
+        return Vec::new();
+    }
+    let mut objections: Vec<Objection> = RULES.iter().flat_map(|rule| rule(plan, observed)).collect();
+    objections.sort_by_key(|objection| std::cmp::Reverse(objection.severity));
+    objections
+}
+
+fn objection(rule: &str, severity: Severity, service: Option<&ServiceName>, message: String, remedy: &str) -> Objection {
+    Objection { rule: rule.to_owned(), severity, service: service.cloned(), message, remedy: remedy.to_owned() }
+}
+
+fn external_networks(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let networks = plan.release.target.networks.iter().filter(|network| network.external && !observed.networks.contains_key(&network.name));
+    let found = networks.map(|network| {
+        let remedy = format!("create it (`docker network create {}`), or remove `external: true`", network.name);
+        objection(
+            "external-network-missing",
+            Severity::Refuse,
+            None,
+            format!("the external network `{}` does not exist", network.name),
+            &remedy,
+        )
+    });
+    found.collect()
+}
+
+fn external_volumes(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let volumes = plan.release.target.volumes.iter().filter(|volume| volume.external && !observed.volumes.contains_key(&volume.name));
+    let found = volumes.map(|volume| {
+        let remedy = format!("create it (`docker volume create {}`), or remove `external: true`", volume.name);
+        objection(
+            "external-volume-missing",
+            Severity::Refuse,
+            None,
+            format!("the external volume `{}` does not exist", volume.name),
+            &remedy,
+        )
+    });
+    found.collect()
+}
+
+fn labels_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let target = &plan.release.target;
+    let ours = Some(target.project.as_str());
+    let mut found = Vec::new();
+    let remedy = "declare it as `external: true` to say that it is meant, or give it another `name:`";
+    for network in target.networks.iter().filter(|network| !network.external) {
+        if observed.networks.get(&network.name).is_some_and(|label| label.as_deref() != ours) {
+            found.push(objection(
+                "network-of-others",
+                Severity::Warn,
+                None,
+                format!("the network `{}` exists and was not made for this project", network.name),
+                remedy,
+            ));
+        }
+    }
+    for volume in target.volumes.iter().filter(|volume| !volume.external) {
+        if observed.volumes.get(&volume.name).is_some_and(|label| label.as_deref() != ours) {
+            found.push(objection(
+                "volume-of-others",
+                Severity::Warn,
+                None,
+                format!("the volume `{}` exists and was not made for this project", volume.name),
+                remedy,
+            ));
+        }
+    }
+    found
+}
+
+/// Whether two bindings want the same port of the host.
+fn collide(one: &PortBinding, other: &PortBinding) -> bool {
+    let (Some(a), Some(b)) = (one.host_ports, other.host_ports) else { return false };
+    let everywhere = |binding: &PortBinding| binding.host_ip.is_none_or(|ip| ip.is_unspecified());
+    // A range is a wish for one of its ports; only single ports must collide.
+    a == b
+        && a.0 == a.1
+        && one.container.protocol == other.container.protocol
+        && (everywhere(one) || everywhere(other) || one.host_ip == other.host_ip)
+}
+
+fn port_text(binding: &PortBinding) -> String {
+    let port = binding.host_ports.map_or(0, |(first, _)| first);
+    match binding.host_ip {
+        Some(ip) => format!("{ip}:{port}/{}", binding.container.protocol),
+        None => format!("{port}/{}", binding.container.protocol),
+    }
+}
+
+fn starting(plan: &Plan) -> impl Iterator<Item = (&ServiceName, &Wanted)> {
+    let changed = |name: &ServiceName| {
+        plan.changes.iter().any(|change| change.service == *name && matches!(change.kind, ChangeKind::Add | ChangeKind::Replace))
+    };
+    plan.release.target.services.iter().filter(move |(name, _)| changed(name))
+}
+
+fn ports_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let mut found = Vec::new();
+    for (name, wanted) in starting(plan) {
+        for port in &wanted.ports {
+            if let Some((_, stranger)) = observed.foreign_ports.iter().find(|(other, _)| collide(port, other)) {
+                let message = format!("the host's port {} is held by the container `{stranger}` of another project", port_text(port));
+                found.push(objection("port-taken", Severity::Refuse, Some(name), message, "stop that container, or publish another port"));
+            }
+        }
+    }
+    found
+}
+
+fn names_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let mut found = Vec::new();
+    for (name, wanted) in starting(plan) {
+        let Some(fixed) = &wanted.container_name else { continue };
+        if let Some(owner) = observed.foreign_names.get(fixed) {
+            let message = format!("the container name `{fixed}` is taken by {owner}");
+            found.push(objection(
+                "name-taken",
+                Severity::Refuse,
+                Some(name),
+                message,
+                "remove or rename that container, or change `container_name`",
+            ));
+        }
+    }
+    found
+}
+
+fn ports_twice(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
+    let ports: Vec<(&ServiceName, &PortBinding)> =
+        plan.release.target.services.iter().flat_map(|(name, wanted)| wanted.ports.iter().map(move |port| (name, port))).collect();
+    let mut found = Vec::new();
+    for (index, (name, port)) in ports.iter().enumerate() {
+        if let Some((other, _)) = ports.iter().take(index).find(|(other, earlier)| other != name && collide(port, earlier)) {
+            let message = format!("the services `{other}` and `{name}` both publish the host's port {}", port_text(port));
+            found.push(objection("port-twice", Severity::Refuse, Some(name), message, "give one of them another port"));
+        }
+    }
+    found
+}
+
+fn overlap_with_ports(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
+    let fixed = |wanted: &Wanted| wanted.ports.iter().any(|port| port.host_ports.is_some_and(|(first, last)| first == last));
+    let services = starting(plan).filter(|(_, wanted)| wanted.strategy == Strategy::Overlap && fixed(wanted));
+    let found = services.map(|(name, _)| {
+        let message = format!("`{name}` publishes a fixed port, which the old and the new container cannot hold at the same time");
+        objection("overlap-with-ports", Severity::Refuse, Some(name), message, "set `strategy = \"recreate\"` for it in kaleem.toml")
+    });
+    found.collect()
+}
+
+fn gateway_missing(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
+    let services = starting(plan).filter(|(_, wanted)| matches!(wanted.strategy, Strategy::BlueGreen | Strategy::Rolling));
+    let found = services.map(|(name, wanted)| {
+        let message = format!("the strategy {} of `{name}` needs a gateway, which this version does not set up", wanted.strategy);
+        objection("gateway-missing", Severity::Refuse, Some(name), message, "set `strategy = \"recreate\"` for it in kaleem.toml")
+    });
+    found.collect()
+}
+
+fn interruptions(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
+    let services =
+        plan.changes.iter().filter(|change| change.interruption == Interruption::StopAndStart && change.kind == ChangeKind::Replace);
+    let found = services.map(|change| {
+        let message = format!("`{}` is away while its old container stops and its new one starts: {}", change.service, change.reason);
+        objection("interruption", Severity::Warn, Some(&change.service), message, "deploy when that is acceptable")
+    });
+    found.collect()
+}
+
+fn stores_replaced(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
+    let mut found = Vec::new();
+    for change in plan.changes.iter().filter(|change| change.kind == ChangeKind::Replace) {
+        let Some(wanted) = plan.release.target.services.get(&change.service) else { continue };
+        if crate::plan::strategy::is_store(&wanted.image.image) {
+            let message = format!("`{}` keeps data, and its own definition or image changed", change.service);
+            found.push(objection("store-replaced", Severity::Warn, Some(&change.service), message, "back it up first"));
+        }
+    }
+    found
+}
+
+fn strangers_in_project(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let known = |name: &ServiceName| plan.changes.iter().any(|change| change.service == *name);
+    let mut services: Vec<&ServiceName> = observed
+        .instances
+        .iter()
+        .filter(|instance| !instance.oneoff)
+        .map(|instance| &instance.service)
+        .filter(|name| !known(name))
+        .collect();
+    services.dedup();
+    let found = services
+        .into_iter()
+        .filter(|name| plan.previous.is_none() || !observed.releases.iter().any(|release| release.target.services.contains_key(*name)))
+        .map(|name| {
+            let message = format!("`{name}` has containers, and the compose file does not name it; they are left alone");
+            objection("orphan", Severity::Note, Some(name), message, "remove them with `docker rm` when they are not needed")
+        });
+    found.collect()
+}
+
+/// Holds the planner to its own law. An objection here is a bug.
+fn order_of_steps(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
+    let commits: Vec<usize> =
+        plan.steps.iter().enumerate().filter(|(_, step)| matches!(step, Step::Commit { .. })).map(|(index, _)| index).collect();
+    let bug = |message: &str| {
+        vec![objection(
+            "bug",
+            Severity::Refuse,
+            None,
+            message.to_owned(),
+            "please report this: https://github.com/kaleem-release/kaleem/issues",
+        )]
+    };
+    let [commit] = commits.as_slice() else { return bug("bug: the plan has not exactly one commit") };
+    if !matches!(plan.steps.first(), Some(Step::Baseline { .. })) {
+        return bug("bug: the plan does not begin with what serves now");
+    }
+    let early = plan.steps.iter().take(*commit).any(|step| step.undo() == Undo::Impossible);
+    let late = plan.steps.iter().skip(commit + 1).any(|step| step.undo() != Undo::Impossible);
+    if early || late {
+        return bug("bug: the plan does something for good before its commit, or something else after it");
+    }
+    Vec::new()
+}

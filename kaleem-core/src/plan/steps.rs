@@ -1,0 +1,554 @@
+//! The planner: what runs now and what is wanted become steps.
+//!
+//! The order is always: make ready what disturbs nobody (networks, volumes, images, containers), replace service by
+//! service in the order of their dependencies, each behind its gate, commit, and only then remove what is not kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::definition::DefinitionId;
+use crate::health::Question;
+use crate::names::{ContainerName, PlanId, ReleaseId, ServiceName};
+use crate::observed::Observed;
+use crate::plan::{BaselineGate, ChangeKind, Interruption, NewInstance, PLAN_FORMAT, Plan, PlanKind, ServiceChange, Step, check, pin_tag};
+use crate::release::{GateSettings, Release, Strategy, Target, Wanted};
+use crate::runtime::{Instance, InstanceHealth, InstanceStatus, StopPolicy};
+
+/// Time a service that runs to its end may take where nothing is said: migrations are slow, and a deploy must end.
+const RUN_TO_END_DEADLINE: Duration = Duration::from_secs(600);
+/// How an instance of a service is stopped that no file describes any more.
+const ORPHAN_STOP: StopPolicy = StopPolicy { signal: None, grace: Duration::from_secs(10) };
+
+/// What a plan is made from.
+pub struct PlanInput<'a> {
+    /// Its number.
+    pub id: PlanId,
+    /// Why it is made.
+    pub kind: PlanKind,
+    /// The release it leads to.
+    pub release: ReleaseId,
+    /// What that release wants.
+    pub target: &'a Target,
+    /// What is there now.
+    pub observed: &'a Observed,
+    /// Names of the fields in which two definitions differ.
+    pub compare: &'a dyn Fn(&DefinitionId, &DefinitionId) -> Vec<String>,
+}
+
+/// Makes the plan, with the objections of every check.
+pub fn plan(input: &PlanInput<'_>) -> Plan {
+    let mut builder = Builder::new(input);
+    let order = dependency_order(input.target);
+    for name in &order {
+        if let Some(wanted) = input.target.services.get(name) {
+            builder.service(name, wanted);
+        }
+    }
+    builder.services_gone();
+    let mut plan = builder.finish();
+    plan.objections = check::check(&plan, input.observed);
+    plan
+}
+
+/// Services so that everything comes after what it waits for; a cycle (which the loader refuses) ends in name order.
+pub fn dependency_order(target: &Target) -> Vec<ServiceName> {
+    fn visit(name: &ServiceName, target: &Target, seen: &mut BTreeSet<ServiceName>, order: &mut Vec<ServiceName>) {
+        if !seen.insert(name.clone()) {
+            return;
+        }
+        let Some(wanted) = target.services.get(name) else { return };
+        for other in wanted.depends_on.keys().chain(&wanted.companions) {
+            visit(other, target, seen, order);
+        }
+        order.push(name.clone());
+    }
+    let mut order = Vec::new();
+    let mut seen = BTreeSet::new();
+    for name in target.services.keys() {
+        visit(name, target, &mut seen, &mut order);
+    }
+    order
+}
+
+/// What becomes of one numbered place of a service.
+enum Slot<'a> {
+    /// It runs what is wanted.
+    Kept(&'a Instance),
+    /// A stopped container is what is wanted.
+    Reused(&'a Instance),
+    /// A container is made.
+    New(NewInstance),
+}
+
+impl Slot<'_> {
+    fn name(&self) -> &ContainerName {
+        match self {
+            Self::Kept(instance) | Self::Reused(instance) => &instance.name,
+            Self::New(instance) => &instance.name,
+        }
+    }
+}
+
+struct Builder<'a> {
+    input: &'a PlanInput<'a>,
+    /// Disturbs nobody.
+    prepare: Vec<Step>,
+    create: Vec<Step>,
+    /// Replaces services.
+    switch: Vec<Step>,
+    /// Stops what was kept beside the new until all gates passed.
+    retire: Vec<Step>,
+    baseline: Vec<BaselineGate>,
+    changes: Vec<ServiceChange>,
+    instances: BTreeMap<ServiceName, Vec<ContainerName>>,
+    /// The container that stands for a service at the time when containers are made.
+    stands_for: BTreeMap<ServiceName, ContainerName>,
+    replaced: BTreeSet<ServiceName>,
+    renamed: BTreeMap<ContainerName, ContainerName>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(input: &'a PlanInput<'a>) -> Self {
+        let mut prepare = Vec::new();
+        let observed = input.observed;
+        for network in input.target.networks.iter().filter(|network| !network.external && !observed.networks.contains_key(&network.name)) {
+            prepare.push(Step::CreateNetwork { network: network.clone() });
+        }
+        for volume in input.target.volumes.iter().filter(|volume| !volume.external && !observed.volumes.contains_key(&volume.name)) {
+            prepare.push(Step::CreateVolume { volume: volume.clone() });
+        }
+        Self {
+            input,
+            prepare,
+            create: Vec::new(),
+            switch: Vec::new(),
+            retire: Vec::new(),
+            baseline: Vec::new(),
+            changes: Vec::new(),
+            instances: BTreeMap::new(),
+            stands_for: BTreeMap::new(),
+            replaced: BTreeSet::new(),
+            renamed: BTreeMap::new(),
+        }
+    }
+
+    fn of_service(&self, service: &ServiceName) -> Vec<&'a Instance> {
+        self.input.observed.instances.iter().filter(|instance| instance.service == *service && !instance.oneoff).collect()
+    }
+
+    fn matches(&self, instance: &Instance, wanted: &Wanted) -> bool {
+        let ours = instance.definition.as_ref() == Some(&wanted.definition) && instance.digest.as_ref() == Some(&wanted.image.digest);
+        ours || self.input.observed.adoptable.contains(&instance.name)
+    }
+
+    fn previous(&self) -> Option<&'a Release> {
+        let observed = self.input.observed;
+        observed.releases.iter().find(|release| Some(release.id) == observed.serving)
+    }
+
+    fn service(&mut self, name: &ServiceName, wanted: &Wanted) {
+        if wanted.strategy == Strategy::RunToEnd {
+            return self.run_to_end(name, wanted);
+        }
+        let all = self.of_service(name);
+        // What shares a namespace with a container that goes away must go with it.
+        let forced = wanted.companions.iter().any(|companion| self.replaced.contains(companion));
+        let slots: Vec<Slot<'a>> = (1..=wanted.replicas).map(|number| self.slot(name, wanted, number, &all, forced)).collect();
+        let kept: BTreeSet<&ContainerName> = slots.iter().filter(|slot| matches!(slot, Slot::Kept(_))).map(Slot::name).collect();
+        let old: Vec<&Instance> = all.iter().copied().filter(|instance| is_up(instance) && !kept.contains(&instance.name)).collect();
+        let changed = kept.len() < slots.len() || !old.is_empty();
+        if let Some(first) = slots.first() {
+            self.stands_for.insert(name.clone(), first.name().clone());
+        }
+        self.instances.insert(name.clone(), slots.iter().map(|slot| self.final_name(wanted, slot)).collect());
+        self.explain(name, wanted, &slots, &old);
+        if changed {
+            self.replaced.insert(name.clone());
+            self.note_baseline(name, &old);
+            self.replace(name, wanted, &slots, &old);
+            return;
+        }
+        for slot in &slots {
+            // The file gave it a fixed name since it was made.
+            let renames = self.take_name(name, wanted, slot, &[]);
+            self.switch.extend(renames);
+        }
+        if wanted.depends_on.iter().any(|(other, dependency)| dependency.restart && self.replaced.contains(other)) {
+            self.restart(name, wanted, &slots);
+        }
+    }
+
+    fn slot(&self, name: &ServiceName, wanted: &Wanted, number: u32, all: &[&'a Instance], forced: bool) -> Slot<'a> {
+        let fitting = || all.iter().copied().filter(|instance| instance.number == number && !forced && self.matches(instance, wanted));
+        if let Some(instance) = fitting().find(|instance| instance.state.status == InstanceStatus::Running) {
+            return Slot::Kept(instance);
+        }
+        if let Some(instance) = fitting().find(|instance| is_reusable(instance)) {
+            return Slot::Reused(instance);
+        }
+        Slot::New(self.new_instance(name, wanted, number))
+    }
+
+    fn new_instance(&self, name: &ServiceName, wanted: &Wanted, number: u32) -> NewInstance {
+        let companions =
+            wanted.companions.iter().filter_map(|service| Some((service.clone(), self.stands_for.get(service)?.clone()))).collect();
+        NewInstance {
+            name: self.free_name(name, number),
+            service: name.clone(),
+            number,
+            release: self.input.release,
+            image: wanted.image.clone(),
+            definition: wanted.definition.clone(),
+            companions,
+        }
+    }
+
+    /// `<project>-<service>-<release>-<number>`; with the plan's number behind it where that is taken (a release that is made anew).
+    fn free_name(&self, service: &ServiceName, number: u32) -> ContainerName {
+        let plain = format!("{}-{service}-{}-{number}", self.input.target.project, self.input.release);
+        let taken = self.input.observed.instances.iter().any(|instance| instance.name.as_str() == plain);
+        let text = if taken { format!("{plain}-{}", self.input.id) } else { plain };
+        ContainerName::fitting(&text)
+    }
+
+    fn final_name(&self, wanted: &Wanted, slot: &Slot<'_>) -> ContainerName {
+        match (&wanted.container_name, slot) {
+            (Some(fixed), _) => fixed.clone(),
+            (None, _) => slot.name().clone(),
+        }
+    }
+
+    fn explain(&mut self, name: &ServiceName, wanted: &Wanted, slots: &[Slot<'_>], old: &[&Instance]) {
+        let kept = slots.iter().filter(|slot| matches!(slot, Slot::Kept(_))).count();
+        let kind = if old.is_empty() && kept == slots.len() {
+            ChangeKind::Keep
+        } else if old.is_empty() && kept == 0 {
+            ChangeKind::Add
+        } else {
+            ChangeKind::Replace
+        };
+        let before = self.previous().and_then(|release| release.target.services.get(name));
+        let mut fields = match (kind, before) {
+            (ChangeKind::Replace, Some(before)) => (self.input.compare)(&before.definition, &wanted.definition),
+            _ => Vec::new(),
+        };
+        if kind == ChangeKind::Replace && before.is_none() {
+            fields = old.iter().filter_map(|instance| self.input.observed.drift.get(&instance.name)).flatten().cloned().collect();
+            fields.dedup();
+        }
+        if let Some(before) = before.filter(|before| before.replicas != wanted.replicas) {
+            fields.push(format!("replicas ({} to {})", before.replicas, wanted.replicas));
+        }
+        let gap = kind == ChangeKind::Replace && wanted.strategy == Strategy::Recreate && wanted.replicas < 2;
+        self.changes.push(ServiceChange {
+            service: name.clone(),
+            kind,
+            strategy: wanted.strategy,
+            reason: wanted.reason.clone(),
+            image_before: before.map(|before| before.image.to_string()).or_else(|| old.first().map(|instance| instance.image.clone())),
+            image_after: Some(wanted.image.to_string()),
+            fields,
+            interruption: if gap { Interruption::StopAndStart } else { Interruption::None },
+        });
+    }
+
+    fn note_baseline(&mut self, name: &ServiceName, old: &[&Instance]) {
+        for instance in old.iter().filter(|instance| is_well(instance)) {
+            let mut gate = self.old_gate(name, instance);
+            gate.passes = 1;
+            gate.steady = Duration::ZERO;
+            self.baseline.push(BaselineGate { service: name.clone(), container: instance.name.clone(), gate });
+        }
+    }
+
+    /// When what ran before counts as healthy: as its own release said, or as the engine can tell.
+    fn old_gate(&self, name: &ServiceName, instance: &Instance) -> GateSettings {
+        if let Some(wanted) = self.previous().and_then(|release| release.target.services.get(name)) {
+            return wanted.gate.clone();
+        }
+        let question = if instance.state.health == InstanceHealth::None { Question::Running } else { Question::Healthcheck };
+        GateSettings {
+            question,
+            passes: 1,
+            steady: Duration::from_secs(1),
+            interval: Duration::from_millis(250),
+            timeout: Duration::from_secs(5),
+            deadline: Duration::from_secs(120),
+        }
+    }
+
+    fn replace(&mut self, name: &ServiceName, wanted: &Wanted, slots: &[Slot<'_>], old: &[&Instance]) {
+        if slots.iter().any(|slot| matches!(slot, Slot::New(_))) {
+            self.pull(wanted);
+        }
+        for slot in slots {
+            if let Slot::New(instance) = slot {
+                self.create.push(Step::Create { instance: instance.clone() });
+            }
+        }
+        let together = matches!(wanted.strategy, Strategy::Overlap);
+        if together {
+            for slot in slots.iter().filter(|slot| !matches!(slot, Slot::Kept(_))) {
+                self.switch.push(start(name, wanted, slot.name().clone()));
+            }
+            for slot in slots.iter().filter(|slot| !matches!(slot, Slot::Kept(_))) {
+                self.switch.push(gate(name, wanted, slot.name().clone()));
+            }
+            for instance in old {
+                let stop = self.stop(name, wanted, instance);
+                self.retire.push(stop);
+            }
+            for slot in slots.iter().filter(|slot| !matches!(slot, Slot::Kept(_))) {
+                let renames = self.take_name(name, wanted, slot, old);
+                self.retire.extend(renames);
+            }
+            return;
+        }
+        let mut waiting: Vec<&Instance> = old.to_vec();
+        for (index, slot) in slots.iter().enumerate().filter(|(_, slot)| !matches!(slot, Slot::Kept(_))) {
+            // The last one takes all that are left, so that every old one is gone when the last new one starts.
+            let count = if index + 1 == slots.len() { waiting.len() } else { waiting.len().min(1) };
+            for instance in waiting.drain(..count) {
+                let stop = self.stop(name, wanted, instance);
+                self.switch.push(stop);
+            }
+            let renames = self.take_name(name, wanted, slot, old);
+            self.switch.extend(renames);
+            let container = self.final_name(wanted, slot);
+            self.switch.push(start(name, wanted, container.clone()));
+            self.switch.push(gate(name, wanted, container));
+        }
+        for instance in waiting {
+            let stop = self.stop(name, wanted, instance);
+            self.retire.push(stop);
+        }
+    }
+
+    /// Gives the new container its fixed name, after the one that has it has got another.
+    fn take_name(&mut self, name: &ServiceName, wanted: &Wanted, slot: &Slot<'_>, old: &[&Instance]) -> Vec<Step> {
+        let Some(fixed) = wanted.container_name.as_ref().filter(|fixed| *fixed != slot.name()) else { return Vec::new() };
+        let mut steps = Vec::new();
+        let holder = old.iter().copied().chain(self.of_service(name)).find(|instance| instance.name == *fixed);
+        if let Some(holder) = holder.filter(|holder| !self.renamed.contains_key(&holder.name)) {
+            let retired = self.retired_name(name, holder);
+            self.renamed.insert(holder.name.clone(), retired.clone());
+            steps.push(Step::Rename { service: name.clone(), from: holder.name.clone(), to: retired });
+        }
+        steps.push(Step::Rename { service: name.clone(), from: slot.name().clone(), to: fixed.clone() });
+        steps
+    }
+
+    fn retired_name(&self, service: &ServiceName, holder: &Instance) -> ContainerName {
+        let origin = holder.release.map_or_else(|| "compose".to_owned(), |release| release.to_string());
+        // The plan's number keeps two retirements of one container apart.
+        let text = format!("{}-{service}-{origin}-{}-{}", self.input.target.project, holder.number, self.input.id);
+        ContainerName::fitting(&text)
+    }
+
+    fn stop(&self, name: &ServiceName, wanted: &Wanted, instance: &Instance) -> Step {
+        let before = self.previous().and_then(|release| release.target.services.get(name));
+        let again = before.filter(|before| instance.definition.as_ref() == Some(&before.definition)).and_then(|before| {
+            Some(NewInstance {
+                name: instance.name.clone(),
+                service: name.clone(),
+                number: instance.number,
+                release: instance.release?,
+                image: before.image.clone(),
+                definition: before.definition.clone(),
+                companions: BTreeMap::new(),
+            })
+        });
+        Step::Stop {
+            service: name.clone(),
+            container: instance.name.clone(),
+            stop: before.map_or_else(|| wanted.stop.clone(), |before| before.stop.clone()),
+            restart: instance.restart,
+            gate: is_well(instance).then(|| self.old_gate(name, instance)),
+            again: again.filter(|_| before.is_some_and(|before| before.companions.is_empty())),
+        }
+    }
+
+    fn restart(&mut self, name: &ServiceName, wanted: &Wanted, slots: &[Slot<'_>]) {
+        for slot in slots {
+            if let Slot::Kept(instance) = slot {
+                let stop = self.stop(name, wanted, instance);
+                self.switch.push(stop);
+                self.switch.push(start(name, wanted, instance.name.clone()));
+                self.switch.push(gate(name, wanted, instance.name.clone()));
+            }
+        }
+        if let Some(change) = self.changes.last_mut().filter(|change| change.service == *name) {
+            change.kind = ChangeKind::Replace;
+            change.fields.push("restarted, because what it depends on is replaced".to_owned());
+            change.interruption = Interruption::StopAndStart;
+        }
+    }
+
+    fn run_to_end(&mut self, name: &ServiceName, wanted: &Wanted) {
+        let all = self.of_service(name);
+        let done = all.iter().copied().find(|instance| {
+            self.matches(instance, wanted) && instance.state.status == InstanceStatus::Exited && instance.state.exit_code == Some(0)
+        });
+        // Going back never runs an older migration, and what has run to its end is not run again.
+        if let Some(done) = done {
+            self.instances.insert(name.clone(), vec![done.name.clone()]);
+            self.push_run_change(name, wanted, ChangeKind::Keep);
+            return;
+        }
+        if self.input.kind == PlanKind::Rollback {
+            self.instances.insert(name.clone(), Vec::new());
+            self.push_run_change(name, wanted, ChangeKind::Keep);
+            return;
+        }
+        let instance = self.new_instance(name, wanted, 1);
+        let container = instance.name.clone();
+        self.pull(wanted);
+        self.create.push(Step::Create { instance });
+        self.switch.push(Step::RunToEnd {
+            service: name.clone(),
+            container: container.clone(),
+            deadline: RUN_TO_END_DEADLINE,
+            stop: wanted.stop.clone(),
+        });
+        self.instances.insert(name.clone(), vec![container]);
+        self.push_run_change(name, wanted, ChangeKind::Run);
+    }
+
+    fn push_run_change(&mut self, name: &ServiceName, wanted: &Wanted, kind: ChangeKind) {
+        self.changes.push(ServiceChange {
+            service: name.clone(),
+            kind,
+            strategy: wanted.strategy,
+            reason: wanted.reason.clone(),
+            image_before: None,
+            image_after: Some(wanted.image.to_string()),
+            fields: Vec::new(),
+            interruption: Interruption::None,
+        });
+    }
+
+    fn pull(&mut self, wanted: &Wanted) {
+        let step = Step::Pull { image: wanted.image.clone(), platform: wanted.platform.clone() };
+        if wanted.image.source == crate::image::ImageSource::Registry && !self.prepare.contains(&step) {
+            self.prepare.push(step);
+        }
+    }
+
+    /// Stops what the release before ran and the file does not name any more.
+    fn services_gone(&mut self) {
+        let Some(previous) = self.previous() else { return };
+        for (name, before) in previous.target.services.iter().filter(|(name, _)| !self.input.target.services.contains_key(*name)) {
+            let running: Vec<&Instance> = self.of_service(name).into_iter().filter(|instance| is_up(instance)).collect();
+            if running.is_empty() {
+                continue;
+            }
+            self.note_baseline(name, &running);
+            for instance in running {
+                let gate = is_well(instance).then(|| before.gate.clone());
+                self.retire.push(Step::Stop {
+                    service: name.clone(),
+                    container: instance.name.clone(),
+                    stop: if before.stop.grace.is_zero() { ORPHAN_STOP } else { before.stop.clone() },
+                    restart: instance.restart,
+                    gate,
+                    again: None,
+                });
+            }
+            self.changes.push(ServiceChange {
+                service: name.clone(),
+                kind: ChangeKind::Stop,
+                strategy: before.strategy,
+                reason: "the compose file does not name it any more".to_owned(),
+                image_before: Some(before.image.to_string()),
+                image_after: None,
+                fields: Vec::new(),
+                interruption: Interruption::StopAndStart,
+            });
+        }
+    }
+
+    fn finish(self) -> Plan {
+        let input = self.input;
+        let release = Release { id: input.release, target: input.target.clone(), instances: self.instances.clone() };
+        let works = [&self.prepare, &self.create, &self.switch, &self.retire].iter().any(|steps| !steps.is_empty());
+        let first = input.observed.serving.is_none();
+        let other = input.kind == PlanKind::Rollback && input.observed.serving != Some(input.release);
+        let mut steps = Vec::new();
+        if works || first || other {
+            let cleanup = self.cleanup(&release);
+            let pins = input.target.services.iter().filter_map(|(name, wanted)| {
+                let pin = pin_tag(&input.target.project, name, input.release)?;
+                Some(Step::Pin { image: wanted.image.clone(), pin })
+            });
+            steps.push(Step::Baseline { gates: self.baseline });
+            steps.extend(self.prepare);
+            if input.kind == PlanKind::Deploy {
+                steps.extend(pins);
+            }
+            steps.extend(self.create);
+            steps.extend(self.switch);
+            steps.extend(self.retire);
+            steps.push(Step::Commit { release: input.release });
+            steps.extend(cleanup);
+        }
+        Plan {
+            format: PLAN_FORMAT,
+            id: input.id,
+            kind: input.kind,
+            release,
+            previous: input.observed.serving,
+            changes: self.changes,
+            objections: Vec::new(),
+            steps,
+        }
+    }
+
+    /// Removes what no kept release refers to. What this plan stops belongs to the release before, and is kept with it.
+    fn cleanup(&self, release: &Release) -> Vec<Step> {
+        let observed = self.input.observed;
+        let keep = usize::try_from(self.input.target.keep).unwrap_or(usize::MAX);
+        let others: Vec<&Release> = observed.releases.iter().filter(|other| other.id != release.id).collect();
+        let (kept, dropped) = others.split_at(others.len().min(keep.saturating_sub(1)));
+        let kept_release = |instance: &Instance| {
+            std::iter::once(&release).chain(kept).any(|release| {
+                release.instances.values().flatten().any(|name| *name == instance.name)
+                    || release.target.services.get(&instance.service).is_some_and(|wanted| self.matches(instance, wanted))
+            })
+        };
+        let mut steps = Vec::new();
+        for instance in observed.instances.iter().filter(|instance| !instance.oneoff && !is_up(instance) && !kept_release(instance)) {
+            let ours = instance.release.is_some() || self.input.target.services.contains_key(&instance.service);
+            if ours {
+                let name = self.renamed.get(&instance.name).unwrap_or(&instance.name).clone();
+                steps.push(Step::Remove { service: instance.service.clone(), container: name });
+            }
+        }
+        for old in dropped {
+            let pins = old.target.services.keys().filter_map(|name| pin_tag(&old.target.project, name, old.id));
+            steps.extend(pins.map(|pin| Step::Unpin { pin }));
+        }
+        steps
+    }
+}
+
+fn start(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> Step {
+    Step::Start { service: service.clone(), container, restart: wanted.restart, stop: wanted.stop.clone() }
+}
+
+fn gate(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> Step {
+    Step::Gate { service: service.clone(), container, gate: wanted.gate.clone() }
+}
+
+/// Whether it runs, or would run again by itself.
+fn is_up(instance: &Instance) -> bool {
+    matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused)
+}
+
+/// Whether it may be expected to be healthy again after it was stopped and started.
+fn is_well(instance: &Instance) -> bool {
+    instance.state.status == InstanceStatus::Running && instance.state.health != InstanceHealth::Unhealthy
+}
+
+fn is_reusable(instance: &Instance) -> bool {
+    matches!(instance.state.status, InstanceStatus::Created | InstanceStatus::Exited)
+}

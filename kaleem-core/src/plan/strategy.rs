@@ -1,0 +1,208 @@
+//! How a service is replaced and when it counts as healthy: decided from what it is, with the reason said.
+
+use std::time::Duration;
+
+use crate::config::settings::{HealthSettings, ServiceSettings, StrategyName};
+use crate::config::{Service, UpdateOrder};
+use crate::definition::{ContainerPort, Definition, HealthTest, Healthcheck, MountSource, NetworkMode, Protocol};
+use crate::health::Question;
+use crate::image::ImageRef;
+use crate::release::{GateSettings, Strategy};
+use crate::runtime::ImageFacts;
+
+/// Images that keep data, by the last part of their repository: they are never run twice on the same data.
+const STORES: &[&str] = &[
+    "cassandra",
+    "clickhouse",
+    "clickhouse-server",
+    "cockroach",
+    "consul",
+    "couchdb",
+    "elasticsearch",
+    "etcd",
+    "influxdb",
+    "kafka",
+    "keydb",
+    "mariadb",
+    "memcached",
+    "meilisearch",
+    "minio",
+    "mongo",
+    "mongodb",
+    "mssql",
+    "mysql",
+    "nats",
+    "neo4j",
+    "opensearch",
+    "postgis",
+    "postgres",
+    "postgresql",
+    "qdrant",
+    "rabbitmq",
+    "redis",
+    "redis-stack",
+    "redis-stack-server",
+    "server",
+    "timescaledb",
+    "typesense",
+    "valkey",
+    "vault",
+    "weaviate",
+    "zookeeper",
+];
+
+/// Time in which a service must become healthy where nothing is said; ten times the old script's interval was 200 s, which nobody waited for.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Time between two questions: short, since the answer ends the wait.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Time one answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time a container without any check must stay up: crash loops of common runtimes show within it.
+const STEADY: Duration = Duration::from_secs(3);
+/// The engine's defaults for a container's own check (engine API reference, `HealthConfig`).
+const ENGINE_INTERVAL: Duration = Duration::from_secs(30);
+const ENGINE_RETRIES: u64 = 3;
+
+/// How a service is replaced, and why.
+pub fn decide(
+    service: &Service,
+    image: &ImageRef,
+    facts: &ImageFacts,
+    waited_for_to_end: bool,
+    settings: &ServiceSettings,
+) -> (Strategy, String) {
+    if waited_for_to_end {
+        return (Strategy::RunToEnd, "another service waits for it to complete".to_owned());
+    }
+    let (strategy, reason) = decide_kind(service, image, facts, settings);
+    (strategy, reason.to_owned())
+}
+
+fn decide_kind(service: &Service, image: &ImageRef, facts: &ImageFacts, settings: &ServiceSettings) -> (Strategy, &'static str) {
+    match settings.strategy {
+        Some(StrategyName::Recreate) => return (Strategy::Recreate, "set in kaleem.toml"),
+        Some(StrategyName::Overlap) => return (Strategy::Overlap, "set in kaleem.toml"),
+        Some(StrategyName::BlueGreen) => return (Strategy::BlueGreen, "set in kaleem.toml"),
+        Some(StrategyName::Rolling) => return (Strategy::Rolling, "set in kaleem.toml"),
+        None => {}
+    }
+    if settings.singleton == Some(true) {
+        return (Strategy::Recreate, "two of it must not run at the same time (singleton)");
+    }
+    let definition = &service.definition;
+    match &definition.network {
+        NetworkMode::Host => return (Strategy::Recreate, "it uses the host's network, where a port can be bound once"),
+        NetworkMode::Service(_) | NetworkMode::Container(_) => return (Strategy::Recreate, "it shares the network of another container"),
+        NetworkMode::None | NetworkMode::Bridge => {}
+        NetworkMode::Networks(networks) => {
+            if networks.iter().any(|network| network.ipv4.is_some() || network.ipv6.is_some() || network.mac_address.is_some()) {
+                return (Strategy::Recreate, "it has a static address, which one container can hold");
+            }
+        }
+    }
+    if is_store(image) {
+        return (Strategy::Recreate, "it is a database or a broker: two must not run on the same data");
+    }
+    if has_named_volume(definition) {
+        return (Strategy::Recreate, "it writes to a named volume: two must not run on the same data");
+    }
+    if service.update.order == Some(UpdateOrder::StopFirst) {
+        return (Strategy::Recreate, "`update_config.order` is stop-first");
+    }
+    if definition.ports.iter().any(|port| port.container.protocol != Protocol::Tcp) {
+        return (Strategy::Recreate, "it publishes a port that is not TCP");
+    }
+    if !definition.ports.is_empty() {
+        return (Strategy::Recreate, "it publishes a port of the host, which one container can hold");
+    }
+    if !definition.expose.is_empty() || !facts.exposed_ports.is_empty() {
+        return (Strategy::Recreate, "others call it by name, and would reach the new one before it is ready");
+    }
+    (Strategy::Overlap, "it is a worker: nobody connects to it")
+}
+
+/// Whether the image is a known database or broker.
+pub fn is_store(image: &ImageRef) -> bool {
+    let name = image.base_name();
+    // `server` alone says too little, unless a database's own registry says it (`mcr.microsoft.com/mssql/server`).
+    let known = if name == "server" { image.repository().contains("mssql") } else { STORES.contains(&name) };
+    known || name.starts_with("redis-") || name.starts_with("mongo-")
+}
+
+fn has_named_volume(definition: &Definition) -> bool {
+    definition.mounts.iter().any(|mount| !mount.read_only && matches!(mount.source, MountSource::Volume { .. }))
+}
+
+/// When a new instance counts as healthy.
+pub fn gate(service: &Service, facts: &ImageFacts, settings: Option<&HealthSettings>) -> GateSettings {
+    let definition = &service.definition;
+    let empty = HealthSettings::default();
+    let settings = settings.unwrap_or(&empty);
+    let question = question(definition, facts, settings);
+    let own_check = matches!(question, Question::Healthcheck);
+    let steady = if matches!(question, Question::Running) { STEADY } else { Duration::ZERO };
+    GateSettings {
+        // The container's own check has counted its retries already.
+        passes: settings.passes.unwrap_or(if own_check { 1 } else { 2 }).max(1),
+        steady,
+        interval: settings.interval.map_or(INTERVAL, |text| text.0).max(Duration::from_millis(10)),
+        timeout: settings.timeout.map_or(TIMEOUT, |text| text.0),
+        deadline: settings
+            .deadline
+            .map_or_else(|| if own_check { own_deadline(definition.healthcheck.as_ref(), facts) } else { DEADLINE }, |text| text.0),
+        question,
+    }
+}
+
+/// The first time at which the engine itself would call the container unhealthy, if that is later than our own limit.
+fn own_deadline(check: Option<&Healthcheck>, facts: &ImageFacts) -> Duration {
+    let interval = check.and_then(|check| check.interval).or(facts.healthcheck_interval).unwrap_or(ENGINE_INTERVAL);
+    let timeout = check.and_then(|check| check.timeout).unwrap_or(ENGINE_INTERVAL);
+    let retries = check.and_then(|check| check.retries).unwrap_or(ENGINE_RETRIES);
+    let start = check.and_then(|check| check.start_period).unwrap_or_default();
+    let rounds = u32::try_from(retries.saturating_add(1)).unwrap_or(u32::MAX);
+    start.saturating_add((interval.saturating_add(timeout)).saturating_mul(rounds)).max(DEADLINE)
+}
+
+fn question(definition: &Definition, facts: &ImageFacts, settings: &HealthSettings) -> Question {
+    if let Some(path) = &settings.http {
+        let statuses = settings.status.map_or((200, 399), |status| (status, status));
+        let port = settings.port.or_else(|| first_tcp(definition)).or_else(|| first_exposed(facts)).unwrap_or(80);
+        return Question::Http { port, path: path.clone(), statuses, host: None, contains: settings.contains.clone() };
+    }
+    if let Some(port) = settings.tcp {
+        return Question::Tcp { port };
+    }
+    if let Some(command) = &settings.command {
+        return Question::Command { command: command.clone() };
+    }
+    let own = match definition.healthcheck.as_ref().map(|check| &check.test) {
+        Some(HealthTest::Disabled) => false,
+        Some(HealthTest::Shell(_) | HealthTest::Exec(_)) => true,
+        Some(HealthTest::Inherit) | None => facts.has_healthcheck,
+    };
+    if own {
+        return Question::Healthcheck;
+    }
+    // What the file publishes is meant; what an image merely exposes may not be listened on.
+    match first_published(definition) {
+        Some(port) => Question::Tcp { port },
+        None => Question::Running,
+    }
+}
+
+fn tcp(port: ContainerPort) -> Option<u16> {
+    (port.protocol == Protocol::Tcp).then_some(port.port)
+}
+
+fn first_published(definition: &Definition) -> Option<u16> {
+    definition.ports.iter().find_map(|port| tcp(port.container))
+}
+
+fn first_tcp(definition: &Definition) -> Option<u16> {
+    first_published(definition).or_else(|| definition.expose.iter().find_map(|port| tcp(*port)))
+}
+
+fn first_exposed(facts: &ImageFacts) -> Option<u16> {
+    facts.exposed_ports.iter().find_map(|port| port.strip_suffix("/tcp").unwrap_or(port).parse().ok())
+}

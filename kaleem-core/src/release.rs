@@ -1,0 +1,126 @@
+//! A release: what runs when it serves, with nothing in it that can move.
+//!
+//! It holds no secret: what a container is to be is named by a [`DefinitionId`] and kept in the definition store.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Dependency;
+use crate::definition::{DefinitionId, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
+use crate::health::Question;
+use crate::image::PinnedImage;
+use crate::names::{ContainerName, ProjectName, ReleaseId, ServiceName};
+use crate::runtime::StopPolicy;
+
+/// An immutable set of everything that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Its number.
+    pub id: ReleaseId,
+    /// What it is made of.
+    pub target: Target,
+    /// Names of the containers that run each service, by number.
+    pub instances: BTreeMap<ServiceName, Vec<ContainerName>>,
+}
+
+/// What is wanted, before it is known which containers will be it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// The project.
+    pub project: ProjectName,
+    /// The project's directory, for Compose's labels.
+    pub directory: PathBuf,
+    /// The compose files, for Compose's labels.
+    pub files: Vec<PathBuf>,
+    /// By service.
+    pub services: BTreeMap<ServiceName, Wanted>,
+    /// The networks they use.
+    pub networks: Vec<NetworkDefinition>,
+    /// The volumes they use.
+    pub volumes: Vec<VolumeDefinition>,
+    /// How many releases are kept to go back to.
+    pub keep: u32,
+}
+
+/// What is wanted of one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// The image.
+    pub image: PinnedImage,
+    /// `os/arch[/variant]`, where the file asks for one.
+    pub platform: Option<String>,
+    /// What its containers are to be.
+    pub definition: DefinitionId,
+    /// How many.
+    pub replicas: u32,
+    /// The fixed name of its container.
+    pub container_name: Option<ContainerName>,
+    /// How it is replaced.
+    pub strategy: Strategy,
+    /// Why that strategy: shown in the plan.
+    pub reason: String,
+    /// When it counts as healthy.
+    pub gate: GateSettings,
+    /// What must be up before it.
+    pub depends_on: BTreeMap<ServiceName, Dependency>,
+    /// How it is asked to end.
+    pub stop: StopPolicy,
+    /// What the engine does when it exits.
+    pub restart: RestartPolicy,
+    /// Ports published on the host.
+    pub ports: Vec<PortBinding>,
+    /// Services in whose containers' namespaces or volumes it takes part.
+    pub companions: Vec<ServiceName>,
+}
+
+/// How a service is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// It runs to its end, before the services that wait for it.
+    RunToEnd,
+    /// Stop the old, then start the new.
+    Recreate,
+    /// Start the new, wait until it is healthy, then stop the old.
+    Overlap,
+    /// Behind the gateway: start the new, wait, switch, drain, stop.
+    BlueGreen,
+    /// Behind the gateway, some replicas at a time.
+    Rolling,
+}
+
+impl std::fmt::Display for Strategy {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.pad(match self {
+            Self::RunToEnd => "run-to-end",
+            Self::Recreate => "recreate",
+            Self::Overlap => "overlap",
+            Self::BlueGreen => "blue-green",
+            Self::Rolling => "rolling",
+        })
+    }
+}
+
+/// When an instance counts as healthy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateSettings {
+    /// What it is asked.
+    pub question: Question,
+    /// Passes in a row.
+    pub passes: u32,
+    /// Time over which those passes must stretch at least.
+    pub steady: Duration,
+    /// Time between two questions.
+    pub interval: Duration,
+    /// Time one answer may take.
+    pub timeout: Duration,
+    /// Time in which it must have passed.
+    pub deadline: Duration,
+}
