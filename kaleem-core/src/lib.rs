@@ -14,3 +14,5 @@ pub mod release;
 pub mod observed;
 pub mod plan;
 pub mod outcome;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,0 +1,7 @@
+//! Strict fakes of the seams, and the contract suites which fakes and adapters both pass.
+//!
+//! For tests alone: nothing that ships may switch the feature `testing` on.
+
+pub mod runtime_fake;
+
+pub use runtime_fake::{Behaviour, ExecReply, FakeCall, FakeContainer, FakeImage, FakeOperation, FakeRuntime, FakeSnapshot};
