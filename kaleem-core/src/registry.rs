@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::image::{Digest, ImageRef};
 use crate::remedy::Remedy;
 use crate::runtime::ImageFacts;
+use crate::secret::Secret;
 
 /// What a reference means at the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,45 @@ pub trait ImageRegistry: Send + Sync {
     /// # Errors
     /// [`RegistryError`]; nothing was changed anywhere.
     async fn tags(&self, image: &ImageRef) -> Result<Vec<String>, RegistryError>;
+}
+
+/// What a registry is shown so that it lets us pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A user and a password (or an access token in its place).
+    Password {
+        /// The user.
+        username: String,
+        /// The password.
+        password: Secret<String>,
+    },
+    /// A token of the registry's identity service, which a credential store keeps instead of a password.
+    IdentityToken(Secret<String>),
+}
+
+/// Where credentials for pulling come from, such as `~/.docker/config.json` and its stores.
+///
+/// # Contract
+/// - `for_registry` answers `None` when nothing is known for `host`: then it is asked without credentials.
+/// - It asks anew each time: a login in between is seen.
+#[async_trait]
+pub trait PullCredentials: Send + Sync {
+    /// What to show the registry at `host` (and port), written as [`ImageRef::registry`] writes it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Credentials`] when a store could not be read.
+    async fn for_registry(&self, host: &str) -> Result<Option<Credential>, RegistryError>;
+}
+
+/// No credentials for any registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Anonymous;
+
+#[async_trait]
+impl PullCredentials for Anonymous {
+    async fn for_registry(&self, _host: &str) -> Result<Option<Credential>, RegistryError> {
+        Ok(None)
+    }
 }
 
 /// Why the registry could not be asked, or what it said.

@@ -42,6 +42,8 @@ pub mod compose_labels {
 
 /// Labels that kaleem adds.
 pub mod kaleem_labels {
+    /// The project, on containers that must not look like Compose's own, such as gateways.
+    pub const PROJECT: &str = "kaleem.project";
     /// The release that created the container, such as `r7`.
     pub const RELEASE: &str = "kaleem.release";
     /// The [`crate::definition::DefinitionId`] it was created from.
@@ -71,7 +73,8 @@ pub struct InstanceSpec {
     pub companions: BTreeMap<ServiceName, ContainerName>,
 }
 
-/// A container that kaleem may change: it is touched only when it carries the project's label.
+/// A container that kaleem may change: it is touched only when it carries the project's label,
+/// which is [`compose_labels::PROJECT`] or [`kaleem_labels::PROJECT`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnedContainer {
     /// The project whose label it must carry.
