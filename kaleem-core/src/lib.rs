@@ -5,6 +5,7 @@ pub mod names;
 pub mod image;
 pub mod secret;
 pub mod clock;
+pub mod exec;
 pub mod definition;
 pub mod runtime;
 pub mod registry;
