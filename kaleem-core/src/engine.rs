@@ -1,0 +1,445 @@
+//! Carries out a plan: asks the journal what comes next, writes down what it is about to do, does it, writes down how it went.
+//!
+//! Running, resuming and going back are one loop. The engine decides nothing that the plan or the fold over the journal
+//! could have decided, and it never prints: what happens is told to an observer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::definition::Definition;
+use crate::health::Probes;
+use crate::journal::{Event, Evidence, Journal, JournalError, Next};
+use crate::names::ContainerName;
+use crate::outcome::Outcome;
+use crate::remedy::{Remedy, one_line};
+use crate::runtime::{PullProgress, Runtime, RuntimeError};
+use crate::state::{DefinitionKey, StateDirectory, StateError};
+
+pub mod gate;
+pub mod labels;
+pub mod perform;
+pub mod undo;
+
+pub use gate::GateError;
+
+/// Time over which a step is tried again while the engine of the host is away: a restart of it takes less.
+const PERFORM_PATIENCE: Duration = Duration::from_secs(60);
+/// An undo is tried longer: there is nothing after it but a person.
+const UNDO_PATIENCE: Duration = Duration::from_secs(180);
+/// Time between two tries.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Something that happens while a plan is carried out. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// A step begins.
+    Started {
+        /// Its place in the plan, from 0.
+        step: usize,
+        /// What it does.
+        what: String,
+    },
+    /// An image is being fetched.
+    Pulling {
+        /// The step.
+        step: usize,
+        /// How far.
+        progress: PullProgress,
+    },
+    /// A gate was asked once more.
+    Waiting {
+        /// The step.
+        step: usize,
+        /// The container.
+        container: ContainerName,
+        /// What it answered.
+        reason: String,
+        /// Passes in a row so far.
+        passes: u32,
+        /// Passes that are wanted.
+        wanted: u32,
+        /// Time left.
+        left: Duration,
+    },
+    /// The engine of the host is away; the step is tried again.
+    Retrying {
+        /// The step.
+        step: usize,
+        /// Why.
+        error: String,
+    },
+    /// A step is done.
+    Done {
+        /// The step.
+        step: usize,
+        /// What was seen.
+        evidence: Evidence,
+    },
+    /// A step failed.
+    Failed {
+        /// The step.
+        step: usize,
+        /// Why, causes joined by colons.
+        error: String,
+        /// Whether the plan goes back because of it; a leftover after the commit does not.
+        goes_back: bool,
+    },
+    /// Somebody asked to go back.
+    Aborted {
+        /// Who.
+        by: String,
+    },
+    /// A step is being taken back.
+    Undoing {
+        /// The step.
+        step: usize,
+        /// What it did.
+        what: String,
+    },
+    /// A step was taken back.
+    Undone {
+        /// The step.
+        step: usize,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A step could not be taken back.
+    UndoFailed {
+        /// The step.
+        step: usize,
+        /// Why, causes joined by colons.
+        error: String,
+    },
+    /// The plan is over.
+    Finished {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// Called with everything that happens; must not block.
+pub type Observer = dyn Fn(Notice) + Send + Sync;
+
+/// What a person wants of a running plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Wish {
+    /// To go on.
+    GoOn = 0,
+    /// To stop at the next step and go back.
+    Abort = 1,
+    /// To end after the running step and leave the journal open.
+    Leave = 2,
+}
+
+/// The switch by which a running plan is told to go back or to leave. Clones are one switch.
+#[derive(Clone, Debug, Default)]
+pub struct Control(Arc<AtomicU8>);
+
+impl Control {
+    /// Asks to go back. What is committed stays.
+    pub fn abort(&self) {
+        // Leaving is final: an abort that comes later finds an open journal anyway.
+        self.0.fetch_max(Wish::Abort as u8, Ordering::SeqCst);
+    }
+
+    /// Asks to end after the running step, with the journal open.
+    pub fn leave(&self) {
+        self.0.fetch_max(Wish::Leave as u8, Ordering::SeqCst);
+    }
+
+    /// What is wanted now.
+    pub fn wish(&self) -> Wish {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Wish::GoOn,
+            1 => Wish::Abort,
+            _ => Wish::Leave,
+        }
+    }
+}
+
+/// How a drive ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The plan is over.
+    Over(Outcome),
+    /// It was asked to leave: the journal is open, and can be resumed.
+    Left,
+    /// A step could not be taken back.
+    Stuck {
+        /// Which.
+        step: usize,
+        /// Why.
+        error: String,
+        /// What a person may type.
+        commands: Vec<String>,
+    },
+}
+
+/// Why a step was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The engine of the host refused.
+    #[error("could not {what}")]
+    Runtime {
+        /// What the step does.
+        what: String,
+        /// Why.
+        #[source]
+        source: RuntimeError,
+    },
+    /// A definition is not to be had.
+    #[error("could not read what `{container}` is to be")]
+    Definition {
+        /// The container.
+        container: ContainerName,
+        /// Why.
+        #[source]
+        source: StateError,
+    },
+    /// It did not become healthy.
+    #[error("`{container}` did not become healthy")]
+    Gate {
+        /// The container.
+        container: ContainerName,
+        /// Why.
+        #[source]
+        source: GateError,
+    },
+    /// It ran to its end and failed.
+    #[error("`{container}` ended with exit code {code}{log}")]
+    RanAndFailed {
+        /// The container.
+        container: ContainerName,
+        /// Its exit code.
+        code: i64,
+        /// Its last lines.
+        log: String,
+    },
+    /// It did not come to its end.
+    #[error("`{container}` did not come to its end within {} s{log}", deadline.as_secs())]
+    RanTooLong {
+        /// The container.
+        container: ContainerName,
+        /// The limit.
+        deadline: Duration,
+        /// Its last lines.
+        log: String,
+    },
+    /// The container is gone.
+    #[error("`{container}` was removed by somebody else")]
+    Gone {
+        /// The container.
+        container: ContainerName,
+    },
+    /// A person asked to go back while it was waiting.
+    #[error("the wait was cut short")]
+    CutShort,
+}
+
+impl Remedy for StepError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::Runtime { source, .. } => source.remedy(),
+            Self::Definition { source, .. } => source.remedy(),
+            Self::Gate { source, .. } => source.remedy(),
+            Self::RanAndFailed { container, .. } | Self::RanTooLong { container, .. } => {
+                format!("read `docker logs {container}`, mend it, and deploy again")
+            }
+            Self::Gone { .. } => "find out who removes containers here, then deploy again".to_owned(),
+            Self::CutShort => "nothing is to be done".to_owned(),
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Runtime { source, .. } => source.is_transient(),
+            Self::Gate { source, .. } => source.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+/// Carries out plans.
+pub struct Engine {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) probes: Arc<dyn Probes>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) state: StateDirectory,
+    pub(crate) key: DefinitionKey,
+    pub(crate) observer: Arc<Observer>,
+}
+
+impl Engine {
+    /// An engine which acts through `runtime`, asks through `probes`, and finds definitions in `state`.
+    pub fn new(
+        runtime: Arc<dyn Runtime>,
+        probes: Arc<dyn Probes>,
+        clock: Arc<dyn Clock>,
+        state: StateDirectory,
+        key: DefinitionKey,
+        observer: Arc<Observer>,
+    ) -> Self {
+        Self { runtime, probes, clock, state, key, observer }
+    }
+
+    /// Goes on with a journal until its plan is over, stuck or left. The caller holds the lease.
+    ///
+    /// A stuck plan is tried once more when `retry_stuck` says so.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`]: nothing was done after the last event that is on disk; the plan can be resumed.
+    pub async fn drive(&self, journal: &mut Journal, control: &Control, retry_stuck: RetryStuck) -> Result<Ending, JournalError> {
+        let mut retry = retry_stuck;
+        loop {
+            match control.wish() {
+                Wish::Leave => return Ok(Ending::Left),
+                Wish::Abort => self.abort(journal, "the operator")?,
+                Wish::GoOn if self.abort_requested(journal) => self.abort(journal, "kaleem abort")?,
+                Wish::GoOn => {}
+            }
+            match journal.progress().next() {
+                Next::Run(step) => self.run(journal, step, control).await?,
+                Next::Undo(step) => self.take_back(journal, step, control).await?,
+                Next::Stuck { step, error } => match retry {
+                    RetryStuck::Once => {
+                        retry = RetryStuck::Never;
+                        self.take_back(journal, step, control).await?;
+                    }
+                    RetryStuck::Never => return Ok(self.stuck(journal, step, error)),
+                },
+                Next::Finish(outcome) => {
+                    self.append(journal, &Event::Finished { outcome: outcome.clone() })?;
+                    (self.observer)(Notice::Finished { outcome });
+                }
+                Next::Over(outcome) => return Ok(Ending::Over(outcome)),
+            }
+        }
+    }
+
+    fn append(&self, journal: &mut Journal, event: &Event) -> Result<(), JournalError> {
+        journal.append(event, self.clock.now())
+    }
+
+    fn abort_requested(&self, journal: &Journal) -> bool {
+        self.state.abort_request(journal.progress().plan().id).exists()
+    }
+
+    fn abort(&self, journal: &mut Journal, by: &str) -> Result<(), JournalError> {
+        let progress = journal.progress();
+        if progress.is_going_back() || progress.is_committed() || progress.is_over() {
+            return Ok(());
+        }
+        self.append(journal, &Event::Aborted { by: by.to_owned() })?;
+        (self.observer)(Notice::Aborted { by: by.to_owned() });
+        Ok(())
+    }
+
+    async fn run(&self, journal: &mut Journal, index: usize, control: &Control) -> Result<(), JournalError> {
+        let plan = journal.progress().plan().clone();
+        let Some(step) = plan.steps.get(index) else { return Ok(()) };
+        self.append(journal, &Event::Started { step: index })?;
+        (self.observer)(Notice::Started { step: index, what: step.to_string() });
+        let begun = self.clock.monotonic();
+        let abort = || control.wish() != Wish::GoOn || self.state.abort_request(plan.id).exists();
+        let result = self.patiently(index, PERFORM_PATIENCE, || self.perform(&plan, index, step, &abort)).await;
+        let took_ms = u64::try_from((self.clock.monotonic().saturating_sub(begun)).as_millis()).unwrap_or(u64::MAX);
+        match result {
+            Ok(seen) => {
+                let evidence = Evidence { took_ms, seen };
+                self.append(journal, &Event::Done { step: index, evidence: evidence.clone() })?;
+                (self.observer)(Notice::Done { step: index, evidence });
+            }
+            // The wish that cut it short is taken in by the loop.
+            Err(StepError::CutShort) => {}
+            Err(error) => {
+                let error = one_line(&error);
+                self.append(journal, &Event::Failed { step: index, error: error.clone() })?;
+                let goes_back = journal.progress().is_going_back();
+                (self.observer)(Notice::Failed { step: index, error, goes_back });
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_back(&self, journal: &mut Journal, index: usize, control: &Control) -> Result<(), JournalError> {
+        let plan = journal.progress().plan().clone();
+        let Some(step) = plan.steps.get(index) else { return Ok(()) };
+        (self.observer)(Notice::Undoing { step: index, what: step.to_string() });
+        let begun = self.clock.monotonic();
+        let leave = || control.wish() == Wish::Leave;
+        let result = self.patiently(index, UNDO_PATIENCE, || self.undo(&plan, index, step, &leave)).await;
+        match result {
+            Ok(()) => {
+                self.append(journal, &Event::Undone { step: index })?;
+                let took = self.clock.monotonic().saturating_sub(begun);
+                (self.observer)(Notice::Undone { step: index, took });
+            }
+            // Whoever resumes takes it back from the beginning.
+            Err(StepError::CutShort) => {}
+            Err(error) => {
+                let error = one_line(&error);
+                self.append(journal, &Event::UndoFailed { step: index, error: error.clone() })?;
+                (self.observer)(Notice::UndoFailed { step: index, error });
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries again while the error is transient and patience lasts: every step may be repeated.
+    async fn patiently<T, F>(&self, index: usize, patience: Duration, mut attempt: impl FnMut() -> F) -> Result<T, StepError>
+    where
+        F: Future<Output = Result<T, StepError>>,
+    {
+        let begun = self.clock.monotonic();
+        loop {
+            match attempt().await {
+                Err(error) if error.is_transient() && self.clock.monotonic().saturating_sub(begun) < patience => {
+                    (self.observer)(Notice::Retrying { step: index, error: one_line(&error) });
+                    self.clock.sleep(RETRY_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn stuck(&self, journal: &Journal, step: usize, error: String) -> Ending {
+        let plan = journal.progress().plan();
+        let commands = plan.steps.get(step).map(|step| step.undo_by_hand(plan.project())).unwrap_or_default();
+        Ending::Stuck { step, error, commands }
+    }
+
+    pub(crate) fn definition(&self, instance: &crate::plan::NewInstance) -> Result<Definition, StepError> {
+        let failed = |source| StepError::Definition { container: instance.name.clone(), source };
+        self.state.definition(&self.key, &instance.definition).map_err(failed)
+    }
+
+    /// Secrets that a container of this service knows, so that its output can be shown without them.
+    pub(crate) fn secrets_of(&self, plan: &crate::plan::Plan, service: &crate::names::ServiceName) -> Vec<String> {
+        let Some(wanted) = plan.release.target.services.get(service) else { return Vec::new() };
+        let Ok(definition) = self.state.definition(&self.key, &wanted.definition) else { return Vec::new() };
+        secrets(&definition.environment, &definition)
+    }
+}
+
+/// Values that must not be shown: those of the environment and of files which are long enough to be secret.
+fn secrets(environment: &BTreeMap<String, Option<String>>, definition: &Definition) -> Vec<String> {
+    /// Shorter values (`true`, `8080`, `prod`) would blot out half of every log.
+    const SHORTEST: usize = 6;
+    let files = definition.files.iter().map(|file| file.content.trim().to_owned());
+    environment.values().flatten().cloned().chain(files).filter(|value| value.len() >= SHORTEST).collect()
+}
+
+/// Whether a stuck plan is tried once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryStuck {
+    /// It is: somebody mended what was in the way.
+    Once,
+    /// It is not.
+    Never,
+}

@@ -1,0 +1,228 @@
+//! Waiting until an instance is healthy. A gate only reads, so it may be cut short at any time.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use crate::engine::{Engine, Notice, StepError};
+use crate::health::{Finding, ProbeTarget, Verdict};
+use crate::names::ContainerName;
+use crate::release::GateSettings;
+use crate::remedy::Remedy;
+use crate::runtime::{Instance, InstanceHealth, InstanceStatus, LogRange, RuntimeError};
+
+/// Lines of a container's output that an error shows.
+const LOG_LINES: u64 = 12;
+/// A line of output is cut to this many characters: one that is longer is no message.
+const LOG_LINE_CHARACTERS: usize = 400;
+
+/// Why an instance did not become healthy. It is still there, in the state in which it was seen last.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GateError {
+    /// The time was over.
+    #[error("it was not healthy within {} s: {reason}{log}", deadline.as_secs_f32())]
+    TimedOut {
+        /// The limit.
+        deadline: Duration,
+        /// The last answer.
+        reason: String,
+        /// Its last lines.
+        log: String,
+    },
+    /// It ended, or was restarted.
+    #[error("it crashed with exit code {code}{log}")]
+    Crashed {
+        /// Its exit code.
+        code: i64,
+        /// Its last lines.
+        log: String,
+    },
+    /// The kernel killed it for memory.
+    #[error("it was killed because it used more memory than it may{log}")]
+    OutOfMemory {
+        /// Its last lines.
+        log: String,
+    },
+    /// Its own health check gave it up.
+    #[error("its own health check says unhealthy: {output}{log}")]
+    Unhealthy {
+        /// The check's output.
+        output: String,
+        /// Its last lines.
+        log: String,
+    },
+    /// Somebody removed it.
+    #[error("it was removed by somebody else")]
+    Gone,
+    /// The engine of the host could not be asked.
+    #[error("the engine could not be asked about it")]
+    Runtime {
+        /// Why.
+        #[source]
+        source: RuntimeError,
+    },
+    /// A person asked to stop waiting.
+    #[error("the wait was cut short")]
+    CutShort,
+}
+
+impl Remedy for GateError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::TimedOut { .. } => "mend the service, or give it more time (`health.deadline` in kaleem.toml)".to_owned(),
+            Self::Crashed { .. } => "read its last lines, mend it, and deploy again".to_owned(),
+            Self::OutOfMemory { .. } => "raise its memory limit, or find out what needs so much".to_owned(),
+            Self::Unhealthy { .. } => "run the health check's command in the container, and mend what it names".to_owned(),
+            Self::Gone => "find out who removes containers here, then deploy again".to_owned(),
+            Self::Runtime { source } => source.remedy(),
+            Self::CutShort => "nothing is to be done".to_owned(),
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Runtime { source } if source.is_transient())
+    }
+}
+
+/// What a gate is about.
+pub(crate) struct GateRequest<'a> {
+    pub(crate) step: usize,
+    pub(crate) container: &'a ContainerName,
+    pub(crate) gate: &'a GateSettings,
+    /// Whether restarts before this moment count: they do for what the plan itself started.
+    pub(crate) fresh: bool,
+    pub(crate) secrets: &'a [String],
+}
+
+struct Passes {
+    count: u32,
+    since: Duration,
+}
+
+impl Engine {
+    /// Waits until the container passed its gate. Answers what was seen.
+    pub(crate) async fn wait_healthy(&self, request: &GateRequest<'_>, cut_short: &(dyn Fn() -> bool + Sync)) -> Result<String, StepError> {
+        let failed = |source| match source {
+            GateError::CutShort => StepError::CutShort,
+            source => StepError::Gate { container: request.container.clone(), source },
+        };
+        self.gate(request, cut_short).await.map_err(failed)
+    }
+
+    async fn gate(&self, request: &GateRequest<'_>, cut_short: &(dyn Fn() -> bool + Sync)) -> Result<String, GateError> {
+        let gate = request.gate;
+        let begun = self.clock.monotonic();
+        let mut passes = Passes { count: 0, since: begun };
+        let mut restarts: Option<u64> = if request.fresh { Some(0) } else { None };
+        let mut last = "it was not asked".to_owned();
+        loop {
+            if cut_short() {
+                return Err(GateError::CutShort);
+            }
+            let instance = self.runtime.inspect(request.container).await.map_err(|source| GateError::Runtime { source })?;
+            let instance = instance.ok_or(GateError::Gone)?;
+            let allowed = *restarts.get_or_insert(instance.state.restart_count);
+            self.refuse_dead(request, &instance, allowed).await?;
+            let waited = self.clock.monotonic().saturating_sub(begun);
+            let left = gate.deadline.saturating_sub(waited);
+            let finding = self.probes.ask(&gate.question, &target(&instance), gate.timeout.min(left.max(Duration::from_millis(1)))).await;
+            let now = self.clock.monotonic();
+            count(&mut passes, &finding, now);
+            last.clone_from(&finding.reason);
+            if passes.count >= gate.passes && now.saturating_sub(passes.since) >= gate.steady {
+                let took = now.saturating_sub(begun);
+                return Ok(format!("healthy after {:.1} s ({}, {} in a row): {last}", took.as_secs_f32(), gate.question, passes.count));
+            }
+            let left = gate.deadline.saturating_sub(now.saturating_sub(begun));
+            if left.is_zero() {
+                let log = self.last_lines(request).await;
+                return Err(GateError::TimedOut { deadline: gate.deadline, reason: last, log });
+            }
+            (self.observer)(Notice::Waiting {
+                step: request.step,
+                container: request.container.clone(),
+                reason: last.clone(),
+                passes: passes.count,
+                wanted: gate.passes,
+                left,
+            });
+            self.clock.sleep(gate.interval.min(left)).await;
+        }
+    }
+
+    /// A container that ended will not become healthy by waiting.
+    async fn refuse_dead(&self, request: &GateRequest<'_>, instance: &Instance, restarts: u64) -> Result<(), GateError> {
+        let state = &instance.state;
+        let ended = match state.status {
+            InstanceStatus::Exited | InstanceStatus::Dead | InstanceStatus::Restarting | InstanceStatus::Removing => true,
+            InstanceStatus::Created | InstanceStatus::Running | InstanceStatus::Paused => state.restart_count > restarts,
+        };
+        let unhealthy = state.health == InstanceHealth::Unhealthy && request.gate.question == crate::health::Question::Healthcheck;
+        if !ended && !unhealthy {
+            return Ok(());
+        }
+        let log = self.last_lines(request).await;
+        if ended && state.oom_killed {
+            return Err(GateError::OutOfMemory { log });
+        }
+        if ended {
+            return Err(GateError::Crashed { code: state.exit_code.unwrap_or(-1), log });
+        }
+        let output = state.health_output.as_deref().unwrap_or("no output").trim();
+        Err(GateError::Unhealthy { output: redact(output, request.secrets), log })
+    }
+
+    async fn last_lines(&self, request: &GateRequest<'_>) -> String {
+        self.log_excerpt(request.container, request.secrets).await
+    }
+
+    /// The last lines of a container's output, without secrets that are known; empty when there are none.
+    pub(crate) async fn log_excerpt(&self, container: &ContainerName, secrets: &[String]) -> String {
+        let range = LogRange { tail: Some(LOG_LINES), follow: false, since: None };
+        let Ok(lines) = self.runtime.logs(container, &range).await else { return String::new() };
+        let lines: Vec<String> = lines
+            .filter_map(|line| async move { line.ok() })
+            .map(|line| redact(&line.text.chars().take(LOG_LINE_CHARACTERS).collect::<String>(), secrets))
+            .collect()
+            .await;
+        if lines.is_empty() { String::new() } else { format!("; its last lines:\n{}", lines.join("\n")) }
+    }
+}
+
+fn count(passes: &mut Passes, finding: &Finding, now: Duration) {
+    match finding.verdict {
+        Verdict::Ok | Verdict::Warn => {
+            if passes.count == 0 {
+                passes.since = now;
+            }
+            passes.count += 1;
+        }
+        Verdict::Fail => passes.count = 0,
+        // Could not ask: says nothing either way.
+        Verdict::Unknown => {}
+    }
+}
+
+/// Removes known secrets from a text that is shown or kept.
+fn redact(text: &str, secrets: &[String]) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+}
+
+/// Whom a probe asks.
+pub fn target(instance: &Instance) -> ProbeTarget {
+    let published = instance.ports.iter().filter_map(|port| {
+        let (host, _) = port.host_ports?;
+        let ip = port.host_ip.filter(|ip| !ip.is_unspecified()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Some((port.container.port, SocketAddr::new(ip, host)))
+    });
+    ProbeTarget {
+        service: instance.service.clone(),
+        container: instance.name.clone(),
+        state: instance.state.clone(),
+        addresses: instance.addresses.clone(),
+        published: published.collect(),
+        host_network: instance.addresses.keys().any(|network| network.as_str() == "host"),
+    }
+}

@@ -1,0 +1,49 @@
+//! The labels of what kaleem makes: the user's, Compose's (so that its commands keep working) and its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::definition::Definition;
+use crate::names::ReleaseId;
+use crate::plan::NewInstance;
+use crate::release::Target;
+use crate::runtime::{InstanceSpec, compose_labels, kaleem_labels};
+
+/// The version of Compose whose labels these are.
+const COMPOSE_VERSION: &str = "2.26.1";
+
+/// The container which `instance` describes.
+pub fn spec(target: &Target, instance: &NewInstance, definition: Definition) -> InstanceSpec {
+    let labels = labels(target, instance, &definition);
+    InstanceSpec {
+        name: instance.name.clone(),
+        project: target.project.clone(),
+        service: instance.service.clone(),
+        image: instance.image.clone(),
+        labels,
+        definition: Arc::new(definition),
+        companions: instance.companions.clone(),
+    }
+}
+
+fn labels(target: &Target, instance: &NewInstance, definition: &Definition) -> BTreeMap<String, String> {
+    let files = target.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
+    let release: ReleaseId = instance.release;
+    let ours = [
+        (compose_labels::PROJECT, target.project.to_string()),
+        (compose_labels::SERVICE, instance.service.to_string()),
+        (compose_labels::NUMBER, instance.number.to_string()),
+        (compose_labels::ONEOFF, "False".to_owned()),
+        (compose_labels::CONFIG_HASH, instance.definition.to_string()),
+        (compose_labels::CONFIG_FILES, files),
+        (compose_labels::WORKING_DIR, target.directory.display().to_string()),
+        (compose_labels::VERSION, COMPOSE_VERSION.to_owned()),
+        (kaleem_labels::RELEASE, release.to_string()),
+        (kaleem_labels::DEFINITION, instance.definition.to_string()),
+        (kaleem_labels::DIGEST, instance.image.digest.to_string()),
+        (kaleem_labels::IMAGE, instance.image.image.to_string()),
+    ];
+    let mut labels = definition.labels.clone();
+    labels.extend(ours.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    labels
+}

@@ -1,0 +1,116 @@
+//! What each step does. Every one may be done twice: a step that was begun and not finished is begun again.
+
+use std::time::Duration;
+
+use crate::definition::RestartPolicy;
+use crate::engine::gate::GateRequest;
+use crate::engine::{Engine, Notice, StepError, labels};
+use crate::names::{ContainerName, ServiceName};
+use crate::plan::{NewInstance, Plan, Step};
+use crate::runtime::{InstanceStatus, OwnedContainer, RuntimeError};
+
+/// Time between two looks at a container that runs to its end.
+const LOOK: Duration = Duration::from_millis(200);
+
+impl Engine {
+    /// Carries out a step. Answers what was seen, for the journal.
+    pub(crate) async fn perform(
+        &self,
+        plan: &Plan,
+        index: usize,
+        step: &Step,
+        cut_short: &(dyn Fn() -> bool + Sync),
+    ) -> Result<String, StepError> {
+        let failed = |source| StepError::Runtime { what: step.to_string(), source };
+        let project = plan.project();
+        match step {
+            Step::Baseline { .. } => {
+                Ok(plan.previous.map_or_else(|| "nothing serves yet".to_owned(), |release| format!("{release} serves")))
+            }
+            Step::CreateNetwork { network } => self.runtime.create_network(project, network).await.map(|()| String::new()).map_err(failed),
+            Step::CreateVolume { volume } => self.runtime.create_volume(project, volume).await.map(|()| String::new()).map_err(failed),
+            Step::Pull { image, platform } => {
+                let observer = self.observer.clone();
+                let tell = move |progress| observer(Notice::Pulling { step: index, progress });
+                self.runtime.pull(image, platform.as_deref(), &tell).await.map(|()| image.digest.to_string()).map_err(failed)
+            }
+            Step::Pin { image, pin } => self.runtime.pin(image, pin).await.map(|()| String::new()).map_err(failed),
+            Step::Create { instance } => self.create(plan, instance, step).await,
+            Step::Start { container, restart, .. } => {
+                self.runtime.start(&self.owned(plan, container), *restart).await.map(|()| String::new()).map_err(failed)
+            }
+            Step::Gate { service, container, gate } => {
+                let secrets = self.secrets_of(plan, service);
+                let request = GateRequest { step: index, container, gate, fresh: true, secrets: &secrets };
+                self.wait_healthy(&request, cut_short).await
+            }
+            Step::RunToEnd { service, container, deadline, .. } => self.run_to_end(plan, service, container, *deadline, cut_short).await,
+            Step::Stop { container, stop, .. } => {
+                self.runtime.stop(&self.owned(plan, container), stop).await.map(|()| String::new()).map_err(failed)
+            }
+            Step::Rename { from, to, .. } => self.runtime.rename(&self.owned(plan, from), to).await.map(|()| String::new()).map_err(failed),
+            Step::Commit { release } => Ok(format!("{release} serves")),
+            Step::Remove { container, .. } => match self.runtime.remove(&self.owned(plan, container)).await {
+                // Somebody started it: it is in use, and none of ours to remove.
+                Err(RuntimeError::StillRunning { .. }) => Ok("left alone, because somebody started it".to_owned()),
+                result => result.map(|()| String::new()).map_err(failed),
+            },
+            Step::Unpin { pin } => self.runtime.unpin(pin).await.map(|()| String::new()).map_err(failed),
+        }
+    }
+
+    pub(crate) fn owned(&self, plan: &Plan, container: &ContainerName) -> OwnedContainer {
+        OwnedContainer { project: plan.project().clone(), name: container.clone() }
+    }
+
+    pub(crate) async fn create(&self, plan: &Plan, instance: &NewInstance, step: &Step) -> Result<String, StepError> {
+        let spec = labels::spec(&plan.release.target, instance, self.definition(instance)?);
+        let created = self.runtime.create(&spec).await;
+        created.map(|id| format!("container {id}")).map_err(|source| StepError::Runtime { what: step.to_string(), source })
+    }
+
+    async fn run_to_end(
+        &self,
+        plan: &Plan,
+        service: &ServiceName,
+        container: &ContainerName,
+        deadline: Duration,
+        cut_short: &(dyn Fn() -> bool + Sync),
+    ) -> Result<String, StepError> {
+        let failed = |source| StepError::Runtime { what: format!("run {container}"), source };
+        let begun = self.clock.monotonic();
+        let mut started = false;
+        loop {
+            if cut_short() {
+                return Err(StepError::CutShort);
+            }
+            let instance = self.runtime.inspect(container).await.map_err(failed)?;
+            let Some(instance) = instance else { return Err(StepError::Gone { container: container.clone() }) };
+            match instance.state.status {
+                InstanceStatus::Created if !started => {
+                    self.runtime.start(&self.owned(plan, container), RestartPolicy::No).await.map_err(failed)?;
+                    started = true;
+                    continue;
+                }
+                InstanceStatus::Exited | InstanceStatus::Dead => {
+                    let code = instance.state.exit_code.unwrap_or(-1);
+                    if code == 0 {
+                        return Ok("ended with exit code 0".to_owned());
+                    }
+                    let log = self.log_excerpt(container, &self.secrets_of(plan, service)).await;
+                    return Err(StepError::RanAndFailed { container: container.clone(), code, log });
+                }
+                InstanceStatus::Created
+                | InstanceStatus::Running
+                | InstanceStatus::Paused
+                | InstanceStatus::Restarting
+                | InstanceStatus::Removing => {}
+            }
+            if self.clock.monotonic().saturating_sub(begun) >= deadline {
+                let log = self.log_excerpt(container, &self.secrets_of(plan, service)).await;
+                return Err(StepError::RanTooLong { container: container.clone(), deadline, log });
+            }
+            self.clock.sleep(LOOK).await;
+        }
+    }
+}

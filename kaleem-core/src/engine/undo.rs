@@ -1,0 +1,100 @@
+//! How each step is taken back. Every undo succeeds when its step never happened, happened halfway, or happened twice.
+
+use crate::engine::gate::GateRequest;
+use crate::engine::{Engine, StepError};
+use crate::names::ContainerName;
+use crate::plan::{BaselineGate, NewInstance, Plan, Step};
+use crate::runtime::{InstanceStatus, RuntimeError, StopPolicy};
+
+impl Engine {
+    /// Takes a step back.
+    pub(crate) async fn undo(&self, plan: &Plan, index: usize, step: &Step, leave: &(dyn Fn() -> bool + Sync)) -> Result<(), StepError> {
+        let failed = |source| StepError::Runtime { what: format!("take back: {step}"), source };
+        let project = plan.project();
+        match step {
+            Step::Baseline { gates } => self.confirm(plan, index, gates, leave).await,
+            Step::CreateNetwork { network } => match self.runtime.remove_network(project, &network.name).await {
+                // Somebody else joined it in the meantime: it is not ours alone any more.
+                Err(RuntimeError::InUse { .. } | RuntimeError::NotOurs { .. }) => Ok(()),
+                result => result.map_err(failed),
+            },
+            Step::Pin { pin, .. } => self.runtime.unpin(pin).await.map_err(failed),
+            Step::Create { instance } => self.uncreate(plan, &instance.name).await.map_err(failed),
+            Step::Start { container, stop, .. } | Step::RunToEnd { container, stop, .. } => {
+                self.unstart(plan, container, stop).await.map_err(failed)
+            }
+            Step::Stop { service, container, restart, gate, again, .. } => {
+                self.make_again(plan, container, again.as_ref(), step).await?;
+                match self.runtime.start(&self.owned(plan, container), *restart).await {
+                    // It was no part of what served: there is nothing to come back.
+                    Err(RuntimeError::NotFound { .. }) if gate.is_none() => return Ok(()),
+                    result => result.map_err(failed)?,
+                }
+                match gate {
+                    Some(gate) => {
+                        let one = BaselineGate { service: service.clone(), container: container.clone(), gate: gate.clone() };
+                        self.confirm(plan, index, std::slice::from_ref(&one), leave).await
+                    }
+                    None => Ok(()),
+                }
+            }
+            Step::Rename { from, to, .. } => self.rename_back(plan, from, to).await.map_err(failed),
+            Step::CreateVolume { .. } | Step::Pull { .. } | Step::Gate { .. } => Ok(()),
+            // The plan check allows these only after the commit, and nothing goes back from there.
+            Step::Commit { .. } | Step::Remove { .. } | Step::Unpin { .. } => Ok(()),
+        }
+    }
+
+    async fn uncreate(&self, plan: &Plan, container: &ContainerName) -> Result<(), RuntimeError> {
+        match self.runtime.inspect(container).await? {
+            None => Ok(()),
+            Some(instance) => {
+                if matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused) {
+                    // Nobody but this plan could have wanted it; somebody started it by hand.
+                    let now = StopPolicy { signal: None, grace: std::time::Duration::from_secs(10) };
+                    self.runtime.stop(&self.owned(plan, container), &now).await?;
+                }
+                self.runtime.remove(&self.owned(plan, container)).await
+            }
+        }
+    }
+
+    async fn unstart(&self, plan: &Plan, container: &ContainerName, stop: &StopPolicy) -> Result<(), RuntimeError> {
+        match self.runtime.stop(&self.owned(plan, container), stop).await {
+            Err(RuntimeError::NotFound { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn make_again(&self, plan: &Plan, container: &ContainerName, again: Option<&NewInstance>, step: &Step) -> Result<(), StepError> {
+        let Some(again) = again else { return Ok(()) };
+        let failed = |source| StepError::Runtime { what: format!("take back: {step}"), source };
+        if self.runtime.inspect(container).await.map_err(failed)?.is_none() {
+            self.create(plan, again, step).await?;
+        }
+        Ok(())
+    }
+
+    async fn rename_back(&self, plan: &Plan, from: &ContainerName, to: &ContainerName) -> Result<(), RuntimeError> {
+        if self.runtime.inspect(from).await?.is_some() {
+            // It never got the other name, or has its old one back.
+            return Ok(());
+        }
+        match self.runtime.rename(&self.owned(plan, to), from).await {
+            // Gone under both names: the undo of its stop or of its making says what that means.
+            Err(RuntimeError::NotFound { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Sees that what served before is healthy: only then may be said that it serves again.
+    async fn confirm(&self, plan: &Plan, index: usize, gates: &[BaselineGate], leave: &(dyn Fn() -> bool + Sync)) -> Result<(), StepError> {
+        for baseline in gates {
+            let secrets = self.secrets_of(plan, &baseline.service);
+            let request =
+                GateRequest { step: index, container: &baseline.container, gate: &baseline.gate, fresh: false, secrets: &secrets };
+            self.wait_healthy(&request, leave).await?;
+        }
+        Ok(())
+    }
+}

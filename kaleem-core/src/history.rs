@@ -1,0 +1,199 @@
+//! What was released, as the journals tell it: there is no second record that could say otherwise.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::durable::{self, DurableError};
+use crate::journal::{self, Event, JournalError, Next, Progress, Record};
+use crate::names::{PlanId, ReleaseId};
+use crate::outcome::Outcome;
+use crate::plan::{Plan, PlanKind};
+use crate::release::Release;
+use crate::state::{StateDirectory, StateError};
+
+/// Journals that are kept: enough to tell months of deploys, and little enough to be read in a moment.
+const KEPT_JOURNALS: usize = 100;
+
+/// One plan and how it went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The plan.
+    pub plan: Plan,
+    /// When it began, for people.
+    pub began: Timestamp,
+    /// When its last event was written, for people.
+    pub ended: Timestamp,
+    /// How it ended; `None` while it is open.
+    pub outcome: Option<Outcome>,
+    /// What was written down, in order.
+    pub records: Vec<Record>,
+    /// How far it got.
+    pub progress: Progress,
+}
+
+impl Entry {
+    /// The release that serves after it, as far as it got.
+    fn serving(&self) -> Option<ReleaseId> {
+        match &self.outcome {
+            Some(outcome) => outcome.serving(),
+            None if self.progress.is_committed() => Some(self.plan.release.id),
+            None => self.plan.previous,
+        }
+    }
+}
+
+/// All that is known of a project's releases.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    entries: Vec<Entry>,
+}
+
+impl History {
+    /// Reads all journals.
+    ///
+    /// # Errors
+    ///
+    /// [`HistoryError`] naming the file and line that cannot be read: nothing is guessed about what it might have said.
+    pub fn load(state: &StateDirectory) -> Result<Self, HistoryError> {
+        let ids = state.plan_ids().map_err(|source| HistoryError::State { source })?;
+        let entries = ids.into_iter().map(|id| Self::load_one(state, id)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { entries })
+    }
+
+    fn load_one(state: &StateDirectory, id: PlanId) -> Result<Entry, HistoryError> {
+        let (records, progress) = journal::file::read(&state.journal(id)).map_err(|source| HistoryError::Journal { source })?;
+        let times = (records.first().map(|record| record.at), records.last().map(|record| record.at));
+        let outcome = match progress.next() {
+            Next::Over(outcome) => Some(outcome),
+            _ => None,
+        };
+        let zero = Timestamp::UNIX_EPOCH;
+        let (began, ended) = (times.0.unwrap_or(zero), times.1.unwrap_or(zero));
+        Ok(Entry { plan: progress.plan().clone(), began, ended, outcome, records, progress })
+    }
+
+    /// All plans, oldest first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The plan that is not over, if there is one.
+    pub fn open(&self) -> Option<&Entry> {
+        self.entries.last().filter(|entry| entry.outcome.is_none())
+    }
+
+    /// The release that serves, as far as the journals tell.
+    pub fn serving(&self) -> Option<ReleaseId> {
+        self.entries.last().and_then(Entry::serving)
+    }
+
+    /// Releases that served, the one that served last first.
+    pub fn releases(&self) -> Vec<Release> {
+        let mut releases: Vec<Release> = Vec::new();
+        let served = self.entries.iter().rev().filter(|entry| {
+            entry.progress.is_committed() || matches!(&entry.outcome, Some(outcome) if outcome.serving() == Some(entry.plan.release.id))
+        });
+        for entry in served {
+            if !releases.iter().any(|release| release.id == entry.plan.release.id) {
+                releases.push(entry.plan.release.clone());
+            }
+        }
+        // A rollback makes an older release the newest; what serves is always first.
+        if let Some(serving) = self.serving()
+            && let Some(place) = releases.iter().position(|release| release.id == serving)
+        {
+            let release = releases.remove(place);
+            releases.insert(0, release);
+        }
+        releases
+    }
+
+    /// A release by its number, if it ever served.
+    pub fn release(&self, id: ReleaseId) -> Option<Release> {
+        self.releases().into_iter().find(|release| release.id == id)
+    }
+
+    /// The number of the next plan.
+    pub fn next_plan(&self) -> PlanId {
+        PlanId(self.entries.last().map_or(1, |entry| entry.plan.id.0 + 1))
+    }
+
+    /// The number of the next release. Numbers of releases that failed are not given again.
+    pub fn next_release(&self) -> ReleaseId {
+        let deploys = self.entries.iter().filter(|entry| entry.plan.kind == PlanKind::Deploy);
+        ReleaseId::new(deploys.map(|entry| entry.plan.release.id.number() + 1).max().unwrap_or(1))
+    }
+
+    /// The entry by which a release came to serve last.
+    pub fn entry_of(&self, release: ReleaseId) -> Option<&Entry> {
+        self.entries.iter().rev().find(|entry| entry.plan.release.id == release)
+    }
+
+    /// Evidence by step of an entry, in order.
+    pub fn evidence(entry: &Entry) -> BTreeMap<usize, &journal::Evidence> {
+        let done = entry.records.iter().filter_map(|record| match &record.event {
+            Event::Done { step, evidence } => Some((*step, evidence)),
+            _ => None,
+        });
+        done.collect()
+    }
+
+    /// Removes journals that tell of nothing that is kept. The caller holds the lease.
+    ///
+    /// # Errors
+    ///
+    /// [`HistoryError`]; what could not be removed is tried again by the next plan.
+    pub fn prune(&self, state: &StateDirectory) -> Result<(), HistoryError> {
+        let surplus = self.entries.len().saturating_sub(KEPT_JOURNALS);
+        let keep = self.entries.last().map_or(0, |entry| entry.plan.release.target.keep);
+        let kept: Vec<ReleaseId> =
+            self.releases().iter().take(usize::try_from(keep).unwrap_or(usize::MAX)).map(|release| release.id).collect();
+        // The newest number that was given is remembered by its journal.
+        let newest = self.entries.iter().map(|entry| entry.plan.release.id).max();
+        for entry in self.entries.iter().take(surplus) {
+            let needed = kept.contains(&entry.plan.release.id) || Some(entry.plan.release.id) == newest;
+            if !needed {
+                durable::remove(&state.journal(entry.plan.id)).map_err(|source| HistoryError::Prune { source })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why the journals cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// The state directory failed.
+    #[error("could not find the journals of the project")]
+    State {
+        /// Why.
+        #[source]
+        source: StateError,
+    },
+    /// A journal cannot be read.
+    #[error("could not find out what was released")]
+    Journal {
+        /// Why.
+        #[source]
+        source: JournalError,
+    },
+    /// An old journal could not be removed.
+    #[error("could not remove an old journal")]
+    Prune {
+        /// Why.
+        #[source]
+        source: DurableError,
+    },
+}
+
+impl crate::remedy::Remedy for HistoryError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::State { source } => source.remedy(),
+            Self::Journal { source } => source.remedy(),
+            Self::Prune { source } => source.remedy(),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! How far a plan got, as a fold over its events, and what comes next: pure, so that running, resuming and aborting are one loop.
+
+use crate::journal::Event;
+use crate::outcome::{Outcome, Resolution};
+use crate::plan::{Plan, Step, Undo};
+use crate::remedy::Remedy;
+
+/// How far one step got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepStatus {
+    /// Not begun.
+    Pending,
+    /// Begun: it counts as having happened.
+    Started,
+    /// Done.
+    Done,
+    /// It failed; how far it got is not known.
+    Failed,
+    /// Taken back.
+    Undone,
+    /// Could not be taken back.
+    UndoFailed,
+}
+
+/// Why the plan goes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reason {
+    Failed { step: usize, error: String },
+    Aborted { by: String },
+}
+
+/// An event that cannot follow what was there before: the journal was changed by something other than kaleem, or there is a bug.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IllegalEvent {
+    /// The first event is no plan, or a later one is.
+    #[error("the event `planned` must come first and once")]
+    PlanMisplaced,
+    /// The step is not in the plan.
+    #[error("the plan has no step {step}")]
+    NoSuchStep {
+        /// Which.
+        step: usize,
+    },
+    /// The event does not fit the state of its step.
+    #[error("step {step} cannot be {event} when it is {status:?}")]
+    OutOfTurn {
+        /// Which.
+        step: usize,
+        /// The event.
+        event: &'static str,
+        /// How far the step had got.
+        status: StepStatus,
+    },
+    /// Something follows the end.
+    #[error("the plan is over, and nothing can follow")]
+    AfterTheEnd,
+    /// A plan was settled that is not stuck.
+    #[error("only a stuck plan can be settled by a person")]
+    NotStuck,
+    /// The end does not follow from the events.
+    #[error("the journal ends with an outcome that its events do not lead to")]
+    WrongOutcome,
+}
+
+impl Remedy for IllegalEvent {
+    fn remedy(&self) -> String {
+        "look at `kaleem doctor`; the journal was changed by hand, or this is a bug: https://github.com/kaleem-release/kaleem/issues"
+            .to_owned()
+    }
+}
+
+/// What the engine does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Perform this step.
+    Run(usize),
+    /// Take this step back.
+    Undo(usize),
+    /// Wait for a person: this step could not be taken back.
+    Stuck {
+        /// Which.
+        step: usize,
+        /// Why.
+        error: String,
+    },
+    /// Say that it is over.
+    Finish(Outcome),
+    /// It is over.
+    Over(Outcome),
+}
+
+/// How far a plan got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    plan: Plan,
+    steps: Vec<StepStatus>,
+    back: Option<Reason>,
+    stuck: Option<(usize, String)>,
+    resolved: Option<(String, Resolution)>,
+    leftovers: Vec<String>,
+    outcome: Option<Outcome>,
+}
+
+impl Progress {
+    /// The state after the first event.
+    ///
+    /// # Errors
+    ///
+    /// [`IllegalEvent::PlanMisplaced`] when `first` is another event.
+    pub fn begin(first: &Event) -> Result<Self, IllegalEvent> {
+        let Event::Planned { plan, .. } = first else { return Err(IllegalEvent::PlanMisplaced) };
+        let steps = vec![StepStatus::Pending; plan.steps.len()];
+        Ok(Self { plan: (**plan).clone(), steps, back: None, stuck: None, resolved: None, leftovers: Vec::new(), outcome: None })
+    }
+
+    /// The state after all `events`.
+    ///
+    /// # Errors
+    ///
+    /// [`IllegalEvent`] for the first event that cannot follow those before it.
+    pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Self, IllegalEvent> {
+        let mut events = events.into_iter();
+        let mut progress = Self::begin(events.next().ok_or(IllegalEvent::PlanMisplaced)?)?;
+        for event in events {
+            progress.apply(event)?;
+        }
+        Ok(progress)
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How far the step got; `Pending` for one that is not in the plan.
+    pub fn status(&self, step: usize) -> StepStatus {
+        self.steps.get(step).copied().unwrap_or(StepStatus::Pending)
+    }
+
+    /// Whether the host may have been touched.
+    pub fn has_touched(&self) -> bool {
+        self.steps.iter().any(|status| *status != StepStatus::Pending)
+    }
+
+    /// Whether the new release serves already: what fails now is a leftover.
+    pub fn is_committed(&self) -> bool {
+        self.plan.steps.iter().zip(&self.steps).any(|(step, status)| match step {
+            // A commit touches nothing, so one that was started has happened.
+            Step::Commit { .. } => matches!(status, StepStatus::Started | StepStatus::Done),
+            _ => false,
+        })
+    }
+
+    /// Whether it is being taken back.
+    pub fn is_going_back(&self) -> bool {
+        self.back.is_some()
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    /// Takes in one event.
+    ///
+    /// # Errors
+    ///
+    /// [`IllegalEvent`]; the state is as before.
+    pub fn apply(&mut self, event: &Event) -> Result<(), IllegalEvent> {
+        if self.outcome.is_some() {
+            return Err(IllegalEvent::AfterTheEnd);
+        }
+        match event {
+            Event::Planned { .. } => return Err(IllegalEvent::PlanMisplaced),
+            Event::Started { step } => {
+                self.turn(*step, "started", StepStatus::Started, &[StepStatus::Pending, StepStatus::Started])?;
+            }
+            Event::Done { step, .. } => self.turn(*step, "done", StepStatus::Done, &[StepStatus::Started])?,
+            Event::Failed { step, error } => {
+                self.turn(*step, "failed", StepStatus::Failed, &[StepStatus::Started])?;
+                if self.is_committed() {
+                    let what = self.plan.steps.get(*step).map_or_else(String::new, ToString::to_string);
+                    self.leftovers.push(format!("{what}: {error}"));
+                } else if self.back.is_none() {
+                    self.back = Some(Reason::Failed { step: *step, error: error.clone() });
+                }
+            }
+            Event::Aborted { by } => {
+                if self.back.is_none() && !self.is_committed() {
+                    self.back = Some(Reason::Aborted { by: by.clone() });
+                }
+            }
+            Event::Undone { step } => {
+                let begun = [StepStatus::Started, StepStatus::Done, StepStatus::Failed, StepStatus::UndoFailed];
+                self.going_back(*step, "undone")?;
+                self.turn(*step, "undone", StepStatus::Undone, &begun)?;
+                self.stuck = None;
+            }
+            Event::UndoFailed { step, error } => {
+                let begun = [StepStatus::Started, StepStatus::Done, StepStatus::Failed, StepStatus::UndoFailed];
+                self.going_back(*step, "undo-failed")?;
+                self.turn(*step, "undo-failed", StepStatus::UndoFailed, &begun)?;
+                self.stuck = Some((*step, error.clone()));
+            }
+            Event::Resolved { by, resolution } => {
+                if self.stuck.is_none() {
+                    return Err(IllegalEvent::NotStuck);
+                }
+                self.resolved = Some((by.clone(), *resolution));
+            }
+            Event::Finished { outcome } => {
+                if self.next() != Next::Finish(outcome.clone()) {
+                    return Err(IllegalEvent::WrongOutcome);
+                }
+                self.outcome = Some(outcome.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, step: usize, event: &'static str, to: StepStatus, from: &[StepStatus]) -> Result<(), IllegalEvent> {
+        let Some(status) = self.steps.get_mut(step) else { return Err(IllegalEvent::NoSuchStep { step }) };
+        if !from.contains(status) {
+            return Err(IllegalEvent::OutOfTurn { step, event, status: *status });
+        }
+        *status = to;
+        Ok(())
+    }
+
+    fn going_back(&self, step: usize, event: &'static str) -> Result<(), IllegalEvent> {
+        if self.back.is_some() { Ok(()) } else { Err(IllegalEvent::OutOfTurn { step, event, status: self.status(step) }) }
+    }
+
+    /// What comes next. Equal events give equal answers.
+    pub fn next(&self) -> Next {
+        if let Some(outcome) = &self.outcome {
+            return Next::Over(outcome.clone());
+        }
+        if let Some((by, resolution)) = &self.resolved {
+            let serving = match resolution {
+                Resolution::Old => self.plan.previous,
+                Resolution::New => Some(self.plan.release.id),
+            };
+            return Next::Finish(Outcome::Resolved { by: by.clone(), resolution: *resolution, serving });
+        }
+        if let Some((step, error)) = &self.stuck {
+            return Next::Stuck { step: *step, error: error.clone() };
+        }
+        match &self.back {
+            Some(reason) => self.next_back(reason),
+            None => self.next_forward(),
+        }
+    }
+
+    fn next_forward(&self) -> Next {
+        let open = self.steps.iter().position(|status| matches!(status, StepStatus::Pending | StepStatus::Started));
+        match open {
+            Some(step) => Next::Run(step),
+            None => Next::Finish(Outcome::Deployed { release: self.plan.release.id, leftovers: self.leftovers.clone() }),
+        }
+    }
+
+    fn next_back(&self, reason: &Reason) -> Next {
+        let begun = |status: &StepStatus| matches!(status, StepStatus::Started | StepStatus::Done | StepStatus::Failed);
+        let revertible = |step: &Step| step.undo() == Undo::Revert;
+        let newest = self.plan.steps.iter().zip(&self.steps).rposition(|(step, status)| revertible(step) && begun(status));
+        if let Some(step) = newest {
+            return Next::Undo(step);
+        }
+        let serving = self.plan.previous;
+        Next::Finish(match reason {
+            Reason::Failed { step, error } => Outcome::RolledBack { step: *step, error: error.clone(), serving },
+            Reason::Aborted { by } => Outcome::Aborted { by: by.clone(), serving },
+        })
+    }
+}

@@ -1,0 +1,521 @@
+//! The front door for programs that embed kaleem: plan, deploy, go back, resume, and know what serves.
+//!
+//! It prints nothing, asks for no terminal, reads no environment and ends no process. What happens comes as a stream of
+//! [`Notice`]s.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Project;
+use crate::definition::{Definition, DefinitionId};
+use crate::durable::{self, DurableError};
+use crate::engine::{Control, Ending, Engine, Notice, RetryStuck, labels};
+use crate::health::Probes;
+use crate::history::History;
+use crate::image::ImageRef;
+use crate::journal::{Event, Journal, Next};
+use crate::lease::{self, Holder, Lease};
+use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName};
+use crate::observed::{self, HostQuestions, Observed, ObservedImage};
+use crate::outcome::Resolution;
+use crate::plan::steps::{PlanInput, plan};
+use crate::plan::target::{companions, target};
+use crate::plan::{NewInstance, Objection, Plan, PlanKind, compare};
+use crate::registry::ImageRegistry;
+use crate::release::{Release, Target};
+use crate::runtime::{EngineInfo, Instance, InstanceSpec, Runtime};
+use crate::state::{DefinitionKey, StateDirectory};
+
+pub mod error;
+
+pub use error::KaleemError;
+
+/// Everything kaleem works with. Clones share it.
+#[derive(Clone)]
+pub struct Kaleem {
+    runtime: Arc<dyn Runtime>,
+    registry: Arc<dyn ImageRegistry>,
+    probes: Arc<dyn Probes>,
+    clock: Arc<dyn Clock>,
+    state: PathBuf,
+    owner: String,
+}
+
+/// Puts a [`Kaleem`] together.
+pub struct KaleemBuilder {
+    runtime: Arc<dyn Runtime>,
+    registry: Arc<dyn ImageRegistry>,
+    probes: Arc<dyn Probes>,
+    clock: Arc<dyn Clock>,
+    state: PathBuf,
+    owner: String,
+}
+
+impl KaleemBuilder {
+    /// Where state is kept; one directory a project is made in it. `/var/lib/kaleem` where nothing is said.
+    #[must_use]
+    pub fn state_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state = directory.into();
+        self
+    }
+
+    /// Who works, for people who find the project busy, such as `deploy by ci`.
+    #[must_use]
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = owner.into();
+        self
+    }
+
+    /// Another time than the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The finished thing. It has asked nobody yet.
+    pub fn build(self) -> Kaleem {
+        let Self { runtime, registry, probes, clock, state, owner } = self;
+        Kaleem { runtime, registry, probes, clock, state, owner }
+    }
+}
+
+/// A plan, and what is needed to carry it out.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// What the operator should know of the images, by service.
+    pub notes: BTreeMap<ServiceName, String>,
+    definitions: Vec<Definition>,
+}
+
+/// A plan under way.
+#[derive(Debug)]
+pub struct Run {
+    /// What happens, as it happens. Ends when the run ends.
+    pub notices: UnboundedReceiver<Notice>,
+    /// By which it is told to go back or to leave.
+    pub control: Control,
+    task: JoinHandle<Result<Ending, KaleemError>>,
+}
+
+impl Run {
+    /// Waits for the end. Notices that were not taken are dropped. Dropping the run instead lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError`]; the journal is open, and can be resumed.
+    pub async fn finish(self) -> Result<Ending, KaleemError> {
+        drop(self.notices);
+        self.task.await.map_err(|source| KaleemError::Crashed { source })?
+    }
+}
+
+/// What serves, what runs, and what is open.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// The release that serves, as the journals tell.
+    pub serving: Option<Release>,
+    /// All containers of the project.
+    pub instances: Vec<Instance>,
+    /// The plan that is not over.
+    pub open: Option<OpenPlan>,
+}
+
+/// A plan that is not over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenPlan {
+    /// The plan.
+    pub plan: Plan,
+    /// What comes next.
+    pub next: Next,
+    /// Whether it is being taken back.
+    pub going_back: bool,
+    /// Who works on it; `None` when it was interrupted.
+    pub holder: Option<Holder>,
+}
+
+/// The right to change one project, until it is dropped or a run takes it.
+#[derive(Debug)]
+pub struct Work {
+    /// Ends with this value.
+    _lease: Lease,
+    state: StateDirectory,
+    key: DefinitionKey,
+    history: History,
+}
+
+impl Work {
+    /// What was released before.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The plan that an earlier process left open.
+    pub fn interrupted(&self) -> Option<&Plan> {
+        self.history.open().map(|entry| &entry.plan)
+    }
+}
+
+impl Kaleem {
+    /// Begins to put one together from its seams.
+    pub fn builder(runtime: Arc<dyn Runtime>, registry: Arc<dyn ImageRegistry>, probes: Arc<dyn Probes>) -> KaleemBuilder {
+        let (clock, owner) = (Arc::new(SystemClock), "a program that embeds kaleem".to_owned());
+        KaleemBuilder { runtime, registry, probes, clock, state: PathBuf::from("/var/lib/kaleem"), owner }
+    }
+
+    /// The container engine.
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.runtime
+    }
+
+    /// The registries.
+    pub fn registry(&self) -> &Arc<dyn ImageRegistry> {
+        &self.registry
+    }
+
+    /// The state directory of a project.
+    pub fn state(&self, project: &ProjectName) -> StateDirectory {
+        StateDirectory::new(&self.state, project)
+    }
+
+    /// What was released, as the journals tell.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::History`]
+    pub fn history(&self, project: &ProjectName) -> Result<History, KaleemError> {
+        History::load(&self.state(project)).map_err(|source| KaleemError::History { source })
+    }
+
+    /// What serves, what runs and what is open.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::History`], [`KaleemError::Runtime`]
+    pub async fn status(&self, project: &ProjectName) -> Result<Status, KaleemError> {
+        let history = self.history(project)?;
+        let instances = self.runtime.list(project).await.map_err(|source| KaleemError::Runtime { source })?;
+        let serving = history.serving().and_then(|id| history.release(id));
+        Ok(Status { serving, instances, open: self.open_plan(project, &history) })
+    }
+
+    /// The plan that is not over, and who works on it.
+    pub fn open_plan(&self, project: &ProjectName, history: &History) -> Option<OpenPlan> {
+        let entry = history.open()?;
+        let root = self.state(project).root().to_owned();
+        let holder = if lease::is_held(&root) { lease::holder(&root) } else { None };
+        Some(OpenPlan { plan: entry.plan.clone(), next: entry.progress.next(), going_back: entry.progress.is_going_back(), holder })
+    }
+
+    /// What `kaleem deploy` would do. Nothing is changed, not even the state directory.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError`]
+    pub async fn plan_deploy(&self, project: &Project, images: &BTreeMap<ServiceName, ImageRef>) -> Result<Planned, KaleemError> {
+        let state = self.state(&project.name);
+        let history = self.history(&project.name)?;
+        let key = state.key_or_ephemeral().map_err(|source| KaleemError::State { source })?;
+        self.make_deploy(project, images, &state, &key, &history).await
+    }
+
+    /// What `kaleem rollback` would do. Nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::NoSuchRelease`], and the other variants.
+    pub async fn plan_rollback(&self, project: &ProjectName, to: Option<ReleaseId>) -> Result<Planned, KaleemError> {
+        let state = self.state(project);
+        let history = self.history(project)?;
+        let key = state.key_or_ephemeral().map_err(|source| KaleemError::State { source })?;
+        self.make_rollback(to, &state, &key, &history).await
+    }
+
+    /// Takes the right to change the project.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::Lease`] when somebody else works on it; [`KaleemError::State`], [`KaleemError::History`].
+    pub async fn work(&self, project: &ProjectName) -> Result<Work, KaleemError> {
+        let state = self.state(project);
+        state.prepare().map_err(|source| KaleemError::State { source })?;
+        let lease = Lease::take(state.root(), &self.owner, self.clock.clone()).await.map_err(|source| KaleemError::Lease { source })?;
+        let key = state.key().map_err(|source| KaleemError::State { source })?;
+        let history = History::load(&state).map_err(|source| KaleemError::History { source })?;
+        Ok(Work { _lease: lease, state, key, history })
+    }
+
+    /// Plans a deploy under the lease.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::Interrupted`] when an earlier plan is open: resume or abort it first. And the other variants.
+    pub async fn deploy_plan(
+        &self,
+        work: &Work,
+        project: &Project,
+        images: &BTreeMap<ServiceName, ImageRef>,
+    ) -> Result<Planned, KaleemError> {
+        refuse_open(work)?;
+        self.make_deploy(project, images, &work.state, &work.key, &work.history).await
+    }
+
+    /// Plans a rollback under the lease.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::Interrupted`], [`KaleemError::NoSuchRelease`], and the other variants.
+    pub async fn rollback_plan(&self, work: &Work, to: Option<ReleaseId>) -> Result<Planned, KaleemError> {
+        refuse_open(work)?;
+        self.make_rollback(to, &work.state, &work.key, &work.history).await
+    }
+
+    /// Carries a plan out, in a task of its own that goes on when the [`Run`] is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::Refused`] when a check forbids it; [`KaleemError::State`] and [`KaleemError::Journal`] when it cannot be
+    /// written down. Nothing was touched.
+    pub fn start(&self, work: Work, planned: &Planned) -> Result<Run, KaleemError> {
+        let refusals: Vec<Objection> = planned.plan.refusals().cloned().collect();
+        if !refusals.is_empty() {
+            return Err(KaleemError::Refused { objections: refusals });
+        }
+        for definition in &planned.definitions {
+            work.state.put_definition(&work.key, definition).map_err(|source| KaleemError::State { source })?;
+        }
+        let path = work.state.journal(planned.plan.id);
+        let journal = Journal::begin(&path, &planned.plan, self.clock.now()).map_err(|source| KaleemError::Journal { source })?;
+        Ok(self.spawn(work, journal, RetryStuck::Never))
+    }
+
+    /// Goes on with the plan that an earlier process left open. A stuck one is tried once more.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::NothingOpen`], [`KaleemError::Journal`]
+    pub fn resume(&self, work: Work) -> Result<Run, KaleemError> {
+        let journal = open(&work)?;
+        Ok(self.spawn(work, journal, RetryStuck::Once))
+    }
+
+    /// Takes the open plan back. One that is committed already is finished instead.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::NothingOpen`], [`KaleemError::Journal`]
+    pub fn abort(&self, work: Work) -> Result<Run, KaleemError> {
+        let journal = open(&work)?;
+        let run = self.spawn(work, journal, RetryStuck::Once);
+        run.control.abort();
+        Ok(run)
+    }
+
+    /// Asks the process that works on the project to go back. It does so at its next step.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::NothingOpen`], [`KaleemError::Request`]
+    pub fn request_abort(&self, project: &ProjectName) -> Result<PlanId, KaleemError> {
+        let history = self.history(project)?;
+        let plan = history.open().ok_or(KaleemError::NothingOpen)?.plan.id;
+        match durable::create_new(&self.state(project).abort_request(plan), b"") {
+            Ok(()) | Err(DurableError::Exists { .. }) => Ok(plan),
+            Err(source) => Err(KaleemError::Request { source }),
+        }
+    }
+
+    /// Settles a stuck plan by hand: a person says what serves. The host is not touched.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::NothingOpen`], [`KaleemError::NotStuck`], [`KaleemError::Journal`]
+    pub fn resolve(&self, work: &Work, by: &str, resolution: Resolution) -> Result<Option<ReleaseId>, KaleemError> {
+        let mut journal = open(work)?;
+        if !matches!(journal.progress().next(), Next::Stuck { .. }) {
+            return Err(KaleemError::NotStuck);
+        }
+        let failed = |source| KaleemError::Journal { source };
+        journal.append(&Event::Resolved { by: by.to_owned(), resolution }, self.clock.now()).map_err(failed)?;
+        let Next::Finish(outcome) = journal.progress().next() else { return Err(KaleemError::NotStuck) };
+        let serving = outcome.serving();
+        journal.append(&Event::Finished { outcome }, self.clock.now()).map_err(failed)?;
+        Ok(serving)
+    }
+
+    fn spawn(&self, work: Work, mut journal: Journal, retry: RetryStuck) -> Run {
+        let (sender, notices) = unbounded_channel();
+        let control = Control::default();
+        let engine = self.engine(&work, sender);
+        let switch = control.clone();
+        let task = tokio::spawn(async move {
+            let ending = engine.drive(&mut journal, &switch, retry).await.map_err(|source| KaleemError::Journal { source })?;
+            if matches!(ending, Ending::Over(_)) {
+                // What cannot be tidied now is tidied by the next plan.
+                durable::remove(&work.state.abort_request(journal.progress().plan().id)).ok();
+                History::load(&work.state).and_then(|history| history.prune(&work.state)).ok();
+            }
+            drop(work);
+            Ok(ending)
+        });
+        Run { notices, control, task }
+    }
+
+    fn engine(&self, work: &Work, sender: UnboundedSender<Notice>) -> Engine {
+        // Nobody listens any more when the run was dropped.
+        let observer = Arc::new(move |notice| drop(sender.send(notice)));
+        Engine::new(self.runtime.clone(), self.probes.clone(), self.clock.clone(), work.state.clone(), work.key.clone(), observer)
+    }
+
+    async fn make_deploy(
+        &self,
+        project: &Project,
+        images: &BTreeMap<ServiceName, ImageRef>,
+        state: &StateDirectory,
+        key: &DefinitionKey,
+        history: &History,
+    ) -> Result<Planned, KaleemError> {
+        let failed = |source| KaleemError::Observe { source };
+        let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
+        let images = observed::observe_images(&self.runtime, &self.registry, project, images, &engine).await.map_err(failed)?;
+        let mut definitions = BTreeMap::new();
+        for service in project.services.values() {
+            let id = key.identify(&service.definition).map_err(|source| KaleemError::State { source })?;
+            definitions.insert(id, service.definition.clone());
+        }
+        let identify = |definition: &Definition| key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
+        let wanted = target(project, &images, &identify);
+        let observed = self.observe(&wanted, &definitions, &images, engine, history).await?;
+        let plan = self.make(PlanKind::Deploy, history.next_release(), &wanted, &observed, state, key, &definitions, history);
+        let notes = images.into_iter().filter_map(|(service, image)| Some((service, image.note?))).collect();
+        Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
+    }
+
+    async fn make_rollback(
+        &self,
+        to: Option<ReleaseId>,
+        state: &StateDirectory,
+        key: &DefinitionKey,
+        history: &History,
+    ) -> Result<Planned, KaleemError> {
+        let release = rollback_target(history, to)?;
+        let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
+        let mut definitions = BTreeMap::new();
+        for wanted in release.target.services.values() {
+            let definition = state.definition(key, &wanted.definition).map_err(|source| KaleemError::State { source })?;
+            definitions.insert(wanted.definition.clone(), definition);
+        }
+        let observed = self.observe(&release.target, &definitions, &BTreeMap::new(), engine, history).await?;
+        let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, state, key, &definitions, history);
+        Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
+    }
+
+    async fn observe(
+        &self,
+        target: &Target,
+        definitions: &BTreeMap<DefinitionId, Definition>,
+        images: &BTreeMap<ServiceName, ObservedImage>,
+        engine: EngineInfo,
+        history: &History,
+    ) -> Result<Observed, KaleemError> {
+        let questions = questions(target, definitions, images);
+        let observed = observed::observe_host(&self.runtime, engine, &questions, history.releases(), history.serving()).await;
+        observed.map_err(|source| KaleemError::Observe { source })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "these are the inputs of a pure function, and no two of them belong together")]
+    fn make(
+        &self,
+        kind: PlanKind,
+        release: ReleaseId,
+        target: &Target,
+        observed: &Observed,
+        state: &StateDirectory,
+        key: &DefinitionKey,
+        definitions: &BTreeMap<DefinitionId, Definition>,
+        history: &History,
+    ) -> Plan {
+        let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| state.definition(key, id).ok());
+        let compare = |before: &DefinitionId, after: &DefinitionId| match (find(before), find(after)) {
+            (Some(before), Some(after)) => compare::fields(&before, &after),
+            _ => Vec::new(),
+        };
+        plan(&PlanInput { id: history.next_plan(), kind, release, target, observed, compare: &compare })
+    }
+}
+
+fn refuse_open(work: &Work) -> Result<(), KaleemError> {
+    match work.interrupted() {
+        Some(plan) => Err(KaleemError::Interrupted { plan: plan.id, release: plan.release.id }),
+        None => Ok(()),
+    }
+}
+
+fn open(work: &Work) -> Result<Journal, KaleemError> {
+    let plan = work.interrupted().ok_or(KaleemError::NothingOpen)?;
+    Journal::open(&work.state.journal(plan.id)).map_err(|source| KaleemError::Journal { source })
+}
+
+/// The release to go back to: the one that was named, or the newest below the one that serves.
+fn rollback_target(history: &History, to: Option<ReleaseId>) -> Result<Release, KaleemError> {
+    let releases = history.releases();
+    let serving = history.serving();
+    let found = match to {
+        Some(id) => releases.iter().find(|release| release.id == id),
+        None => releases.iter().filter(|release| serving.is_some_and(|serving| release.id < serving)).max_by_key(|release| release.id),
+    };
+    found.cloned().ok_or_else(|| KaleemError::NoSuchRelease {
+        wanted: to,
+        known: releases.iter().map(|release| release.id.to_string()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn questions(
+    target: &Target,
+    definitions: &BTreeMap<DefinitionId, Definition>,
+    images: &BTreeMap<ServiceName, ObservedImage>,
+) -> HostQuestions {
+    let specs = target.services.iter().filter_map(|(name, wanted)| {
+        let definition = definitions.get(&wanted.definition)?.clone();
+        // A container in another's namespace is bound to that very container: it is never taken over.
+        if !companions(&definition).is_empty() {
+            return None;
+        }
+        let instance = NewInstance {
+            name: wanted.container_name.clone().or_else(|| name.as_str().parse().ok())?,
+            service: name.clone(),
+            number: 1,
+            release: ReleaseId::new(0),
+            image: wanted.image.clone(),
+            definition: wanted.definition.clone(),
+            companions: BTreeMap::new(),
+        };
+        Some((name.clone(), labels::spec(target, &instance, definition)))
+    });
+    let wanted: BTreeMap<ServiceName, InstanceSpec> = specs.collect();
+    let names: BTreeSet<_> = target.services.values().filter_map(|wanted| wanted.container_name.clone()).collect();
+    HostQuestions {
+        project: target.project.clone(),
+        networks: target.networks.iter().map(|network| network.name.clone()).collect(),
+        volumes: target.volumes.iter().map(|volume| volume.name.clone()).collect(),
+        container_names: names.into_iter().collect(),
+        wanted,
+        image_ids: images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect(),
+    }
+}
+
+/// Where state is kept by default: for root, and for others below their own directory.
+pub fn default_state_directory(root: bool, xdg_state_home: Option<&Path>, home: Option<&Path>) -> PathBuf {
+    match (root, xdg_state_home, home) {
+        (false, Some(state), _) => state.join("kaleem"),
+        (false, None, Some(home)) => home.join(".local/state/kaleem"),
+        _ => PathBuf::from("/var/lib/kaleem"),
+    }
+}

@@ -1,0 +1,131 @@
+//! Why kaleem did not do what it was asked, with what to do next.
+
+use crate::durable::DurableError;
+use crate::history::HistoryError;
+use crate::journal::JournalError;
+use crate::lease::LeaseError;
+use crate::names::{PlanId, ReleaseId};
+use crate::observed::ObserveError;
+use crate::plan::Objection;
+use crate::remedy::Remedy;
+use crate::runtime::RuntimeError;
+use crate::state::StateError;
+
+/// Why kaleem did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KaleemError {
+    /// The host could not be observed. Nothing was touched.
+    #[error("could not make a plan")]
+    Observe {
+        /// Why.
+        #[source]
+        source: ObserveError,
+    },
+    /// The engine could not be asked. Nothing was touched.
+    #[error("could not ask the container engine")]
+    Runtime {
+        /// Why.
+        #[source]
+        source: RuntimeError,
+    },
+    /// The state directory cannot be used. Nothing was touched.
+    #[error("could not use what kaleem keeps of the project")]
+    State {
+        /// Why.
+        #[source]
+        source: StateError,
+    },
+    /// The journals cannot be read. Nothing was touched.
+    #[error("could not read what was released before")]
+    History {
+        /// Why.
+        #[source]
+        source: HistoryError,
+    },
+    /// Somebody else works on the project. Nothing was touched.
+    #[error("the project is busy")]
+    Lease {
+        /// Who.
+        #[source]
+        source: LeaseError,
+    },
+    /// The journal failed. What is on disk is true; the plan can be resumed.
+    #[error("the plan cannot go on without its journal")]
+    Journal {
+        /// Why.
+        #[source]
+        source: JournalError,
+    },
+    /// A check forbids the plan. Nothing was touched.
+    #[error("the plan is refused: {}", objections.first().map_or("no reason", |objection| objection.message.as_str()))]
+    Refused {
+        /// All that forbid it.
+        objections: Vec<Objection>,
+    },
+    /// An earlier plan is open. Nothing was touched.
+    #[error("the plan {plan} to {release} was interrupted and is still open")]
+    Interrupted {
+        /// Which.
+        plan: PlanId,
+        /// Where it leads.
+        release: ReleaseId,
+    },
+    /// No plan is open.
+    #[error("no plan is open")]
+    NothingOpen,
+    /// The open plan is not stuck.
+    #[error("the open plan is not stuck")]
+    NotStuck,
+    /// There is no such release to go back to. Nothing was touched.
+    #[error("{}", match wanted { Some(id) => format!("there is no release {id} to go back to"), None => "there is no older release to go back to".to_owned() })]
+    NoSuchRelease {
+        /// The one that was named.
+        wanted: Option<ReleaseId>,
+        /// Those there are, comma-separated.
+        known: String,
+    },
+    /// The request could not be left for the other process.
+    #[error("could not ask the running kaleem to go back")]
+    Request {
+        /// Why.
+        #[source]
+        source: DurableError,
+    },
+    /// The task ended without an answer. The journal is open, and can be resumed.
+    #[error("bug: the plan's task ended without an answer")]
+    Crashed {
+        /// Why.
+        #[source]
+        source: tokio::task::JoinError,
+    },
+}
+
+impl Remedy for KaleemError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::Observe { source } => source.remedy(),
+            Self::Runtime { source } => source.remedy(),
+            Self::State { source } => source.remedy(),
+            Self::History { source } => source.remedy(),
+            Self::Lease { source } => source.remedy(),
+            Self::Journal { source } => source.remedy(),
+            Self::Refused { objections } => objections.first().map_or_else(String::new, |objection| objection.remedy.clone()),
+            Self::Interrupted { .. } => "go on with `kaleem resume`, or take it back with `kaleem abort`".to_owned(),
+            Self::NothingOpen => "see what serves with `kaleem status`".to_owned(),
+            Self::NotStuck => "go on with `kaleem resume`, or take it back with `kaleem abort`".to_owned(),
+            Self::NoSuchRelease { known, .. } if known.is_empty() => "deploy first: `kaleem deploy`".to_owned(),
+            Self::NoSuchRelease { known, .. } => format!("choose one of: {known}"),
+            Self::Request { source } => source.remedy(),
+            Self::Crashed { .. } => "run `kaleem resume`, and report it: https://github.com/kaleem-release/kaleem/issues".to_owned(),
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Observe { source } => source.is_transient(),
+            Self::Runtime { source } => source.is_transient(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Who works on a project now: one at a time, and never somebody who is dead.
+//!
+//! On one host the kernel is the judge: the holder keeps a lock on a file, which ends with its process however that ends.
+//! What is written beside it (owner, process, boot, heartbeat) is for people, and for a second host that shares the
+//! directory and does not see the lock: there a holder counts as dead when its heartbeat stands still.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::durable::{self, DurableError};
+use crate::remedy::Remedy;
+
+/// Time between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// How long a heartbeat of another host is watched before its holder counts as dead: three may be late.
+const WATCH: Duration = Duration::from_secs(8);
+
+/// Who holds a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holder {
+    /// What it does and for whom, such as `deploy by root`.
+    pub owner: String,
+    /// Its host.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// The boot of that host.
+    pub boot: String,
+    /// When it began, for people.
+    pub since: String,
+    /// Counts up while it lives.
+    pub heartbeat: u64,
+}
+
+/// Why the lease could not be had. Nothing was touched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// Somebody alive holds it.
+    #[error("another kaleem works on this project: {owner} (process {pid} on {host}, since {since})")]
+    Busy {
+        /// What it does.
+        owner: String,
+        /// Its process.
+        pid: u32,
+        /// Its host.
+        host: String,
+        /// Since when.
+        since: String,
+    },
+    /// The file system refused.
+    #[error("could not take the lease of the project")]
+    File {
+        /// Why.
+        #[source]
+        source: DurableError,
+    },
+    /// The lock could not be asked for.
+    #[error("could not lock {}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Remedy for LeaseError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::Busy { .. } => "wait until it is done (`kaleem status`), or ask it to go back with `kaleem abort`".to_owned(),
+            Self::File { source } => source.remedy(),
+            Self::Lock { path, .. } => format!("check that {} is on a file system that knows locks, and may be written", path.display()),
+        }
+    }
+}
+
+/// The right to change a project, until it is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    record: PathBuf,
+    beat: tokio::task::JoinHandle<()>,
+    _lock: File,
+}
+
+impl Lease {
+    /// Takes the lease of the state directory `root`. Takes it over from a holder that is dead.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseError::Busy`] when somebody alive has it.
+    pub async fn take(root: &Path, owner: &str, clock: Arc<dyn Clock>) -> Result<Self, LeaseError> {
+        let lock = lock(root)?;
+        let record = root.join("lease");
+        let this = Holder {
+            owner: owner.to_owned(),
+            host: host(),
+            pid: std::process::id(),
+            boot: boot(),
+            since: clock.now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+            heartbeat: 0,
+        };
+        if let Some(other) = holder(root).filter(|other| other.host != this.host) {
+            // Its lock is not seen from here: only its heartbeat can tell.
+            clock.sleep(WATCH).await;
+            if let Some(now) = holder(root).filter(|now| now.heartbeat != other.heartbeat || now.pid != other.pid) {
+                return Err(busy(now));
+            }
+        }
+        write(&record, &this).map_err(|source| LeaseError::File { source })?;
+        // Under the lock nobody else writes here: what is unfinished was left by the dead.
+        for directory in [root.to_owned(), root.join("plans"), root.join("definitions")] {
+            match durable::remove_leftovers(&directory) {
+                Ok(()) => {}
+                Err(error) if error.is_missing() => {}
+                Err(source) => return Err(LeaseError::File { source }),
+            }
+        }
+        let beat = tokio::spawn(beat(record.clone(), this, clock));
+        Ok(Self { record, beat, _lock: lock })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.beat.abort();
+        // A record that stays behind is read as that of a dead holder.
+        durable::remove(&self.record).ok();
+    }
+}
+
+async fn beat(record: PathBuf, mut holder: Holder, clock: Arc<dyn Clock>) {
+    loop {
+        clock.sleep(HEARTBEAT).await;
+        holder.heartbeat += 1;
+        // A heartbeat that cannot be written is missed by other hosts only; the lock still stands.
+        write(&record, &holder).ok();
+    }
+}
+
+fn write(record: &Path, holder: &Holder) -> Result<(), DurableError> {
+    let text = serde_json::to_vec(holder).unwrap_or_default();
+    durable::write_atomic(record, &text, durable::PRIVATE_FILE)
+}
+
+/// Who holds the lease of the state directory `root`, as far as is written down; it may be dead.
+pub fn holder(root: &Path) -> Option<Holder> {
+    serde_json::from_slice(&durable::read(&root.join("lease")).ok()?).ok()
+}
+
+/// Whether somebody alive on this host holds the lease.
+pub fn is_held(root: &Path) -> bool {
+    matches!(lock(root), Err(LeaseError::Busy { .. }))
+}
+
+fn busy(holder: Holder) -> LeaseError {
+    LeaseError::Busy { owner: holder.owner, pid: holder.pid, host: holder.host, since: holder.since }
+}
+
+fn lock(root: &Path) -> Result<File, LeaseError> {
+    let path = root.join("lock");
+    let failed = |source| LeaseError::Lock { path: path.clone(), source };
+    // The file stays: removing it would let two processes lock two files of one name.
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(holder(root).map_or_else(unknown_holder, busy)),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
+/// The holder has not written its name yet.
+fn unknown_holder() -> LeaseError {
+    LeaseError::Busy { owner: "it has just begun".to_owned(), pid: 0, host: host(), since: "now".to_owned() }
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn boot() -> String {
+    let id = durable::read(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
+    String::from_utf8_lossy(&id).trim().to_owned()
+}

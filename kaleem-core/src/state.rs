@@ -1,0 +1,258 @@
+//! The state directory of a project: what kaleem knows when it is started again.
+//!
+//! `key` (identifies definitions), `definitions/` (what containers are to be: may hold secrets), `plans/` (journals),
+//! `lease` (who works on the project now). All files are mode 0600 in directories of mode 0700.
+
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::definition::{Definition, DefinitionId};
+use crate::durable::{self, DurableError};
+use crate::names::{PlanId, ProjectName};
+use crate::remedy::Remedy;
+
+/// Bytes of the project's key: a block of the hash, which HMAC takes as it is (RFC 2104).
+const KEY_BYTES: usize = 64;
+/// Hexadecimal digits of a definition's identity: 128 bits.
+const ID_DIGITS: usize = 32;
+
+/// Why the state directory cannot be used. The host was not touched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The file system refused.
+    #[error("could not use the state directory {}", directory.display())]
+    File {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: DurableError,
+    },
+    /// The project's key is not one.
+    #[error("the key {} is damaged", path.display())]
+    KeyDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No random numbers could be had.
+    #[error("could not make a key for the project")]
+    NoRandomness {
+        /// Why.
+        #[source]
+        source: getrandom::Error,
+    },
+    /// A definition is not there.
+    #[error("the definition {id} is missing")]
+    DefinitionMissing {
+        /// Which.
+        id: DefinitionId,
+    },
+    /// A definition is not what its name says.
+    #[error("the definition {} is damaged", path.display())]
+    DefinitionDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A definition could not be written down.
+    #[error("bug: a definition has no text form")]
+    Encode {
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Remedy for StateError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::File { source, .. } => source.remedy(),
+            Self::KeyDamaged { path } => format!("restore {} from a backup, or move it aside and deploy again", path.display()),
+            Self::NoRandomness { .. } => "check that the system's random number generator works".to_owned(),
+            Self::DefinitionMissing { .. } | Self::DefinitionDamaged { .. } => {
+                "restore the state directory from a backup, or deploy again instead of going back".to_owned()
+            }
+            Self::Encode { .. } => "report it: https://github.com/kaleem-release/kaleem/issues".to_owned(),
+        }
+    }
+}
+
+/// The state directory of one project.
+#[derive(Clone, Debug)]
+pub struct StateDirectory {
+    root: PathBuf,
+}
+
+impl StateDirectory {
+    /// The directory of `project` below `base` (`/var/lib/kaleem`, or what the operator chose). Nothing is made yet.
+    pub fn new(base: &Path, project: &ProjectName) -> Self {
+        Self { root: base.join(project.as_str()) }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes what is missing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::File`]
+    pub fn prepare(&self) -> Result<(), StateError> {
+        for directory in [self.root.clone(), self.plans(), self.definitions()] {
+            durable::create_directory(&directory, durable::PRIVATE_DIRECTORY).map_err(|source| self.failed(source))?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, source: DurableError) -> StateError {
+        StateError::File { directory: self.root.clone(), source }
+    }
+
+    fn plans(&self) -> PathBuf {
+        self.root.join("plans")
+    }
+
+    fn definitions(&self) -> PathBuf {
+        self.root.join("definitions")
+    }
+
+    /// The journal of a plan.
+    pub fn journal(&self, plan: PlanId) -> PathBuf {
+        self.plans().join(format!("{:08}.jsonl", plan.0))
+    }
+
+    /// A file by which a second process asks the one that works on a plan to go back.
+    pub fn abort_request(&self, plan: PlanId) -> PathBuf {
+        self.plans().join(format!("{:08}.abort", plan.0))
+    }
+
+    /// The plans that have a journal, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::File`]; a directory that was never made has no plans.
+    pub fn plan_ids(&self) -> Result<Vec<PlanId>, StateError> {
+        let names = match durable::list(&self.plans()) {
+            Ok(names) => names,
+            Err(error) if error.is_missing() => Vec::new(),
+            Err(source) => return Err(self.failed(source)),
+        };
+        let mut ids: Vec<PlanId> = names.iter().filter_map(|name| name.strip_suffix(".jsonl")?.parse().ok().map(PlanId)).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// The key of the project, made when there is none. Nobody else can tell from an identity what it identifies.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub fn key(&self) -> Result<DefinitionKey, StateError> {
+        let path = self.root.join("key");
+        match durable::read(&path) {
+            Ok(bytes) => DefinitionKey::parse(&bytes).ok_or(StateError::KeyDamaged { path }),
+            Err(error) if error.is_missing() => {
+                let mut bytes = [0; KEY_BYTES];
+                getrandom::fill(&mut bytes).map_err(|source| StateError::NoRandomness { source })?;
+                durable::create_directory(&self.root, durable::PRIVATE_DIRECTORY).map_err(|source| self.failed(source))?;
+                match durable::create_new(&path, hex::encode(bytes).as_bytes()) {
+                    Ok(()) => Ok(DefinitionKey(bytes)),
+                    // Somebody was quicker.
+                    Err(DurableError::Exists { .. }) => {
+                        let bytes = durable::read(&path).map_err(|source| self.failed(source))?;
+                        DefinitionKey::parse(&bytes).ok_or(StateError::KeyDamaged { path })
+                    }
+                    Err(source) => Err(self.failed(source)),
+                }
+            }
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    /// The key of the project, or one that is forgotten again where there is none yet: for looking only.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub fn key_or_ephemeral(&self) -> Result<DefinitionKey, StateError> {
+        if self.root.join("key").exists() {
+            return self.key();
+        }
+        let mut bytes = [0; KEY_BYTES];
+        getrandom::fill(&mut bytes).map_err(|source| StateError::NoRandomness { source })?;
+        Ok(DefinitionKey(bytes))
+    }
+
+    /// Keeps a definition under its identity; one that is kept already is not written again.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub fn put_definition(&self, key: &DefinitionKey, definition: &Definition) -> Result<DefinitionId, StateError> {
+        let text = serde_json::to_vec(definition).map_err(|source| StateError::Encode { source })?;
+        let id = key.identify_text(&text);
+        let path = self.definitions().join(format!("{id}.json"));
+        match durable::create_new(&path, &text) {
+            Ok(()) | Err(DurableError::Exists { .. }) => Ok(id),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    /// A definition by its identity.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::DefinitionMissing`], [`StateError::DefinitionDamaged`] when the content does not fit the identity.
+    pub fn definition(&self, key: &DefinitionKey, id: &DefinitionId) -> Result<Definition, StateError> {
+        let path = self.definitions().join(format!("{id}.json"));
+        let text = match durable::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.is_missing() => return Err(StateError::DefinitionMissing { id: id.clone() }),
+            Err(source) => return Err(self.failed(source)),
+        };
+        if key.identify_text(&text) != *id {
+            return Err(StateError::DefinitionDamaged { path });
+        }
+        serde_json::from_slice(&text).map_err(|_| StateError::DefinitionDamaged { path })
+    }
+}
+
+/// The key with which definitions of one project are identified.
+#[derive(Clone)]
+pub struct DefinitionKey([u8; KEY_BYTES]);
+
+impl std::fmt::Debug for DefinitionKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("DefinitionKey(***)")
+    }
+}
+
+impl DefinitionKey {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut key = [0; KEY_BYTES];
+        hex::decode_to_slice(text.trim_end(), &mut key).ok()?;
+        Some(Self(key))
+    }
+
+    /// The identity of a definition.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Encode`]
+    pub fn identify(&self, definition: &Definition) -> Result<DefinitionId, StateError> {
+        Ok(self.identify_text(&serde_json::to_vec(definition).map_err(|source| StateError::Encode { source })?))
+    }
+
+    fn identify_text(&self, text: &[u8]) -> DefinitionId {
+        let mut hash = <Hmac<Sha256> as KeyInit>::new(&self.0.into());
+        hash.update(text);
+        let mut id = hex::encode(hash.finalize().into_bytes());
+        id.truncate(ID_DIGITS);
+        DefinitionId(id)
+    }
+}
