@@ -183,6 +183,8 @@ impl Remedy for RegistryError {
     }
 }
 
+#[cfg(any(feature = "oci", feature = "testing"))]
+mod platform;
 /// Registries over HTTP.
 #[cfg(feature = "oci")]
 pub mod oci;
