@@ -7,7 +7,6 @@ pub mod secret;
 pub mod clock;
 pub mod durable;
 pub mod exec;
-pub mod durable;
 pub mod definition;
 pub mod runtime;
 pub mod registry;

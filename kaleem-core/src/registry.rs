@@ -184,7 +184,7 @@ impl Remedy for RegistryError {
 }
 
 #[cfg(any(feature = "oci", feature = "testing"))]
-mod platform;
+pub(crate) mod platform;
 /// Registries over HTTP.
 #[cfg(feature = "oci")]
 pub mod oci;

@@ -2,6 +2,8 @@
 //!
 //! For tests alone: nothing that ships may switch the feature `testing` on.
 
+pub mod registry_fake;
+pub mod registry_contract;
 pub mod runtime_fake;
 
 pub use runtime_fake::{Behaviour, ExecReply, FakeCall, FakeContainer, FakeImage, FakeOperation, FakeRuntime, FakeSnapshot};

@@ -2,3 +2,5 @@
 
 #[cfg(test)]
 mod durable;
+#[cfg(test)]
+mod registry;

@@ -123,9 +123,9 @@ impl Descriptor {
 
 #[derive(Deserialize)]
 struct RawConfig {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     os: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     architecture: String,
     #[serde(default, deserialize_with = "or_default")]
     variant: String,
