@@ -156,16 +156,16 @@ impl State {
 #[async_trait]
 impl ImageRegistry for FakeRegistry {
     async fn resolve(&self, image: &ImageRef, platform: &str) -> Result<ResolvedImage, RegistryError> {
-        let document = self.with(|state| {
+        let (outage, document) = self.with(|state| {
             state.calls.push(FakeRegistryCall::Resolve { image: image.clone(), platform: platform.to_owned() });
-            if let Some(error) = state.outage(image) {
-                return Err(error);
-            }
             let repository = state.repositories.get(&image.familiar_repository());
             let digest = image.digest().or_else(|| repository?.tags.get(image.tag()?));
-            let found = digest.and_then(|digest| repository?.documents.get(digest)).cloned();
-            found.ok_or_else(|| RegistryError::NotFound { image: image.clone() })
-        })?;
+            (state.outage(image), digest.and_then(|digest| repository?.documents.get(digest)).cloned())
+        });
+        if let Some(error) = outage {
+            return Err(error);
+        }
+        let document = document.ok_or_else(|| RegistryError::NotFound { image: image.clone() })?;
         let no_platform = |found| RegistryError::NoPlatform { image: image.clone(), wanted: platform.to_owned(), found };
         let wanted = Platform::parse(platform).ok_or_else(|| no_platform("any platform written as `os/arch[/variant]`".to_owned()))?;
         let entries = match document {
@@ -178,15 +178,15 @@ impl ImageRegistry for FakeRegistry {
     }
 
     async fn tags(&self, image: &ImageRef) -> Result<Vec<String>, RegistryError> {
-        self.with(|state| {
+        let (outage, tags) = self.with(|state| {
             state.calls.push(FakeRegistryCall::Tags { image: image.clone() });
-            if let Some(error) = state.outage(image) {
-                return Err(error);
-            }
             let repository = state.repositories.get(&image.familiar_repository());
-            let repository = repository.ok_or_else(|| RegistryError::NotFound { image: image.clone() })?;
-            Ok(repository.tags.keys().cloned().collect())
-        })
+            (state.outage(image), repository.map(|repository| repository.tags.keys().cloned().collect()))
+        });
+        match outage {
+            Some(error) => Err(error),
+            None => tags.ok_or_else(|| RegistryError::NotFound { image: image.clone() }),
+        }
     }
 }
 

@@ -85,7 +85,7 @@ async fn the_fake_keeps_the_contract() {
 #[tokio::test]
 async fn a_real_registry_keeps_the_contract_with_images_of_both_kinds() {
     for docker in [true, false] {
-        let Some(server) = DockerRegistry::start("a_real_registry_keeps_the_contract", json!({}), |_| ()) else { return };
+        let Some(server) = DockerRegistry::start("a_real_registry_keeps_the_contract", &json!({}), |_| ()) else { return };
         let registry = OciRegistry::new(options(&Arc::default())).unwrap();
         let pusher = Pusher::new(&server.host);
         let wrong = registry_contract::check(&RealWorld { server, registry, pusher, docker }).await;
@@ -95,7 +95,7 @@ async fn a_real_registry_keeps_the_contract_with_images_of_both_kinds() {
 
 #[tokio::test]
 async fn an_image_for_another_machine_only_is_an_image_all_the_same() {
-    let Some(server) = DockerRegistry::start("an_image_for_another_machine", json!({}), |_| ()) else { return };
+    let Some(server) = DockerRegistry::start("an_image_for_another_machine", &json!({}), |_| ()) else { return };
     let registry = OciRegistry::new(options(&Arc::default())).unwrap();
     let pusher = Pusher::new(&server.host);
     let platform = |platform: &str| ImageFacts { platform: platform.to_owned(), ..ImageFacts::default() };

@@ -57,14 +57,7 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     pub(super) fn open(registry: &'a OciRegistry, image: &'a ImageRef) -> Result<Self, String> {
-        let host = image.registry();
-        let address = if host == DEFAULT_REGISTRY { DOCKER_HUB } else { host };
-        let nonsense = || format!("`{host}` is not a host and port");
-        let mut base: Url = format!("https://{address}/").parse().map_err(|_| nonsense())?;
-        if may_be_plain(&base, &registry.options.plain_http) {
-            // Parsed anew: a port that is the default of one scheme is not that of the other.
-            base = format!("http://{address}/").parse().map_err(|_| nonsense())?;
-        }
+        let base = base_of(image, &registry.options.plain_http)?;
         let authorization = registry.tokens.get(&auth::scope_key(&base, image), registry.options.clock.monotonic());
         Ok(Self { registry, image, base, authorization })
     }
@@ -290,6 +283,15 @@ fn next_of(header: &str) -> Option<&str> {
     parameters.any(|parameter| matches!(parameter, "rel=\"next\"" | "rel=next")).then_some(target)
 }
 
+/// Where the registry of an image is asked.
+fn base_of(image: &ImageRef, plain_http: &[String]) -> Result<Url, String> {
+    let host = image.registry();
+    let address = if host == DEFAULT_REGISTRY { DOCKER_HUB } else { host };
+    let parse = |scheme: &str| format!("{scheme}://{address}/").parse::<Url>().map_err(|_| format!("`{host}` is not a host and port"));
+    // Parsed anew: a port that is the default of one scheme is not that of the other.
+    if may_be_plain(&parse("https")?, plain_http) { parse("http") } else { parse("https") }
+}
+
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
@@ -349,6 +351,22 @@ mod tests {
             ("every address", "http://0.0.0.0/", false),
         ] {
             assert_eq!(may_be_plain(&url.parse().unwrap(), &allowed), plain, "{why}: {url}");
+        }
+    }
+
+    #[test]
+    fn a_registry_is_asked_where_its_images_say() {
+        for (image, base) in [
+            ("redis", Ok("https://registry-1.docker.io/")),
+            ("ghcr.io/team/app", Ok("https://ghcr.io/")),
+            ("registry.example.com:5000/app", Ok("https://registry.example.com:5000/")),
+            ("localhost:443/app", Ok("http://localhost:443/")),
+            ("[::1]:5000/app", Ok("http://[::1]:5000/")),
+            ("lan:5000/app", Ok("http://lan:5000/")),
+            ("a:b:c/app", Err("`a:b:c` is not a host and port")),
+        ] {
+            let found = base_of(&image.parse().unwrap(), &["lan:5000".to_owned()]);
+            assert_eq!(found.as_ref().map(Url::as_str).map_err(String::as_str), base, "{image}");
         }
     }
 

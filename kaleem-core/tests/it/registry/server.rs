@@ -73,24 +73,30 @@ pub(super) fn registry_with(credentials: impl PullCredentials + 'static) -> OciR
     OciRegistry::new(OciOptions { credentials: Arc::new(credentials), ..options(&Arc::default()) }).unwrap()
 }
 
+/// Says that a test could not run; that fails the run where `CI` is set.
+pub(super) fn skip(test: &str, needs: &str) {
+    #[expect(clippy::disallowed_methods, reason = "a test asks whether it may be skipped")]
+    let ci = std::env::var_os("CI").is_some();
+    assert!(!ci, "{test} needs {needs}");
+    println!("skipped: {test} needs {needs}");
+}
+
 /// A real registry of its own, ended when dropped.
 pub(super) struct DockerRegistry {
     child: Child,
     pub(super) host: String,
-    pub(super) directory: tempfile::TempDir,
+    /// Its storage, for as long as it runs.
+    _directory: tempfile::TempDir,
 }
 
 impl DockerRegistry {
     /// `None` where none is installed; that fails the run where `CI` is set.
     ///
     /// `extra` goes into its configuration, with `{directory}` replaced.
-    pub(super) fn start(test: &str, extra: Value, prepare: impl FnOnce(&Path)) -> Option<Self> {
+    pub(super) fn start(test: &str, extra: &Value, prepare: impl FnOnce(&Path)) -> Option<Self> {
         let program = ["/usr/bin/docker-registry", "/usr/local/bin/docker-registry"].into_iter().find(|path| Path::new(path).exists());
         let Some(program) = program else {
-            #[expect(clippy::disallowed_methods, reason = "a test asks whether it may be skipped")]
-            let ci = std::env::var_os("CI").is_some();
-            assert!(!ci, "{test} needs docker-registry");
-            println!("skipped: {test} needs docker-registry (Debian package of that name)");
+            skip(test, "docker-registry (Debian package of that name)");
             return None;
         };
         let directory = tempfile::tempdir().unwrap();
@@ -121,7 +127,7 @@ impl DockerRegistry {
         });
         // Its log must be read on, or it would stop when the pipe is full.
         std::thread::spawn(move || lines.count());
-        Some(Self { child, host: host.expect("the registry says where it listens"), directory })
+        Some(Self { child, host: host.expect("the registry says where it listens"), _directory: directory })
     }
 
     pub(super) fn image(&self, rest: &str) -> ImageRef {
