@@ -2,8 +2,13 @@
 //!
 //! For tests alone: nothing that ships may switch the feature `testing` on.
 
-pub mod registry_fake;
+pub mod clock_fake;
+pub mod probes_fake;
 pub mod registry_contract;
+pub mod registry_fake;
 pub mod runtime_fake;
 
+pub use clock_fake::FakeClock;
+pub use probes_fake::FakeProbes;
+pub use registry_fake::{FakeOutage, FakeRegistry, FakeRegistryCall};
 pub use runtime_fake::{Behaviour, ExecReply, FakeCall, FakeContainer, FakeImage, FakeOperation, FakeRuntime, FakeSnapshot};

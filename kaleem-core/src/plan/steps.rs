@@ -239,7 +239,7 @@ impl<'a> Builder<'a> {
         if let Some(before) = before.filter(|before| before.replicas != wanted.replicas) {
             fields.push(format!("replicas ({} to {})", before.replicas, wanted.replicas));
         }
-        let gap = kind == ChangeKind::Replace && wanted.strategy == Strategy::Recreate && wanted.replicas < 2;
+        let gap = !old.is_empty() && kept == 0 && wanted.strategy == Strategy::Recreate && wanted.replicas < 2;
         self.changes.push(ServiceChange {
             service: name.clone(),
             kind,

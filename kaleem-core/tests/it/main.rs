@@ -3,4 +3,10 @@
 #[cfg(test)]
 mod durable;
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
+mod plan;
+#[cfg(test)]
 mod registry;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,4 @@
+//! The engine on a strict fake: outcomes are truthful, and what is left on the host is what they say.
+
+mod matrix;
+mod outcomes;

@@ -1,0 +1,266 @@
+//! A project, an engine, a registry and a state directory, all in memory or in a directory that goes away.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kaleem_core::config::Origin;
+use kaleem_core::config::settings::{ServiceSettings, StrategyName};
+use kaleem_core::config::{Dependency, DependencyCondition, Project, PullPolicy, Service, Settings, UpdateSettings};
+use kaleem_core::definition::{
+    ContainerPort, Definition, Mount, MountSource, NetworkAttachment, NetworkDefinition, NetworkMode, PortBinding, Protocol, RestartPolicy,
+    VolumeDefinition,
+};
+use kaleem_core::engine::{Ending, Notice};
+use kaleem_core::image::{ImageRef, ImageSource, PinnedImage};
+use kaleem_core::kaleem::{Kaleem, KaleemError, Planned};
+use kaleem_core::names::{ContainerName, ProjectName, ReleaseId, ServiceName};
+use kaleem_core::runtime::ImageFacts;
+use kaleem_core::testing::{Behaviour, FakeClock, FakeImage, FakeProbes, FakeRegistry, FakeRuntime};
+
+pub(crate) fn service_name(text: &str) -> ServiceName {
+    text.parse().unwrap()
+}
+
+pub(crate) fn container(text: &str) -> ContainerName {
+    text.parse().unwrap()
+}
+
+pub(crate) fn image(text: &str) -> ImageRef {
+    text.parse().unwrap()
+}
+
+/// A service of the project `shop`, on its default network.
+pub(crate) fn service(name: &str, image_text: &str) -> Service {
+    let attachment = NetworkAttachment {
+        network: "shop_default".parse().unwrap(),
+        aliases: vec![name.to_owned()],
+        ipv4: None,
+        ipv6: None,
+        link_local_ips: Vec::new(),
+        mac_address: None,
+        driver_opts: BTreeMap::new(),
+    };
+    Service {
+        name: service_name(name),
+        image: Some(image(image_text)),
+        build: None,
+        pull_policy: PullPolicy::Missing,
+        replicas: 1,
+        container_name: None,
+        depends_on: BTreeMap::new(),
+        definition: Definition {
+            network: NetworkMode::Networks(vec![attachment]),
+            restart: RestartPolicy::UnlessStopped,
+            ..Definition::default()
+        },
+        update: UpdateSettings::default(),
+        origin: Origin { file: PathBuf::from("compose.yaml"), line: 1, column: 1 },
+    }
+}
+
+pub(crate) trait ServiceExt: Sized {
+    fn publishing(self, host: u16, inside: u16) -> Self;
+    fn after(self, other: &str, condition: DependencyCondition) -> Self;
+    fn env(self, name: &str, value: &str) -> Self;
+    fn storing(self, volume: &str) -> Self;
+    fn named(self, name: &str) -> Self;
+    fn times(self, replicas: u32) -> Self;
+}
+
+impl ServiceExt for Service {
+    fn publishing(mut self, host: u16, inside: u16) -> Self {
+        let container = ContainerPort { port: inside, protocol: Protocol::Tcp };
+        self.definition.ports.push(PortBinding { container, host_ip: None, host_ports: Some((host, host)) });
+        self
+    }
+
+    fn after(mut self, other: &str, condition: DependencyCondition) -> Self {
+        self.depends_on.insert(service_name(other), Dependency { condition, restart: false, required: true });
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.definition.environment.insert(name.to_owned(), Some(value.to_owned()));
+        self
+    }
+
+    fn storing(mut self, volume: &str) -> Self {
+        let name = format!("shop_{volume}").parse().unwrap();
+        let source = MountSource::Volume { name, nocopy: false, subpath: None };
+        self.definition.mounts.push(Mount { target: "/data".to_owned(), read_only: false, source });
+        self
+    }
+
+    fn named(mut self, name: &str) -> Self {
+        self.container_name = Some(container(name));
+        self
+    }
+
+    fn times(mut self, replicas: u32) -> Self {
+        self.replicas = replicas;
+        self
+    }
+}
+
+pub(crate) fn project(services: Vec<Service>) -> Project {
+    let network = NetworkDefinition {
+        name: "shop_default".parse().unwrap(),
+        key: "default".to_owned(),
+        external: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        attachable: false,
+        internal: false,
+        enable_ipv6: false,
+        labels: BTreeMap::new(),
+        ipam: kaleem_core::definition::Ipam::default(),
+    };
+    let mut volumes = BTreeMap::new();
+    for mount in services.iter().flat_map(|service| &service.definition.mounts) {
+        if let MountSource::Volume { name, .. } = &mount.source {
+            let key = name.as_str().trim_start_matches("shop_").to_owned();
+            let volume = VolumeDefinition {
+                name: name.clone(),
+                key: key.clone(),
+                external: false,
+                driver: None,
+                driver_opts: BTreeMap::new(),
+                labels: BTreeMap::new(),
+            };
+            volumes.insert(key, volume);
+        }
+    }
+    Project {
+        name: "shop".parse().unwrap(),
+        directory: PathBuf::from("/srv/shop"),
+        files: vec![PathBuf::from("/srv/shop/compose.yaml")],
+        services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
+        networks: BTreeMap::from([("default".to_owned(), network)]),
+        volumes,
+        warnings: Vec::new(),
+        settings: Settings::default(),
+    }
+}
+
+/// Sets how a service is replaced, as `kaleem.toml` would.
+pub(crate) fn strategy(mut project: Project, service: &str, strategy: StrategyName) -> Project {
+    let settings = ServiceSettings { strategy: Some(strategy), ..ServiceSettings::default() };
+    project.settings.services.insert(service_name(service), settings);
+    project
+}
+
+/// One world. Clones of the parts share it.
+pub(crate) struct World {
+    pub(crate) runtime: FakeRuntime,
+    pub(crate) registry: Arc<FakeRegistry>,
+    pub(crate) clock: Arc<FakeClock>,
+    pub(crate) kaleem: Kaleem,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let runtime = FakeRuntime::new();
+        let registry = Arc::new(FakeRegistry::new());
+        let clock = Arc::new(FakeClock::new());
+        // Thousands of synced writes: the memory file system keeps them quick, and its contract is the same.
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let kaleem = Kaleem::builder(Arc::new(runtime.clone()), registry.clone(), Arc::new(FakeProbes))
+            .state_directory(directory.path())
+            .owner("a test")
+            .clock(clock.clone())
+            .build();
+        Self { runtime, registry, clock, kaleem, directory }
+    }
+
+    /// Pushes an image whose containers behave like that.
+    pub(crate) fn push(&self, reference: &str, behaviour: Behaviour) -> PinnedImage {
+        self.push_with(reference, behaviour, |fake| fake)
+    }
+
+    pub(crate) fn push_with(&self, reference: &str, behaviour: Behaviour, shape: impl Fn(FakeImage) -> FakeImage) -> PinnedImage {
+        let reference = image(reference);
+        // Facts make the digest, so every tag has another.
+        let labels = BTreeMap::from([("test.tag".to_owned(), reference.to_string())]);
+        let facts = ImageFacts { platform: "linux/amd64".to_owned(), size_bytes: 1 << 20, labels, ..ImageFacts::default() };
+        let draft =
+            FakeImage { id: "sha256:0000000000000000000000000000000000000000000000000000000000000000".parse().unwrap(), facts, behaviour };
+        let draft = shape(draft);
+        let resolved = self.registry.push(&reference, draft.facts.clone()).unwrap();
+        let pinned = PinnedImage { image: reference, digest: resolved.digest, source: ImageSource::Registry };
+        self.runtime.add_remote_image(&pinned, FakeImage { id: resolved.config, ..draft });
+        pinned
+    }
+
+    pub(crate) async fn plan(&self, project: &Project) -> Planned {
+        self.kaleem.plan_deploy(project, &BTreeMap::new()).await.unwrap()
+    }
+
+    pub(crate) async fn deploy(&self, project: &Project) -> Result<Ending, KaleemError> {
+        let work = self.kaleem.work(&project.name).await?;
+        let planned = self.kaleem.deploy_plan(&work, project, &BTreeMap::new()).await?;
+        if planned.plan.is_empty() {
+            return Ok(Ending::Left);
+        }
+        self.kaleem.start(work, &planned)?.finish().await
+    }
+
+    pub(crate) async fn deploy_and_listen(&self, project: &Project) -> (Ending, Vec<Notice>) {
+        let work = self.kaleem.work(&project.name).await.unwrap();
+        let planned = self.kaleem.deploy_plan(&work, project, &BTreeMap::new()).await.unwrap();
+        let mut run = self.kaleem.start(work, &planned).unwrap();
+        let mut notices = Vec::new();
+        while let Some(notice) = run.notices.recv().await {
+            notices.push(notice);
+        }
+        (run.finish().await.unwrap(), notices)
+    }
+
+    pub(crate) async fn rollback(&self, to: Option<ReleaseId>) -> Result<Ending, KaleemError> {
+        let work = self.kaleem.work(&self.project()).await?;
+        let planned = self.kaleem.rollback_plan(&work, to).await?;
+        self.kaleem.start(work, &planned)?.finish().await
+    }
+
+    pub(crate) async fn resume(&self) -> Result<Ending, KaleemError> {
+        let work = self.kaleem.work(&self.project()).await?;
+        self.kaleem.resume(work)?.finish().await
+    }
+
+    pub(crate) async fn abort(&self) -> Result<Ending, KaleemError> {
+        let work = self.kaleem.work(&self.project()).await?;
+        self.kaleem.abort(work)?.finish().await
+    }
+
+    pub(crate) fn project(&self) -> ProjectName {
+        "shop".parse().unwrap()
+    }
+
+    pub(crate) fn serving(&self) -> Option<ReleaseId> {
+        self.kaleem.history(&self.project()).unwrap().serving()
+    }
+
+    /// Names of the containers that run.
+    pub(crate) fn running(&self) -> Vec<String> {
+        self.runtime.snapshot().running().iter().map(ToString::to_string).collect()
+    }
+
+    /// Names of all containers, with what each is doing.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        let snapshot = self.runtime.snapshot();
+        snapshot.containers.iter().map(|(name, container)| format!("{name} {:?}", container.instance.state.status).to_lowercase()).collect()
+    }
+}
+
+/// Waits for a condition, at most ten seconds.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: not within ten seconds");
+}
