@@ -96,8 +96,9 @@ impl Remedy for JournalError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
-    sum: String,
-    at: Timestamp,
+    sum: &'a str,
+    /// As it is written: two texts can mean one moment.
+    at: &'a str,
     #[serde(borrow)]
     event: &'a RawValue,
 }
@@ -240,7 +241,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, JournalError> {
             refuse_newer(path, text)?;
         }
         let line: Line<'_> = serde_json::from_str(text).map_err(|error| damaged(number, error.to_string()))?;
-        if line.sum != checksum(&sum, &line.at.to_string(), line.event.get()) {
+        if line.sum != checksum(&sum, line.at, line.event.get()) {
             return Err(damaged(number, "its checksum is wrong".to_owned()));
         }
         let event: Event = serde_json::from_str(line.event.get()).map_err(|error| damaged(number, error.to_string()))?;
@@ -249,8 +250,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, JournalError> {
             Some(progress) => progress.apply(&event).map_err(illegal)?,
             None => progress = Some(Progress::begin(&event).map_err(illegal)?),
         }
-        records.push(Record { at: line.at, event });
-        sum = line.sum;
+        let at = line.at.parse().map_err(|_| damaged(number, "its time is none".to_owned()))?;
+        records.push(Record { at, event });
+        line.sum.clone_into(&mut sum);
         whole_bytes += chunk.len() as u64 + 1;
     }
     let progress = progress.ok_or_else(|| damaged(1, "it holds no whole line".to_owned()))?;

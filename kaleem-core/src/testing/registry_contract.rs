@@ -122,7 +122,7 @@ async fn no_platform(world: &dyn RegistryWorld) -> Result<(), String> {
     ] {
         match world.registry().resolve(tag, wanted).await {
             Err(RegistryError::NoPlatform { wanted: said, found, .. }) => {
-                equal(wanted, &(said.as_str(), found.as_str()), &(wanted, there))?
+                equal(wanted, &(said.as_str(), found.as_str()), &(wanted, there))?;
             }
             other => return Err(format!("{tag} for {wanted} answered {other:?}")),
         }

@@ -172,7 +172,7 @@ fn removing_and_making_a_directory_can_be_repeated() {
 }
 
 /// Whether this run may mount; elsewhere the skip is printed, and under `CI` it fails.
-fn may_mount(test: &str) -> bool {
+pub(crate) fn may_mount(test: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
@@ -183,10 +183,10 @@ fn may_mount(test: &str) -> bool {
     false
 }
 
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    async fn tmpfs(at: &Path, options: &str) -> Self {
+    pub(crate) async fn tmpfs(at: &Path, options: &str) -> Self {
         command("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &at.to_string_lossy()]).await;
         Self(at.to_owned())
     }

@@ -5,6 +5,10 @@ mod durable;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod journal;
+#[cfg(test)]
+mod lease;
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod registry;

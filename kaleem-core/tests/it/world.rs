@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kaleem_core::config::Origin;
 use kaleem_core::config::settings::{ServiceSettings, StrategyName};
@@ -162,11 +161,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        // Thousands of synced writes: the memory file system keeps them quick, and its contract is the same.
+        Self::at(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+    }
+
+    pub(crate) fn at(directory: tempfile::TempDir) -> Self {
         let runtime = FakeRuntime::new();
         let registry = Arc::new(FakeRegistry::new());
         let clock = Arc::new(FakeClock::new());
-        // Thousands of synced writes: the memory file system keeps them quick, and its contract is the same.
-        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let kaleem = Kaleem::builder(Arc::new(runtime.clone()), registry.clone(), Arc::new(FakeProbes))
             .state_directory(directory.path())
             .owner("a test")
@@ -252,15 +254,4 @@ impl World {
         let snapshot = self.runtime.snapshot();
         snapshot.containers.iter().map(|(name, container)| format!("{name} {:?}", container.instance.state.status).to_lowercase()).collect()
     }
-}
-
-/// Waits for a condition, at most ten seconds.
-pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{what}: not within ten seconds");
 }

@@ -1,0 +1,205 @@
+//! Journals on disk: what a crash tears is cut off, what is damaged is named, what is newer is refused, what is old is read for ever.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kaleem_core::engine::Ending;
+use kaleem_core::journal::{Event, Journal, JournalError, file};
+use kaleem_core::kaleem::KaleemError;
+use kaleem_core::outcome::Outcome;
+use kaleem_core::remedy::Remedy;
+use kaleem_core::testing::{Behaviour, FakeOperation};
+
+use crate::world::{ServiceExt, World, project, service};
+
+fn app(tag: &str) -> kaleem_core::config::Project {
+    project(vec![service("api", &format!("registry.example/app:{tag}")).publishing(8080, 3000).env("TOKEN", "s3cr3t-value")])
+}
+
+/// The journal of a deploy that was taken back: it holds every kind of event but those of people.
+async fn journal() -> (World, PathBuf) {
+    let world = World::new();
+    world.push("registry.example/app:v1", Behaviour::Healthy);
+    world.push("registry.example/app:v2", Behaviour::ExitsAtOnce { code: 1, log: "token s3cr3t-value refused".to_owned() });
+    world.deploy(&app("v1")).await.unwrap();
+    world.deploy(&app("v2")).await.unwrap();
+    let path = world.directory.path().join("shop/plans/00000002.jsonl");
+    (world, path)
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    #[expect(clippy::disallowed_methods, reason = "the test is the crash")]
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_journal_torn_at_any_byte_is_read_up_to_its_last_whole_line() {
+    let (_world, path) = journal().await;
+    let whole = std::fs::read(&path).unwrap();
+    let (records, _) = file::read(&path).unwrap();
+    let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index + 1).collect();
+    let first = ends[0];
+    for length in first..whole.len() {
+        write(&path, &whole[..length]);
+        let lines = ends.iter().filter(|end| **end <= length).count();
+        let (read, _) = file::read(&path).unwrap_or_else(|error| panic!("cut at {length}: {error}"));
+        assert_eq!(read, records[..lines], "cut at {length}");
+        assert_eq!(std::fs::read(&path).unwrap().len(), length, "reading changes nothing");
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole[..ends[lines - 1]], "opening cuts the torn line off");
+        assert!(lines == records.len() || !journal.progress().is_over(), "cut at {length}");
+    }
+    for length in 0..first {
+        write(&path, &whole[..length]);
+        assert!(matches!(file::read(&path), Err(JournalError::Damaged { line: 1, .. })), "a plan that is not whole is no plan");
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_anywhere_is_found_and_its_line_is_named() {
+    let (world, path) = journal().await;
+    let whole = std::fs::read(&path).unwrap();
+    for index in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[index] ^= 1 << (index % 8);
+        write(&path, &damaged);
+        let line = whole[..index].iter().filter(|byte| **byte == b'\n').count() + 1;
+        match file::read(&path) {
+            Err(JournalError::Damaged { line: named, .. }) => {
+                // A damaged line break joins two lines; then the first of them is named.
+                assert!(named == line, "byte {index}: line {named} was named, and {line} is damaged");
+            }
+            Err(JournalError::Newer { .. }) if line == 1 => {}
+            // The very last line break: the last line counts as torn, and what it said is not believed.
+            Ok((records, _)) if index + 1 == whole.len() => assert!(!matches!(records.last().unwrap().event, Event::Finished { .. })),
+            Ok(_) => panic!("byte {index} in line {line}: nothing was found"),
+            Err(other) => panic!("byte {index} in line {line}: {other}"),
+        }
+    }
+    write(&path, b"");
+    let error = world.deploy(&app("v1")).await.unwrap_err();
+    let KaleemError::History { .. } = &error else { panic!("{error:?}") };
+    assert!(error.remedy().contains("aside"), "{}", error.remedy());
+}
+
+#[tokio::test]
+async fn a_journal_of_a_newer_format_is_refused_and_left_alone() {
+    let (_world, path) = journal().await;
+    let newer = b"{\"sum\":\"x\",\"at\":\"2030-01-01T00:00:00Z\",\"event\":{\"event\":\"planned\",\"format\":9,\"plan\":{\"format\":3}}}\n";
+    write(&path, newer);
+    let error = file::read(&path).unwrap_err();
+    assert!(matches!(error, JournalError::Newer { found: 9, known: 1, .. }), "{error}");
+    assert_eq!(error.remedy(), "use the newer kaleem that wrote it");
+    assert!(Journal::open(&path).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), newer);
+}
+
+#[tokio::test]
+async fn no_secret_is_in_a_journal_or_anywhere_but_the_definitions() {
+    let (world, path) = journal().await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("s3cr3t-value"), "the crashed container's last line is redacted");
+    assert!(text.contains("token *** refused"), "{text}");
+    let root = world.directory.path().join("shop");
+    let mut files = vec![root.join("key"), root.join("lock"), path.clone()];
+    files.extend(std::fs::read_dir(root.join("definitions")).unwrap().map(|entry| entry.unwrap().path()));
+    for file in files {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", file.display());
+    }
+}
+
+#[tokio::test]
+async fn when_the_disk_is_full_nothing_more_is_done_and_resume_goes_on_later() {
+    if !crate::durable::may_mount("when_the_disk_is_full") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let _mount = crate::durable::Mount::tmpfs(directory.path(), "size=128k").await;
+    let filler = directory.path().join("filler");
+    let world = World::at(directory);
+    world.push("registry.example/app:v1", Behaviour::Healthy);
+    let work = world.kaleem.work(&world.project()).await.unwrap();
+    let planned = world.kaleem.deploy_plan(&work, &app("v1"), &BTreeMap::new()).await.unwrap();
+    let full = filler.clone();
+    world.runtime.before_call(Some(std::sync::Arc::new(move |call: &kaleem_core::testing::FakeCall| {
+        if call.operation == FakeOperation::Create {
+            // Until nothing fits any more, to the last byte.
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&full).unwrap();
+            while std::io::Write::write(&mut file, &[0; 512]).is_ok_and(|written| written > 0) {}
+        }
+        None
+    })));
+    let mut calls = None;
+    // The journal's last page may have room for some more lines; then the disk is full for the next ones.
+    let mut run = world.kaleem.start(work, &planned).unwrap();
+    while let Some(notice) = run.notices.recv().await {
+        calls = Some(notice);
+    }
+    let result = run.finish().await;
+    world.runtime.before_call(None);
+    if let Err(error) = result {
+        assert!(matches!(error, KaleemError::Journal { .. }), "{error}");
+        assert!(error.remedy().starts_with("free some space"), "{}", error.remedy());
+        assert!(!matches!(calls, Some(kaleem_core::engine::Notice::Finished { .. })));
+        std::fs::remove_file(&filler).unwrap();
+        assert!(matches!(world.resume().await.unwrap(), Ending::Over(Outcome::Deployed { .. })));
+    } else {
+        panic!("a full disk went unnoticed");
+    }
+    assert_eq!(world.running(), ["shop-api-r1-1"]);
+}
+
+/// Journals of format 1, written by the first version that had them: they are read for ever.
+#[test]
+fn golden_journals_of_format_1_are_read_for_ever() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journals/v1");
+    let mut names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert!(names.len() >= 3, "{names:?}");
+    for path in names {
+        let (records, progress) = file::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let story: Vec<String> = records
+            .iter()
+            .map(|record| match &record.event {
+                Event::Planned { plan, .. } => format!("planned {} to {} in {} steps", plan.kind, plan.release.id, plan.steps.len()),
+                Event::Started { step } => format!("started {step}"),
+                Event::Done { step, .. } => format!("done {step}"),
+                Event::Failed { step, error } => format!("failed {step}: {error}"),
+                Event::Aborted { by } => format!("aborted by {by}"),
+                Event::Undone { step } => format!("undone {step}"),
+                Event::UndoFailed { step, error } => format!("undo failed {step}: {error}"),
+                Event::Resolved { by, resolution } => format!("resolved by {by} as {resolution:?}"),
+                Event::Finished { outcome } => format!("finished {outcome:?}"),
+            })
+            .collect();
+        let next = format!("next: {:?}", progress.next());
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        insta::assert_snapshot!(format!("journal_{name}"), format!("{}\n{next}", story.join("\n")));
+    }
+}
+
+/// Writes the golden journals. They were written once, and must not be written again for a format that is out.
+#[tokio::test]
+async fn a_journal_written_now_has_the_form_of_the_golden_ones() {
+    let (world, path) = journal().await;
+    let now = std::fs::read_to_string(&path).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journals/v1/rolled-back.jsonl");
+    if !golden.exists() {
+        std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
+        std::fs::copy(&path, &golden).unwrap();
+        std::fs::copy(world.directory.path().join("shop/plans/00000001.jsonl"), golden.with_file_name("deployed.jsonl")).unwrap();
+        let lines: Vec<&str> = now.lines().take(12).collect();
+        write(&golden.with_file_name("interrupted.jsonl"), format!("{}\n{{\"sum\":\"torn", lines.join("\n")).as_bytes());
+    }
+    let keys = |text: &str| -> Vec<Vec<String>> {
+        text.lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                line["event"].as_object().unwrap().keys().cloned().collect()
+            })
+            .collect()
+    };
+    assert_eq!(keys(&now), keys(&std::fs::read_to_string(&golden).unwrap()));
+}
