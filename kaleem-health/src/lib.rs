@@ -1,1 +1,24 @@
-//! See the sections below.
+//! Probes: one question put to one instance, one verdict back.
+//!
+//! [`StandardProbes`] implements [`kaleem_core::health::Probes`]: gates and monitoring ask through it. Each kind of
+//! question has a feature (`http`, `tcp`, `container`, `command`); a question whose feature is off is answered with
+//! [`Unknown`](kaleem_core::health::Verdict::Unknown), never with a failure of the target.
+//!
+//! Three rules hold everywhere in this crate:
+//! - A probe ends in time, whatever the other side does, and starts no task: dropping it closes what it opened.
+//! - What could not be asked is *unknown*. Only an answer, or its absence where one was due, is a failure.
+//! - Nothing that the target wrote is quoted, since it may hold a secret. The remedy says how to look at it.
+
+#[cfg(any(feature = "http", feature = "tcp"))]
+mod address;
+#[cfg(feature = "container")]
+mod container;
+#[cfg(feature = "tcp")]
+mod tcp;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "command")]
+mod command;
+mod standard;
+
+pub use standard::StandardProbes;

@@ -1,1 +1,8 @@
-//! Integration tests.
+//! Everything that the probes promise, against real sockets on loopback.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set up its servers has failed")]
+
+mod support;
+mod contract;
+mod container;
+mod reach;

@@ -1,0 +1,55 @@
+//! The front door: which probe answers which question.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kaleem_core::health::{Finding, ProbeTarget, Probes, Question};
+use kaleem_core::runtime::Console;
+
+/// Answers every question of [`Question`] from the host that it runs on.
+///
+/// A container is reached by its address on one of its networks; one with the host's network by 127.0.0.1. Where
+/// its addresses cannot be reached (an engine without root rights, macvlan), the port that it publishes is asked.
+#[derive(Clone)]
+pub struct StandardProbes {
+    #[cfg_attr(not(feature = "command"), expect(dead_code, reason = "only commands need the engine"))]
+    console: Arc<dyn Console>,
+}
+
+impl StandardProbes {
+    /// Probes that run their commands through `console`; an `Arc<dyn Runtime>` is one.
+    pub fn new(console: Arc<dyn Console>) -> Self {
+        Self { console }
+    }
+}
+
+impl std::fmt::Debug for StandardProbes {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("StandardProbes")
+    }
+}
+
+#[async_trait]
+impl Probes for StandardProbes {
+    async fn ask(&self, question: &Question, target: &ProbeTarget, timeout: Duration) -> Finding {
+        match question {
+            #[cfg(feature = "container")]
+            Question::Running => crate::container::running(target),
+            #[cfg(feature = "container")]
+            Question::Healthcheck => crate::container::healthcheck(target),
+            #[cfg(feature = "http")]
+            Question::Http { port, path, statuses, host, contains } => {
+                let request = crate::http::Request { port: *port, path, statuses: *statuses, host: host.as_deref() };
+                crate::http::ask(&request, contains.as_deref(), target, timeout).await
+            }
+            #[cfg(feature = "tcp")]
+            Question::Tcp { port } => crate::tcp::ask(*port, target, timeout).await,
+            #[cfg(feature = "command")]
+            Question::Command { command } => crate::command::ask(self.console.as_ref(), command, target, timeout).await,
+            #[cfg(not(all(feature = "container", feature = "http", feature = "tcp", feature = "command")))]
+            other => Finding::new(kaleem_core::health::Verdict::Unknown, format!("this build of kaleem cannot ask `{other}`"))
+                .with_remedy("build kaleem-health with the feature of that question"),
+        }
+    }
+}
