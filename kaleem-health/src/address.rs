@@ -27,6 +27,7 @@ pub(crate) struct Reached {
     /// Where to.
     pub place: SocketAddr,
     /// How.
+    #[cfg_attr(not(feature = "tcp"), expect(dead_code, reason = "an HTTP answer says by itself whether somebody is there"))]
     pub route: Route,
     /// How long it took to connect, over all attempts.
     pub took: Duration,
