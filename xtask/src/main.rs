@@ -1,2 +1,115 @@
-//! Entry point.
-fn main() {}
+//! Development tasks, started as `cargo xtask …`.
+//!
+//! A task says what it does, leaves the machine as it found it (but for what `setup` installs), and ends what it
+//! started. Nothing here is part of what users install.
+
+mod say;
+mod fail;
+mod place;
+mod programs;
+mod setup;
+mod tidy;
+mod check;
+mod test;
+mod load;
+mod demo;
+mod bench;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::fail::TaskError;
+use crate::place::Place;
+use crate::setup::Consent;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development tasks of kaleem", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Installs and starts what development needs: packages, an engine, a registry, images.
+    Setup {
+        /// Installs without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Ends what `setup` left running.
+    Stop,
+    /// Checks formatting, lints, house rules and documentation.
+    Check,
+    /// Checks the house rules alone.
+    Tidy,
+    /// Runs every test against real parts.
+    Test {
+        /// Installs what is missing without asking.
+        #[arg(long)]
+        yes: bool,
+        /// Given to `cargo test`: a filter, `-p CRATE`, `-- --nocapture`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Deploys three versions of the shop under load, the third of them bad.
+    Demo {
+        /// Installs what is missing without asking.
+        #[arg(long)]
+        yes: bool,
+        /// Leaves the shop running.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Measures kaleem against what it replaces.
+    Bench {
+        #[command(subcommand)]
+        what: Benchmark,
+    },
+}
+
+#[derive(Subcommand)]
+enum Benchmark {
+    /// `kaleem deploy` against `docker-compose up -d --no-deps api`, in turn.
+    Deploy {
+        /// Installs what is missing without asking.
+        #[arg(long)]
+        yes: bool,
+        /// How many deploys of each.
+        #[arg(long, default_value_t = 10)]
+        pairs: usize,
+        /// Sends requests meanwhile, and counts those that fail.
+        #[arg(long)]
+        load: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(task: Task) -> Result<(), TaskError> {
+    let place = Place::find()?;
+    match task {
+        Task::Setup { yes } => {
+            let parts = setup::run(&place, Consent::from_flag(yes))?;
+            say::line(&format!("ready: registry {}, Compose {}", parts.registry, parts.compose_oracle.display()));
+            parts.leave_running();
+            Ok(())
+        }
+        Task::Stop => setup::stop(&place),
+        Task::Check => check::run(&place),
+        Task::Tidy => tidy::run(&place),
+        Task::Test { yes, arguments } => test::run(&place, Consent::from_flag(yes), &arguments),
+        Task::Demo { yes, keep } => demo::run(&place, Consent::from_flag(yes), keep),
+        Task::Bench { what: Benchmark::Deploy { yes, pairs, load } } => bench::deploy(&place, Consent::from_flag(yes), pairs, load),
+    }
+}

@@ -1,0 +1,124 @@
+//! Measurements of kaleem against what it replaces: in turn, so that a slow minute of the machine hits both.
+
+use std::time::Duration;
+
+use crate::demo::Shop;
+use crate::fail::TaskError;
+use crate::load::{Load, Slice};
+use crate::place::Place;
+use crate::programs::{Measured, Program};
+use crate::say;
+use crate::setup::{self, Consent};
+
+const CLIENTS: usize = 4;
+
+/// What one contender did.
+struct Contender {
+    name: &'static str,
+    runs: Vec<Measured>,
+    load: Vec<Slice>,
+}
+
+/// Deploys `v1` and `v2` of the shop in turn with both programs, each in a project of its own.
+pub(crate) fn deploy(place: &Place, consent: Consent, pairs: usize, with_load: bool) -> Result<(), TaskError> {
+    let parts = setup::run(place, consent)?;
+    let (ours, theirs) = (Shop::new(place, &parts, "kaleem-bench-a")?, Shop::new(place, &parts, "kaleem-bench-b")?);
+    ours.build_kaleem()?;
+    let image = |index: usize| parts.image(if index.is_multiple_of(2) { "shop:v1" } else { "shop:v2" });
+    let measure = || {
+        say::step("first deploys, not measured");
+        ours.kaleem(&["deploy"]).run()?;
+        theirs.compose(&["up", "--detach"]).run()?;
+        let mut contenders = [Contender::new("kaleem deploy"), Contender::new("docker-compose up -d --no-deps api")];
+        for index in 1..=pairs {
+            let deploys = [(&ours, ours.kaleem(&["deploy"])), (&theirs, theirs.compose(&["up", "--detach", "--no-deps", "api"]))];
+            for (contender, (shop, program)) in contenders.iter_mut().zip(deploys) {
+                say::step(&format!("{index}/{pairs}: {}", contender.name));
+                contender.run(program.env("SHOP_API_IMAGE", image(index)), shop, with_load)?;
+            }
+        }
+        Ok(contenders)
+    };
+    let outcome = measure();
+    ours.clean()?;
+    theirs.clean()?;
+    report(&outcome?);
+    Ok(())
+}
+
+impl Contender {
+    fn new(name: &'static str) -> Self {
+        Self { name, runs: Vec::new(), load: Vec::new() }
+    }
+
+    fn run(&mut self, program: Program, shop: &Shop<'_>, with_load: bool) -> Result<(), TaskError> {
+        let load = if with_load { Some(Load::start(shop.address(), CLIENTS, &format!("bench-{}", self.runs.len()))?) } else { None };
+        let measured = program.measure()?;
+        // The new version may fail after the command has ended: the load goes on until it answers.
+        let answers = crate::programs::wait_until(Duration::from_secs(30), || shop.version().is_ok());
+        self.load.extend(load.map(Load::stop));
+        if !measured.status.success() || !answers {
+            return Err(TaskError::Unexpected {
+                what: format!("`{}` failed ({}), or nothing serves after it", self.name, measured.status),
+            });
+        }
+        self.runs.push(measured);
+        Ok(())
+    }
+
+    fn seconds(&self) -> Vec<f64> {
+        self.runs.iter().map(|run| run.took.as_secs_f64()).collect()
+    }
+
+    fn row(&self) -> Vec<String> {
+        let seconds = self.seconds();
+        let peak = self.runs.iter().map(|run| run.peak_bytes).max().unwrap_or(0);
+        let sum = |count: fn(&Slice) -> u64| self.load.iter().map(count).sum::<u64>();
+        let mut row = vec![self.name.to_owned(), format!("{:.2}", median(&seconds))];
+        row.push(format!("{:.2}", seconds.iter().copied().fold(f64::INFINITY, f64::min)));
+        row.push(format!("{:.2}", seconds.iter().copied().fold(0.0, f64::max)));
+        row.push((peak / 1024 / 1024).to_string());
+        if !self.load.is_empty() {
+            row.extend([sum(|slice| slice.sent).to_string(), sum(|slice| slice.failed).to_string()]);
+        }
+        row
+    }
+}
+
+fn report(contenders: &[Contender; 2]) {
+    let [ours, theirs] = contenders;
+    let mut heading: Vec<String> = ["command", "median s", "min s", "max s", "peak MiB"].map(str::to_owned).to_vec();
+    if !ours.load.is_empty() {
+        heading.extend(["requests sent", "failed"].map(str::to_owned));
+    }
+    say::line("");
+    say::table(&[heading, ours.row(), theirs.row()]);
+    let ratios: Vec<f64> = ours.seconds().iter().zip(theirs.seconds()).map(|(ours, theirs)| ours / theirs).collect();
+    say::line(&format!("kaleem takes {:.2} times as long (median of {} pairs)", median(&ratios), ratios.len()));
+}
+
+/// The middle one, or the mean of the two in the middle.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let upper = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    if sorted.len().is_multiple_of(2) {
+        let lower = sorted.len().checked_sub(1).and_then(|last| sorted.get(last / 2)).copied().unwrap_or(0.0);
+        return f64::midpoint(lower, upper);
+    }
+    upper
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_does_not_follow_one_slow_run() {
+        for (values, expected) in
+            [(&[][..], 0.0), (&[3.0], 3.0), (&[1.0, 9.0], 5.0), (&[9.0, 1.0, 2.0], 2.0), (&[1.0, 100.0, 3.0, 2.0], 2.5)]
+        {
+            assert!((median(values) - expected).abs() < f64::EPSILON, "{values:?}");
+        }
+    }
+}

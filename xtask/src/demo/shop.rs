@@ -1,0 +1,142 @@
+//! A copy of the shop in a directory of its own, and the commands that act on it.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::fail::TaskError;
+use crate::load;
+use crate::place::{Place, copy, scratch};
+use crate::programs::Program;
+use crate::say;
+use crate::setup::{Parts, static_target};
+
+/// The shop as one Compose project. Everything carries its name, and is removed by it.
+pub(crate) struct Shop<'a> {
+    place: &'a Place,
+    parts: &'a Parts,
+    directory: TempDir,
+    name: String,
+    port: u16,
+}
+
+/// What the shop recorded.
+pub(crate) struct Orders {
+    /// Different orders.
+    pub recorded: u64,
+    /// Orders that came more than once.
+    pub duplicates: u64,
+}
+
+impl<'a> Shop<'a> {
+    /// A copy with the project name `name` on a free port; nothing runs yet.
+    ///
+    /// What an interrupted run left under that name is removed first.
+    pub(crate) fn new(place: &'a Place, parts: &'a Parts, name: &str) -> Result<Self, TaskError> {
+        let directory = scratch()?;
+        for file in ["compose.yaml", "kaleem.toml"] {
+            copy(&place.root.join("examples/shop").join(file), &directory.path().join(file))?;
+        }
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).map(|address| address.port());
+        let port = port.map_err(|error| TaskError::Unexpected { what: format!("no free port on 127.0.0.1: {error}") })?;
+        let shop = Self { place, parts, directory, name: name.to_owned(), port };
+        shop.clean()?;
+        Ok(shop)
+    }
+
+    /// Its Compose project.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it publishes its port.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Builds the two binaries that a deploy needs.
+    pub(crate) fn build_kaleem(&self) -> Result<(), TaskError> {
+        say::step("building kaleem (dev profile) and its gateway (static, release profile)");
+        let cargo = || Program::new(self.place, self.place.cargo()).args(["build", "--quiet"]);
+        cargo().args(["--package", "kaleem-cli", "--package", "kaleem-agent"]).run()?;
+        // The gateway carries the requests of the demo, so it is measured as it ships.
+        cargo().args(["--release", "--package", "kaleem-agent", "--target", &static_target()]).run()
+    }
+
+    /// The real program on this project.
+    pub(crate) fn kaleem(&self, arguments: &[&str]) -> Program {
+        let program = Program::new(self.place, self.place.target.join("debug/kaleem")).args(arguments);
+        self.surroundings(program.arg("--project-directory").arg(self.directory()))
+            .env("KALEEM_STATE_DIR", self.directory().join("state"))
+            .env("KALEEM_AGENT", self.agent())
+    }
+
+    /// Compose on this project.
+    pub(crate) fn compose(&self, arguments: &[&str]) -> Program {
+        let program = Program::new(self.place, "docker-compose").arg("--project-directory").arg(self.directory());
+        self.surroundings(program.arg("--file").arg(self.directory().join("compose.yaml")).args(arguments))
+    }
+
+    fn surroundings(&self, program: Program) -> Program {
+        self.parts
+            .export(program)
+            .directory(self.directory())
+            .env("COMPOSE_PROJECT_NAME", &self.name)
+            .env("SHOP_PORT", self.port.to_string())
+    }
+
+    fn agent(&self) -> PathBuf {
+        self.place.target.join(static_target()).join("release/kaleem-agent")
+    }
+
+    /// Who answers.
+    pub(crate) fn version(&self) -> Result<String, TaskError> {
+        Ok(load::get(self.address(), "/version")?.trim().to_owned())
+    }
+
+    /// What it recorded.
+    pub(crate) fn orders(&self) -> Result<Orders, TaskError> {
+        let text = load::get(self.address(), "/api/orders")?;
+        let unreadable = || TaskError::Unexpected { what: format!("the shop's totals cannot be read: {text}") };
+        let totals: serde_json::Value = serde_json::from_str(&text).map_err(|_| unreadable())?;
+        let count = |name: &str| totals.get(name).and_then(serde_json::Value::as_u64).ok_or_else(unreadable);
+        Ok(Orders { recorded: count("orders")?, duplicates: count("duplicates")? })
+    }
+
+    /// Leaves its directory, which holds its state.
+    pub(crate) fn keep(self) {
+        // The path is shown to the person who asked for it.
+        drop(self.directory.keep());
+    }
+
+    /// Removes the containers, networks and volumes of this project, and the tags that kaleem gave its images.
+    pub(crate) fn clean(&self) -> Result<(), TaskError> {
+        let docker = || Program::new(self.place, "docker");
+        for label in ["com.docker.compose.project", "kaleem.project"] {
+            let filter = format!("label={label}={}", self.name);
+            for (kind, list, remove) in [
+                ("container", &["ps", "--all", "--quiet"][..], &["rm", "--force", "--volumes"][..]),
+                ("network", &["network", "ls", "--quiet"], &["network", "rm"]),
+                ("volume", &["volume", "ls", "--quiet"], &["volume", "rm"]),
+            ] {
+                let found = docker().args(list).args(["--filter", &filter]).output()?;
+                if !found.is_empty() {
+                    say::line(&format!("removing {} {kind}s of {}", found.lines().count(), self.name));
+                    docker().args(remove).args(found.lines()).quiet().run()?;
+                }
+            }
+        }
+        let pins = format!("reference=kaleem.invalid/{}/*", self.name);
+        let tags = docker().args(["images", "--filter", &pins, "--format", "{{.Repository}}:{{.Tag}}"]).output()?;
+        if !tags.is_empty() {
+            docker().arg("rmi").args(tags.lines()).quiet().run()?;
+        }
+        Ok(())
+    }
+}

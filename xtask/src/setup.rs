@@ -1,0 +1,119 @@
+//! What development needs beside Rust: found, or installed and started.
+//!
+//! Everything is looked for first, so that a second run is quick and changes nothing. What is started is written
+//! down in the tools directory, so that it can be found again and ended by its own id.
+
+mod packages;
+mod apt;
+mod engine;
+mod registry;
+mod images;
+mod compose_oracle;
+
+use std::path::PathBuf;
+
+use crate::fail::TaskError;
+use crate::place::Place;
+use crate::programs::{Program, Started};
+use crate::say;
+
+/// Whether things may be installed without asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consent {
+    /// Yes.
+    Given,
+    /// Ask first; without a terminal the answer is no.
+    Ask,
+}
+
+impl Consent {
+    /// From `--yes`.
+    pub(crate) fn from_flag(yes: bool) -> Self {
+        if yes { Self::Given } else { Self::Ask }
+    }
+}
+
+/// What tests and demos work with. What this process started ends when the value is dropped.
+pub(crate) struct Parts {
+    /// Address of the registry, such as `127.0.0.1:5000`.
+    pub registry: String,
+    /// The Compose program whose output is the reference in conformance tests.
+    pub compose_oracle: PathBuf,
+    started: Vec<Started>,
+}
+
+impl Parts {
+    /// Lets everything run on after this process; `stop` ends it.
+    pub(crate) fn leave_running(mut self) {
+        for server in self.started.drain(..) {
+            server.leave_running();
+        }
+    }
+
+    /// Where the image `name` is in the registry.
+    pub(crate) fn image(&self, name: &str) -> String {
+        format!("{}/{name}", self.registry)
+    }
+
+    /// Tells a program what there is.
+    pub(crate) fn export(&self, program: Program) -> Program {
+        program
+            .env("KALEEM_TEST_REGISTRY", &self.registry)
+            .env("KALEEM_TEST_DEBIAN", images::DEBIAN)
+            .env("KALEEM_COMPOSE_ORACLE", &self.compose_oracle)
+            .env("SHOP_API_IMAGE", self.image("shop:v1"))
+            .env("SHOP_WORKER_IMAGE", self.image("shop:v1"))
+            .env("SHOP_REDIS_IMAGE", self.image("redis:7"))
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        // Last started, first ended: the registry before the engine.
+        while self.started.pop().is_some() {}
+    }
+}
+
+/// Makes sure that everything is there.
+///
+/// # Errors
+/// [`TaskError::Missing`] when something would have to be installed and may not be; nothing was changed then.
+pub(crate) fn run(place: &Place, consent: Consent) -> Result<Parts, TaskError> {
+    let missing = packages::missing(place);
+    let oracle_is_missing = !compose_oracle::program(place).is_file();
+    if !missing.is_empty() {
+        packages::install(place, consent, &missing)?;
+    }
+    rust_target(place)?;
+    if oracle_is_missing {
+        compose_oracle::fetch(place)?;
+    }
+    let mut parts = Parts { registry: String::new(), compose_oracle: compose_oracle::program(place), started: Vec::new() };
+    parts.started.extend(engine::ensure(place)?);
+    let (address, started) = registry::ensure(place)?;
+    parts.registry = address;
+    parts.started.extend(started);
+    images::ensure(place, &parts)?;
+    Ok(parts)
+}
+
+/// Ends what an earlier `setup` left running.
+pub(crate) fn stop(place: &Place) -> Result<(), TaskError> {
+    registry::stop(place)?;
+    engine::stop(place)
+}
+
+/// The target of static binaries on this machine.
+pub(crate) fn static_target() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+fn rust_target(place: &Place) -> Result<(), TaskError> {
+    let target = static_target();
+    let installed = Program::new(place, "rustup").args(["target", "list", "--installed"]).output()?;
+    if installed.lines().any(|line| line == target) {
+        return Ok(());
+    }
+    say::step(&format!("adding the Rust target {target}"));
+    Program::new(place, "rustup").args(["target", "add", &target]).run()
+}

@@ -1,0 +1,78 @@
+//! Debian packages: which, what for, and how they are installed.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::fail::TaskError;
+use crate::place::Place;
+use crate::programs::Program;
+use crate::say;
+use crate::setup::Consent;
+
+/// A package, told to be there by a program that it brings.
+pub(crate) struct Package {
+    name: &'static str,
+    program: &'static str,
+    why: &'static str,
+}
+
+const PACKAGES: [Package; 9] = [
+    Package { name: "docker.io", program: "dockerd", why: "the engine that everything is deployed to" },
+    Package { name: "docker-compose", program: "docker-compose", why: "what kaleem is measured against" },
+    Package { name: "docker-registry", program: "docker-registry", why: "a registry on 127.0.0.1 to pull from" },
+    Package { name: "apache2-utils", program: "htpasswd", why: "passwords of a registry that asks for one" },
+    Package { name: "debootstrap", program: "debootstrap", why: "a base image without a registry" },
+    Package { name: "musl-tools", program: "musl-gcc", why: "C parts of static binaries" },
+    Package { name: "redis-server", program: "redis-server", why: "a real Redis for tests" },
+    Package { name: "nginx-light", program: "nginx", why: "the proxy that stands in front of most projects" },
+    Package { name: "haproxy", program: "haproxy", why: "the other proxy that stands in front of projects" },
+];
+
+/// What is not installed.
+pub(crate) fn missing(place: &Place) -> Vec<&'static Package> {
+    PACKAGES.iter().filter(|package| place.program(package.program).is_none()).collect()
+}
+
+/// Installs `missing`, when that is allowed and possible.
+pub(crate) fn install(place: &Place, consent: Consent, missing: &[&Package]) -> Result<(), TaskError> {
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    say::line("missing:");
+    for package in missing {
+        say::line(&format!("  {:<16} {}", package.name, package.why));
+    }
+    let command = format!("apt-get install --yes --no-install-recommends {}", names.join(" "));
+    let refuse = |install: String| Err(TaskError::Missing { what: names.join(", "), install });
+    if !Path::new("/etc/debian_version").exists() || place.program("apt-get").is_none() {
+        return refuse(format!("this is not Debian: install what brings the programs {}", programs(missing)));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return refuse(format!("run as root: `{command}`"));
+    }
+    if consent == Consent::Ask && !(place.interactive && !place.ci && agrees(&command)) {
+        return refuse(format!("run `cargo xtask setup --yes`, or `{command}`"));
+    }
+    say::step(&command);
+    let apt = || {
+        // None of these is to run as a service of the machine; tests start their own. Run level 1 keeps packages from starting any.
+        let apt = Program::new(place, "apt-get").env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").quiet();
+        apt.args(["install", "--yes", "--no-install-recommends"]).args(&names)
+    };
+    if apt().succeeds() {
+        return Ok(());
+    }
+    // A new machine has no package lists yet, or old ones. A source that we do not need may fail.
+    Program::new(place, "apt-get").arg("update").quiet().status()?;
+    apt().run()
+}
+
+fn programs(missing: &[&Package]) -> String {
+    missing.iter().map(|package| package.program).collect::<Vec<_>>().join(", ")
+}
+
+fn agrees(command: &str) -> bool {
+    say::line(&format!("run `{command}`? [y/N]"));
+    // A prompt that cannot be shown or answered counts as no.
+    std::io::stdout().flush().ok();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok_and(|_| matches!(answer.trim(), "y" | "Y" | "yes"))
+}
