@@ -1,8 +1,9 @@
 //! Measurements of kaleem against what it replaces: in turn, so that a slow minute of the machine hits both.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::demo::Shop;
+use crate::demo::{Shop, kaleem};
 use crate::fail::TaskError;
 use crate::load::{Load, Slice};
 use crate::place::Place;
@@ -12,6 +13,15 @@ use crate::setup::{self, Consent};
 
 const CLIENTS: usize = 4;
 
+/// Whether requests are sent while a deploy is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// Yes; those that fail are counted.
+    Flows,
+    /// No.
+    None,
+}
+
 /// What one contender did.
 struct Contender {
     name: &'static str,
@@ -20,21 +30,22 @@ struct Contender {
 }
 
 /// Deploys `v1` and `v2` of the shop in turn with both programs, each in a project of its own.
-pub(crate) fn deploy(place: &Place, consent: Consent, pairs: usize, with_load: bool) -> Result<(), TaskError> {
+pub(crate) fn deploy(place: &Place, consent: Consent, pairs: usize, traffic: Traffic, program: Option<PathBuf>) -> Result<(), TaskError> {
     let parts = setup::run(place, consent)?;
-    let (ours, theirs) = (Shop::new(place, &parts, "kaleem-bench-a")?, Shop::new(place, &parts, "kaleem-bench-b")?);
-    ours.build_kaleem()?;
+    let program = kaleem(place, program)?;
+    let shop = |name| Shop::new(place, &parts, name, &program);
+    let (ours, theirs) = (shop("kaleem-bench-a")?, shop("kaleem-bench-b")?);
     let image = |index: usize| parts.image(if index.is_multiple_of(2) { "shop:v1" } else { "shop:v2" });
     let measure = || {
         say::step("first deploys, not measured");
         ours.kaleem(&["deploy"]).run()?;
         theirs.compose(&["up", "--detach"]).run()?;
-        let mut contenders = [Contender::new("kaleem deploy"), Contender::new("docker-compose up -d --no-deps api")];
+        let mut contenders = [Contender::new("kaleem deploy"), Contender::new("docker compose up -d --no-deps api")];
         for index in 1..=pairs {
             let deploys = [(&ours, ours.kaleem(&["deploy"])), (&theirs, theirs.compose(&["up", "--detach", "--no-deps", "api"]))];
             for (contender, (shop, program)) in contenders.iter_mut().zip(deploys) {
                 say::step(&format!("{index}/{pairs}: {}", contender.name));
-                contender.run(program.env("SHOP_API_IMAGE", image(index)), shop, with_load)?;
+                contender.run(program.env("SHOP_API_IMAGE", image(index)), shop, traffic)?;
             }
         }
         Ok(contenders)
@@ -51,8 +62,11 @@ impl Contender {
         Self { name, runs: Vec::new(), load: Vec::new() }
     }
 
-    fn run(&mut self, program: Program, shop: &Shop<'_>, with_load: bool) -> Result<(), TaskError> {
-        let load = if with_load { Some(Load::start(shop.address(), CLIENTS, &format!("bench-{}", self.runs.len()))?) } else { None };
+    fn run(&mut self, program: Program, shop: &Shop<'_>, traffic: Traffic) -> Result<(), TaskError> {
+        let load = match traffic {
+            Traffic::Flows => Some(Load::start(shop.address(), CLIENTS, &format!("bench-{}", self.runs.len()))?),
+            Traffic::None => None,
+        };
         let measured = program.measure()?;
         // The new version may fail after the command has ended: the load goes on until it answers.
         let answers = crate::programs::wait_until(Duration::from_secs(30), || shop.version().is_ok());

@@ -2,6 +2,7 @@
 
 mod shop;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kaleem_core::clock::{Clock, SystemClock};
@@ -12,7 +13,7 @@ use crate::place::Place;
 use crate::say;
 use crate::setup::{self, Consent, Parts};
 
-pub(crate) use shop::Shop;
+pub(crate) use shop::{Shop, kaleem};
 
 const CLIENTS: usize = 8;
 /// Load before and after a deploy, so that a slow start shows.
@@ -28,10 +29,10 @@ struct Row {
 }
 
 /// Runs it; everything it made is removed again, unless `keep`.
-pub(crate) fn run(place: &Place, consent: Consent, keep: bool) -> Result<(), TaskError> {
+pub(crate) fn run(place: &Place, consent: Consent, keep: bool, kaleem: Option<PathBuf>) -> Result<(), TaskError> {
     let parts = setup::run(place, consent)?;
-    let shop = Shop::new(place, &parts, "kaleem-demo")?;
-    shop.build_kaleem()?;
+    let kaleem = shop::kaleem(place, kaleem)?;
+    let shop = Shop::new(place, &parts, "kaleem-demo", &kaleem)?;
     let outcome = steps(&shop, &parts);
     if keep {
         say::line(&format!("left running: {} (project {}, state in {})", shop.address(), shop.name(), shop.directory().display()));
@@ -88,9 +89,11 @@ fn report(rows: &[Row], rest: &Slice) {
         cells.push(row.serves.clone());
         table.push(cells);
     }
-    let mut cells = vec!["the rest".to_owned(), "-".to_owned(), "-".to_owned()];
-    cells.extend(load_cells(rest));
-    table.push(cells);
+    if rest.sent > 0 {
+        let mut cells = vec!["afterwards".to_owned(), "-".to_owned(), "-".to_owned()];
+        cells.extend(load_cells(rest));
+        table.push(cells);
+    }
     say::line("");
     say::table(&table);
     let slices = rows.iter().filter_map(|row| row.load.as_ref()).chain([rest]);

@@ -15,6 +15,7 @@ mod load;
 mod demo;
 mod bench;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -61,6 +62,9 @@ enum Task {
         /// Leaves the shop running.
         #[arg(long)]
         keep: bool,
+        /// Shows this program instead of one that is built now.
+        #[arg(long, value_name = "FILE")]
+        kaleem: Option<PathBuf>,
     },
     /// Measures kaleem against what it replaces.
     Bench {
@@ -71,7 +75,7 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Benchmark {
-    /// `kaleem deploy` against `docker-compose up -d --no-deps api`, in turn.
+    /// `kaleem deploy` against `docker compose up -d --no-deps api`, in turn.
     Deploy {
         /// Installs what is missing without asking.
         #[arg(long)]
@@ -82,6 +86,9 @@ enum Benchmark {
         /// Sends requests meanwhile, and counts those that fail.
         #[arg(long)]
         load: bool,
+        /// Measures this program instead of one that is built now.
+        #[arg(long, value_name = "FILE")]
+        kaleem: Option<PathBuf>,
     },
 }
 
@@ -109,7 +116,10 @@ fn run(task: Task) -> Result<(), TaskError> {
         Task::Check => check::run(&place),
         Task::Tidy => tidy::run(&place),
         Task::Test { yes, arguments } => test::run(&place, Consent::from_flag(yes), &arguments),
-        Task::Demo { yes, keep } => demo::run(&place, Consent::from_flag(yes), keep),
-        Task::Bench { what: Benchmark::Deploy { yes, pairs, load } } => bench::deploy(&place, Consent::from_flag(yes), pairs, load),
+        Task::Demo { yes, keep, kaleem } => demo::run(&place, Consent::from_flag(yes), keep, kaleem),
+        Task::Bench { what: Benchmark::Deploy { yes, pairs, load, kaleem } } => {
+            let load = if load { bench::Traffic::Flows } else { bench::Traffic::None };
+            bench::deploy(&place, Consent::from_flag(yes), pairs, load, kaleem)
+        }
     }
 }

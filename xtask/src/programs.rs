@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fail::TaskError;
 use crate::place::{Place, create_directory};
+use crate::say;
 
 /// How long a server may take to end when it is asked to.
 const END_WITHIN: Duration = Duration::from_secs(30);
@@ -67,6 +68,19 @@ impl Program {
         let shown = self.shown.clone();
         let status = self.status()?;
         if status.success() { Ok(()) } else { Err(TaskError::Failed { command: shown, status }) }
+    }
+
+    /// Runs it; what it prints is shown only when it fails.
+    pub(crate) fn run_silently(mut self) -> Result<(), TaskError> {
+        let output = self.command.stdin(Stdio::null()).output();
+        let output = output.map_err(|source| TaskError::Start { program: self.shown.clone(), source })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        for text in [&output.stdout, &output.stderr] {
+            say::warning(&format!("{}:\n{}", self.shown, String::from_utf8_lossy(text).trim_end()));
+        }
+        Err(TaskError::Failed { command: self.shown, status: output.status })
     }
 
     /// Runs it with the terminal.

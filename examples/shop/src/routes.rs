@@ -106,7 +106,8 @@ impl Shop {
             let took = start.elapsed();
             let queue = redis.queued().await;
             well &= ping.is_ok() && queue.is_ok();
-            dependencies.insert("redis".to_owned(), dependency(ping.map(|()| json!({ "milliseconds": took.as_secs_f64() * 1000.0 }))));
+            dependencies
+                .insert("redis".to_owned(), dependency(ping.map(|()| json!({ "microseconds": u64::try_from(took.as_micros()).ok() }))));
             dependencies.insert("queue".to_owned(), dependency(queue.map(|length| json!({ "length": length }))));
         }
         let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -17,6 +17,7 @@ pub(crate) struct Shop<'a> {
     place: &'a Place,
     parts: &'a Parts,
     directory: TempDir,
+    kaleem: &'a Path,
     name: String,
     port: u16,
 }
@@ -29,18 +30,35 @@ pub(crate) struct Orders {
     pub duplicates: u64,
 }
 
+/// The program to show: `given`, or the one that is built from these sources, with its gateway.
+pub(crate) fn kaleem(place: &Place, given: Option<PathBuf>) -> Result<PathBuf, TaskError> {
+    if let Some(given) = given {
+        return std::path::absolute(&given).map_err(|source| TaskError::File { operation: "find", path: given, source });
+    }
+    say::step("building kaleem (dev profile) and its gateway (static, release profile)");
+    let cargo = || Program::new(place, place.cargo()).args(["build", "--quiet"]);
+    cargo().args(["--package", "kaleem-cli", "--package", "kaleem-agent"]).run()?;
+    // The gateway carries the requests of the demo, so it is measured as it ships.
+    cargo().args(["--release", "--package", "kaleem-agent", "--target", &static_target()]).run()?;
+    Ok(place.target.join("debug/kaleem"))
+}
+
+fn static_agent(place: &Place) -> PathBuf {
+    place.target.join(static_target()).join("release/kaleem-agent")
+}
+
 impl<'a> Shop<'a> {
     /// A copy with the project name `name` on a free port; nothing runs yet.
     ///
     /// What an interrupted run left under that name is removed first.
-    pub(crate) fn new(place: &'a Place, parts: &'a Parts, name: &str) -> Result<Self, TaskError> {
+    pub(crate) fn new(place: &'a Place, parts: &'a Parts, name: &str, kaleem: &'a Path) -> Result<Self, TaskError> {
         let directory = scratch()?;
         for file in ["compose.yaml", "kaleem.toml"] {
             copy(&place.root.join("examples/shop").join(file), &directory.path().join(file))?;
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).map(|address| address.port());
         let port = port.map_err(|error| TaskError::Unexpected { what: format!("no free port on 127.0.0.1: {error}") })?;
-        let shop = Self { place, parts, directory, name: name.to_owned(), port };
+        let shop = Self { place, parts, directory, kaleem, name: name.to_owned(), port };
         shop.clean()?;
         Ok(shop)
     }
@@ -60,26 +78,17 @@ impl<'a> Shop<'a> {
         self.directory.path()
     }
 
-    /// Builds the two binaries that a deploy needs.
-    pub(crate) fn build_kaleem(&self) -> Result<(), TaskError> {
-        say::step("building kaleem (dev profile) and its gateway (static, release profile)");
-        let cargo = || Program::new(self.place, self.place.cargo()).args(["build", "--quiet"]);
-        cargo().args(["--package", "kaleem-cli", "--package", "kaleem-agent"]).run()?;
-        // The gateway carries the requests of the demo, so it is measured as it ships.
-        cargo().args(["--release", "--package", "kaleem-agent", "--target", &static_target()]).run()
-    }
-
     /// The real program on this project.
     pub(crate) fn kaleem(&self, arguments: &[&str]) -> Program {
-        let program = Program::new(self.place, self.place.target.join("debug/kaleem")).args(arguments);
+        let program = Program::new(self.place, self.kaleem).args(arguments);
         self.surroundings(program.arg("--project-directory").arg(self.directory()))
             .env("KALEEM_STATE_DIR", self.directory().join("state"))
-            .env("KALEEM_AGENT", self.agent())
+            .env("KALEEM_AGENT", static_agent(self.place))
     }
 
-    /// Compose on this project.
+    /// Compose 2 on this project: the fastest that people have, so that a comparison is fair.
     pub(crate) fn compose(&self, arguments: &[&str]) -> Program {
-        let program = Program::new(self.place, "docker-compose").arg("--project-directory").arg(self.directory());
+        let program = Program::new(self.place, &self.parts.compose_oracle).arg("--project-directory").arg(self.directory());
         self.surroundings(program.arg("--file").arg(self.directory().join("compose.yaml")).args(arguments))
     }
 
@@ -89,10 +98,6 @@ impl<'a> Shop<'a> {
             .directory(self.directory())
             .env("COMPOSE_PROJECT_NAME", &self.name)
             .env("SHOP_PORT", self.port.to_string())
-    }
-
-    fn agent(&self) -> PathBuf {
-        self.place.target.join(static_target()).join("release/kaleem-agent")
     }
 
     /// Who answers.

@@ -37,7 +37,7 @@ pub(crate) fn fetch(place: &Place) -> Result<(), TaskError> {
     write(&sources, &format!("deb {} {SUITE} main\n", apt::mirror()?))?;
     let download = work.join("download");
     let apt = |arguments: &[&str]| {
-        let mut program = Program::new(place, "apt-get").directory(&download).quiet();
+        let mut program = Program::new(place, "apt-get").directory(&download);
         for (key, value) in [
             ("Dir::Etc::sourcelist", sources.clone()),
             ("Dir::Etc::sourceparts", PathBuf::from("/dev/null")),
@@ -47,7 +47,7 @@ pub(crate) fn fetch(place: &Place) -> Result<(), TaskError> {
         ] {
             program = program.arg("-o").arg(format!("{key}={}", value.display()));
         }
-        program.args(arguments).run()
+        program.args(arguments).run_silently()
     };
     apt(&["update"])?;
     apt(&["download", PACKAGE])?;

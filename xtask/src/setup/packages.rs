@@ -54,15 +54,15 @@ pub(crate) fn install(place: &Place, consent: Consent, missing: &[&Package]) -> 
     say::step(&command);
     let apt = || {
         // None of these is to run as a service of the machine; tests start their own. Run level 1 keeps packages from starting any.
-        let apt = Program::new(place, "apt-get").env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").quiet();
+        let apt = Program::new(place, "apt-get").env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
         apt.args(["install", "--yes", "--no-install-recommends"]).args(&names)
     };
     if apt().succeeds() {
         return Ok(());
     }
     // A new machine has no package lists yet, or old ones. A source that we do not need may fail.
-    Program::new(place, "apt-get").arg("update").quiet().status()?;
-    apt().run()
+    Program::new(place, "apt-get").arg("update").succeeds();
+    apt().run_silently()
 }
 
 fn programs(missing: &[&Package]) -> String {
