@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kaleem_core::clock::{Clock, SystemClock};
+
 use crate::demo::{Shop, kaleem};
 use crate::fail::TaskError;
 use crate::load::{Load, Slice};
 use crate::place::Place;
-use crate::programs::{Measured, Program};
+use crate::programs::{Measured, Program, wait_until};
 use crate::say;
 use crate::setup::{self, Consent};
 
@@ -26,6 +28,8 @@ pub(crate) enum Traffic {
 struct Contender {
     name: &'static str,
     runs: Vec<Measured>,
+    /// Seconds from the start of the command until the new version answered.
+    served: Vec<f64>,
     load: Vec<Slice>,
 }
 
@@ -35,7 +39,8 @@ pub(crate) fn deploy(place: &Place, consent: Consent, pairs: usize, traffic: Tra
     let program = kaleem(place, program)?;
     let shop = |name| Shop::new(place, &parts, name, &program);
     let (ours, theirs) = (shop("kaleem-bench-a")?, shop("kaleem-bench-b")?);
-    let image = |index: usize| parts.image(if index.is_multiple_of(2) { "shop:v1" } else { "shop:v2" });
+    let version = |index: usize| if index.is_multiple_of(2) { "v1" } else { "v2" };
+    let image = |index: usize| parts.image(&format!("shop:{}", version(index)));
     let measure = || {
         say::step("first deploys, not measured");
         ours.kaleem(&["deploy"]).run()?;
@@ -45,7 +50,7 @@ pub(crate) fn deploy(place: &Place, consent: Consent, pairs: usize, traffic: Tra
             let deploys = [(&ours, ours.kaleem(&["deploy"])), (&theirs, theirs.compose(&["up", "--detach", "--no-deps", "api"]))];
             for (contender, (shop, program)) in contenders.iter_mut().zip(deploys) {
                 say::step(&format!("{index}/{pairs}: {}", contender.name));
-                contender.run(program.env("SHOP_API_IMAGE", image(index)), shop, traffic)?;
+                contender.run(program.env("SHOP_API_IMAGE", image(index)), shop, version(index), traffic)?;
             }
         }
         Ok(contenders)
@@ -59,17 +64,19 @@ pub(crate) fn deploy(place: &Place, consent: Consent, pairs: usize, traffic: Tra
 
 impl Contender {
     fn new(name: &'static str) -> Self {
-        Self { name, runs: Vec::new(), load: Vec::new() }
+        Self { name, runs: Vec::new(), served: Vec::new(), load: Vec::new() }
     }
 
-    fn run(&mut self, program: Program, shop: &Shop<'_>, traffic: Traffic) -> Result<(), TaskError> {
+    fn run(&mut self, program: Program, shop: &Shop<'_>, version: &str, traffic: Traffic) -> Result<(), TaskError> {
         let load = match traffic {
             Traffic::Flows => Some(Load::start(shop.address(), CLIENTS, &format!("bench-{}", self.runs.len()))?),
             Traffic::None => None,
         };
+        let start = SystemClock.monotonic();
         let measured = program.measure()?;
-        // The new version may fail after the command has ended: the load goes on until it answers.
-        let answers = crate::programs::wait_until(Duration::from_secs(30), || shop.version().is_ok());
+        // A command may end before the new version serves: that time, and what fails in it, belongs to the deploy.
+        let answers = wait_until(Duration::from_secs(30), || shop.version().is_ok_and(|serves| serves == version));
+        self.served.push(SystemClock.monotonic().saturating_sub(start).as_secs_f64());
         self.load.extend(load.map(Load::stop));
         if !measured.status.success() || !answers {
             return Err(TaskError::Unexpected {
@@ -91,6 +98,7 @@ impl Contender {
         let mut row = vec![self.name.to_owned(), format!("{:.2}", median(&seconds))];
         row.push(format!("{:.2}", seconds.iter().copied().fold(f64::INFINITY, f64::min)));
         row.push(format!("{:.2}", seconds.iter().copied().fold(0.0, f64::max)));
+        row.push(format!("{:.2}", median(&self.served)));
         row.push((peak / 1024 / 1024).to_string());
         if !self.load.is_empty() {
             row.extend([sum(|slice| slice.sent).to_string(), sum(|slice| slice.failed).to_string()]);
@@ -101,7 +109,7 @@ impl Contender {
 
 fn report(contenders: &[Contender; 2]) {
     let [ours, theirs] = contenders;
-    let mut heading: Vec<String> = ["command", "median s", "min s", "max s", "peak MiB"].map(str::to_owned).to_vec();
+    let mut heading: Vec<String> = ["command", "median s", "min s", "max s", "serves after s", "peak MiB"].map(str::to_owned).to_vec();
     if !ours.load.is_empty() {
         heading.extend(["requests sent", "failed"].map(str::to_owned));
     }
