@@ -6,6 +6,7 @@ pub mod clock_fake;
 pub mod probes_fake;
 pub mod registry_contract;
 pub mod registry_fake;
+pub mod runtime_contract;
 pub mod runtime_fake;
 
 pub use clock_fake::FakeClock;
