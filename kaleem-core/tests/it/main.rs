@@ -1,6 +1,8 @@
 //! Integration tests.
 
 #[cfg(test)]
+mod docker;
+#[cfg(test)]
 mod durable;
 #[cfg(test)]
 mod engine;
