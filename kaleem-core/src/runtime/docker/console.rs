@@ -1,0 +1,209 @@
+//! Commands in containers, and their output.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::container::LogOutput;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::query_parameters::LogsOptions;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+
+use super::DockerRuntime;
+use super::failure::Failure;
+use super::instance::{cut, status_of};
+use crate::names::ContainerName;
+use crate::runtime::{Console, ExecOutput, InstanceStatus, LogLine, LogRange, RuntimeError};
+
+/// How much output of a command is kept.
+const OUTPUT_BYTES: usize = 64 * 1024;
+/// Longest line that is put together from pieces; a longer one is told in parts.
+const LINE_BYTES: usize = 1024 * 1024;
+
+impl DockerRuntime {
+    async fn run(&self, container: &ContainerName, command: &[String]) -> Result<ExecOutput, RuntimeError> {
+        let operation = "run a command in the container";
+        let options = CreateExecOptions {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.to_vec()),
+            ..CreateExecOptions::default()
+        };
+        let created = self.ask(operation, self.client.create_exec(container.as_str(), options)).await;
+        let created = created.map_err(|failure| match failure.is_missing() {
+            true => RuntimeError::NotFound { name: container.to_string() },
+            false => failure.into_error(),
+        })?;
+        let started =
+            self.ask(operation, self.client.start_exec(&created.id, None::<StartExecOptions>)).await.map_err(Failure::into_error)?;
+        let mut output = Vec::new();
+        if let StartExecResults::Attached { output: mut pieces, input: _input } = started {
+            while let Some(piece) = pieces.next().await {
+                let piece = piece.map_err(|error| Failure::new(operation, &self.endpoint, error).into_error())?;
+                // It is read to its end also when nothing more is kept: else the command would block.
+                let room = OUTPUT_BYTES.saturating_sub(output.len());
+                output.extend(piece.as_ref().iter().take(room));
+            }
+        }
+        let ended = self.ask(operation, self.client.inspect_exec(&created.id)).await.map_err(Failure::into_error)?;
+        let Some(exit_code) = ended.exit_code else {
+            return Err(super::nonsense(operation, "the command has ended and has no exit code"));
+        };
+        Ok(ExecOutput { exit_code, output: cut(&String::from_utf8_lossy(&output), OUTPUT_BYTES) })
+    }
+}
+
+#[async_trait]
+impl Console for DockerRuntime {
+    async fn exec(&self, container: &ContainerName, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError> {
+        match tokio::time::timeout(timeout, Box::pin(self.run(container, command))).await {
+            Ok(answer) => answer,
+            Err(_) => Err(RuntimeError::ExecTimedOut { name: container.clone(), timeout }),
+        }
+    }
+
+    async fn logs(
+        &self,
+        container: &ContainerName,
+        range: &LogRange,
+    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
+        let Some(found) = self.look(container.as_str()).await? else {
+            return Err(RuntimeError::NotFound { name: container.to_string() });
+        };
+        if status_of(&found) == InstanceStatus::Created && !range.follow {
+            return Ok(stream::empty().boxed());
+        }
+        let options = LogsOptions {
+            follow: range.follow,
+            stdout: true,
+            stderr: true,
+            timestamps: true,
+            since: range.since.and_then(|since| i32::try_from(since).ok()).unwrap_or(0),
+            tail: range.tail.map_or_else(|| "all".to_owned(), |tail| tail.to_string()),
+            ..LogsOptions::default()
+        };
+        let (client, id) = (self.client.clone(), found.id.unwrap_or_else(|| container.to_string()));
+        let pieces = client.logs(&id, Some(options)).boxed();
+        let lines = Lines {
+            pieces,
+            endpoint: self.endpoint.clone(),
+            ready: VecDeque::new(),
+            stdout: Partial::default(),
+            stderr: Partial::default(),
+        };
+        Ok(stream::unfold(Some(lines), |lines| async move { lines?.next().await }).boxed())
+    }
+}
+
+/// The beginning of a line whose end has not come yet.
+#[derive(Default)]
+struct Partial {
+    time: Option<String>,
+    text: Vec<u8>,
+}
+
+impl Partial {
+    /// Adds a piece, which begins with a time, and gives the lines which end in it.
+    fn add(&mut self, stderr: bool, piece: &[u8], lines: &mut VecDeque<LogLine>) {
+        let (time, mut rest) = split_time(piece);
+        if self.time.is_none() {
+            self.time = time;
+        }
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = rest.split_at(end);
+            self.text.extend_from_slice(line);
+            lines.extend(self.take(stderr));
+            rest = after.get(1..).unwrap_or_default();
+            if !rest.is_empty() {
+                let (time, after) = split_time(rest);
+                (self.time, rest) = (time, after);
+            }
+        }
+        self.text.extend_from_slice(rest);
+        if self.text.len() > LINE_BYTES {
+            lines.extend(self.take(stderr));
+        }
+    }
+
+    /// The line so far, if anything of it came.
+    fn take(&mut self, stderr: bool) -> Option<LogLine> {
+        let (time, text) = (self.time.take(), std::mem::take(&mut self.text));
+        let text = text.strip_suffix(b"\r").unwrap_or(&text);
+        if time.is_none() && text.is_empty() {
+            return None;
+        }
+        Some(LogLine { stderr, time: time.unwrap_or_default(), text: String::from_utf8_lossy(text).into_owned() })
+    }
+}
+
+/// The time which the engine puts before each piece of output.
+fn split_time(piece: &[u8]) -> (Option<String>, &[u8]) {
+    let end = piece.iter().take(40).position(|byte| *byte == b' ' || *byte == b'\n');
+    let (time, rest) = match end {
+        Some(end) => piece.split_at(end),
+        None => (piece, &[] as &[u8]),
+    };
+    let is_time = time.len() >= 20 && time.first().is_some_and(u8::is_ascii_digit) && time.contains(&b'T');
+    match std::str::from_utf8(time) {
+        Ok(text) if is_time => (Some(text.to_owned()), rest.strip_prefix(b" ").unwrap_or(rest)),
+        _ => (None, piece),
+    }
+}
+
+struct Lines {
+    pieces: BoxStream<'static, Result<LogOutput, bollard::errors::Error>>,
+    endpoint: String,
+    ready: VecDeque<LogLine>,
+    stdout: Partial,
+    stderr: Partial,
+}
+
+impl Lines {
+    async fn next(mut self) -> Option<(Result<LogLine, RuntimeError>, Option<Self>)> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Some((Ok(line), Some(self)));
+            }
+            match self.pieces.next().await {
+                Some(Ok(LogOutput::StdErr { message })) => self.stderr.add(true, &message, &mut self.ready),
+                Some(Ok(piece)) => self.stdout.add(false, &piece.into_bytes(), &mut self.ready),
+                Some(Err(error)) => {
+                    let error = Failure::new("read the output of the container", &self.endpoint, error).into_error();
+                    return Some((Err(error), None));
+                }
+                None => {
+                    self.ready.extend(self.stdout.take(false));
+                    self.ready.extend(self.stderr.take(true));
+                    if self.ready.is_empty() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_output_become_lines_with_their_times() {
+        let mut partial = Partial::default();
+        let mut lines = VecDeque::new();
+        partial.add(false, b"2026-01-01T00:00:00.000000001Z one\n", &mut lines);
+        partial.add(false, b"2026-01-01T00:00:00.000000002Z two, ", &mut lines);
+        partial.add(false, b"2026-01-01T00:00:00.000000003Z in two pieces\r\n2026-01-01T00:00:00.000000004Z \n", &mut lines);
+        let told: Vec<_> = lines.iter().map(|line| (line.time.as_str(), line.text.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("2026-01-01T00:00:00.000000001Z", "one"),
+                ("2026-01-01T00:00:00.000000002Z", "two, in two pieces"),
+                ("2026-01-01T00:00:00.000000004Z", ""),
+            ]
+        );
+        assert_eq!(partial.take(false), None, "nothing is left");
+    }
+}
