@@ -101,7 +101,7 @@ async fn no_secret_is_in_a_journal_or_anywhere_but_the_definitions() {
     assert!(!text.contains("s3cr3t-value"), "the crashed container's last line is redacted");
     assert!(text.contains("token *** refused"), "{text}");
     let root = world.directory.path().join("shop");
-    let mut files = vec![root.join("key"), root.join("lock"), path.clone()];
+    let mut files = vec![root.join("key"), root.join("lock"), path];
     files.extend(std::fs::read_dir(root.join("definitions")).unwrap().map(|entry| entry.unwrap().path()));
     for file in files {
         use std::os::unix::fs::PermissionsExt as _;
