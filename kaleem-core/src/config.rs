@@ -16,7 +16,22 @@ use crate::names::{ContainerName, ProjectName, ServiceName};
 pub mod settings;
 pub mod compose;
 
-pub use settings::Settings;
+pub use compose::error::{ConfigError, Problem, ProblemKind};
+pub use compose::resolve;
+pub use settings::{Settings, settings_schema};
+
+/// Reads a project: its compose files, its variables and its `kaleem.toml`.
+///
+/// Files are read at once, and nothing else is asked: neither the engine nor a registry nor the process' environment.
+///
+/// # Errors
+///
+/// [`ConfigError`], with everything that is wrong and not only the first of it. The host was not touched.
+pub fn load(options: &LoadOptions) -> Result<Project, ConfigError> {
+    let mut project = compose::project(options)?;
+    project.settings = settings::load(options, &project)?;
+    Ok(project)
+}
 
 /// What is read, and with which environment. The library looks at no environment of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +44,7 @@ pub struct LoadOptions {
     pub env_files: Vec<PathBuf>,
     /// Variables of the caller, which win over those of the files.
     pub environment: BTreeMap<String, String>,
-    /// Active profiles, beside those of `COMPOSE_PROFILES`; `*` is all.
+    /// Active profiles; empty takes those of `COMPOSE_PROFILES`. `*` is all.
     pub profiles: Vec<String>,
     /// The project's name; `None` takes `COMPOSE_PROJECT_NAME`, `name:` or the directory's name.
     pub project_name: Option<ProjectName>,

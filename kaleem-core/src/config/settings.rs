@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::compose::{error::ConfigError, files};
+use crate::config::{LoadOptions, Origin, Project};
 use crate::names::ServiceName;
 
 /// The whole file.
@@ -69,6 +71,77 @@ pub struct HealthSettings {
     pub deadline: Option<DurationText>,
 }
 
+/// The JSON schema of `kaleem.toml`, for editors.
+pub fn settings_schema() -> serde_json::Value {
+    schemars::schema_for!(Settings).to_value()
+}
+
+/// Reads the `kaleem.toml` of `project`; without one, the defaults.
+///
+/// # Errors
+///
+/// [`ConfigError::Settings`] with file, line and column, and those of reading a file.
+pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings, ConfigError> {
+    let file = match &options.settings_file {
+        Some(file) => options.directory.join(file),
+        None => project.directory.join("kaleem.toml"),
+    };
+    if options.settings_file.is_none() && !file.exists() {
+        return Ok(Settings::default());
+    }
+    let text = files::read(&file)?;
+    let refuse = |at: usize, reason: String, remedy: String| {
+        let before = text.get(..at).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        ConfigError::Settings { origin: Origin { file: file.clone(), line, column }, reason, remedy }
+    };
+    let settings: Settings = toml::from_str(&text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        // The parser's message may span lines; the first says what is wrong.
+        let reason = error.message().lines().collect::<Vec<_>>().join(", ");
+        refuse(at, reason, "correct the file at that place; `kaleem.toml` is described in its JSON schema".to_owned())
+    })?;
+    for (name, service) in &settings.services {
+        let at = place_of(&text, name.as_str());
+        if !project.services.contains_key(name) {
+            let known = project.services.keys().map(ServiceName::as_str);
+            let remedy = match super::compose::nearest(name.as_str(), known) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "name a service of the compose file whose profile is active".to_owned(),
+            };
+            return Err(refuse(at, format!("the compose file has no service `{name}`"), remedy));
+        }
+        if let Some(health) = &service.health {
+            let asked = [health.http.is_some(), health.tcp.is_some(), health.command.is_some()];
+            if asked.into_iter().filter(|asked| *asked).count() > 1 {
+                let reason = format!("the health of `{name}` is asked in more than one way");
+                return Err(refuse(at, reason, "keep one of `http`, `tcp` and `command`".to_owned()));
+            }
+            if health.http.as_ref().is_some_and(|path| !path.starts_with('/')) {
+                let reason = format!("`http` of `{name}` is not a path");
+                return Err(refuse(at, reason, "write it as `/api/health`".to_owned()));
+            }
+            if health.passes == Some(0) {
+                return Err(refuse(at, format!("`passes` of `{name}` is 0"), "write 1 or more".to_owned()));
+            }
+        }
+    }
+    if settings.keep == Some(0) {
+        let at = text.find("keep").unwrap_or(0);
+        return Err(refuse(at, "`keep` is 0, so there would be nothing to go back to".to_owned(), "write 1 or more".to_owned()));
+    }
+    Ok(settings)
+}
+
+/// Where the table of a service begins, as a byte of `text`.
+fn place_of(text: &str, service: &str) -> usize {
+    let Ok(document) = text.parse::<toml_edit::Document<String>>() else { return 0 };
+    let services = document.get("services").and_then(toml_edit::Item::as_table_like);
+    let entry = services.and_then(|services| services.get_key_value(service));
+    entry.and_then(|(key, item)| key.span().or_else(|| item.span())).map_or(0, |span| span.start)
+}
+
 /// A duration as Compose writes it: `1m30s`, `500ms`, `2h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
@@ -89,7 +162,7 @@ impl TryFrom<String> for DurationText {
     }
 }
 
-/// Reads a duration as Compose writes it: numbers (with a fraction) and units `h m s ms us ns`, in a row.
+/// Reads a duration as Compose writes it: numbers (with a fraction) and units `w d h m s ms us ns`, in a row.
 pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
     let mut rest = text.trim();
     let mut total = 0.0_f64;
@@ -102,6 +175,8 @@ pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
         let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let scale = match unit {
+            "w" => 604_800.0,
+            "d" => 86_400.0,
             "h" => 3600.0,
             "m" => 60.0,
             "s" => 1.0,

@@ -1,0 +1,231 @@
+//! `${…}`: variables in the text of compose files and of files of variables.
+
+use crate::config::compose::error::ProblemKind;
+use crate::config::compose::tree::{Node, Problems, Value};
+
+/// Substitutions inside the default of a substitution.
+const NESTING_LIMIT: usize = 32;
+
+/// Why a text could not be interpolated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// A `$` that starts nothing; the text from there on, cut short.
+    Malformed(String),
+    /// `${NAME:?message}` and the variable is not there.
+    Missing { name: String, message: String },
+}
+
+/// Where values come from, and which names had none.
+pub(super) struct Variables<'a> {
+    pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) unset: Vec<String>,
+}
+
+impl<'a> Variables<'a> {
+    pub(super) fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { lookup, unset: Vec::new() }
+    }
+
+    /// `text` with every `$V`, `${V}`, `${V:-d}`, `${V-d}`, `${V:?m}`, `${V?m}`, `${V:+a}`, `${V+a}` and `$$` replaced.
+    pub(super) fn interpolate(&mut self, text: &str) -> Result<String, Failure> {
+        self.replace(text, 0)
+    }
+
+    fn replace(&mut self, text: &str, level: usize) -> Result<String, Failure> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            let (before, tail) = rest.split_at(at);
+            out.push_str(before);
+            let body = tail.get(1..).unwrap_or_default();
+            if let Some(after) = body.strip_prefix('$') {
+                out.push('$');
+                rest = after;
+            } else if let Some(inner) = body.strip_prefix('{') {
+                let end = closing_brace(inner).filter(|_| level < NESTING_LIMIT).ok_or_else(|| malformed(tail))?;
+                let (inside, after) = inner.split_at(end);
+                out.push_str(&self.braced(inside, tail, level)?);
+                rest = after.get(1..).unwrap_or_default();
+            } else {
+                let (name, after) = take_name(body);
+                if name.is_empty() {
+                    return Err(malformed(tail));
+                }
+                out.push_str(&self.value_or_blank(name));
+                rest = after;
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn value_or_blank(&mut self, name: &str) -> String {
+        (self.lookup)(name).unwrap_or_else(|| {
+            if !self.unset.iter().any(|known| known == name) {
+                self.unset.push(name.to_owned());
+            }
+            String::new()
+        })
+    }
+
+    fn braced(&mut self, inside: &str, tail: &str, level: usize) -> Result<String, Failure> {
+        let (name, rest) = take_name(inside);
+        if name.is_empty() {
+            return Err(malformed(tail));
+        }
+        if rest.is_empty() {
+            return Ok(self.value_or_blank(name));
+        }
+        let (or_empty, operation) = match rest.strip_prefix(':') {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let value = (self.lookup)(name);
+        let present = value.as_ref().is_some_and(|value| !or_empty || !value.is_empty());
+        let mut characters = operation.chars();
+        match characters.next() {
+            Some('-') if present => Ok(value.unwrap_or_default()),
+            Some('-') => self.replace(characters.as_str(), level + 1),
+            Some('+') if present => self.replace(characters.as_str(), level + 1),
+            Some('+') => Ok(String::new()),
+            Some('?') if present => Ok(value.unwrap_or_default()),
+            Some('?') => {
+                let message = self.replace(characters.as_str(), level + 1)?;
+                Err(Failure::Missing { name: name.to_owned(), message })
+            }
+            _ => Err(malformed(tail)),
+        }
+    }
+}
+
+fn malformed(tail: &str) -> Failure {
+    Failure::Malformed(tail.chars().take(24).collect())
+}
+
+fn take_name(text: &str) -> (&str, &str) {
+    let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let end = if starts { text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len()) } else { 0 };
+    text.split_at(end)
+}
+
+/// The `}` that belongs to a `${` before `text`; only `${` opens another one.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut open = 1_usize;
+    let mut previous = ' ';
+    for (at, character) in text.char_indices() {
+        match character {
+            '}' => {
+                open -= 1;
+                if open == 0 {
+                    return Some(at);
+                }
+            }
+            '{' if previous == '$' => open += 1,
+            _ => {}
+        }
+        previous = character;
+    }
+    None
+}
+
+/// Interpolates every text below `node`, but no key.
+pub(super) fn tree(node: &mut Node, variables: &mut Variables<'_>, problems: &mut Problems, path: &str) {
+    match &mut node.value {
+        Value::Text(text) => match variables.interpolate(text) {
+            Ok(new) => *text = new,
+            Err(Failure::Malformed(at)) => problems.add(
+                &node.mark,
+                path,
+                ProblemKind::Interpolation,
+                // The text around it may be secret.
+                if path.contains(".environment") { "a `$` here starts no variable".to_owned() } else { format!("`{at}` is not a variable") },
+                "write `${NAME}`, or `$$` for a dollar sign",
+            ),
+            Err(Failure::Missing { name, message }) => {
+                let why = if message.is_empty() { String::new() } else { format!(": {message}") };
+                problems.add(
+                    &node.mark,
+                    path,
+                    ProblemKind::MissingVariable,
+                    format!("the variable `{name}` must be set{why}"),
+                    format!("set `{name}` in the environment or in `.env`"),
+                );
+            }
+        },
+        Value::List(list) => {
+            for (index, child) in list.iter_mut().enumerate() {
+                tree(child, variables, problems, &format!("{path}[{index}]"));
+            }
+        }
+        Value::Map(map) => {
+            for (key, child) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                tree(child, variables, problems, &path);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn run(text: &str) -> Result<String, Failure> {
+        let lookup = |name: &str| match name {
+            "SET" => Some("value".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        Variables::new(&lookup).interpolate(text)
+    }
+
+    #[test]
+    fn every_form_of_a_variable_is_replaced_as_a_shell_does() {
+        for (why, text, want) in [
+            ("bare", "a $SET.", "a value."),
+            ("braced", "${SET}x", "valuex"),
+            ("unset is blank", "[${NO}]", "[]"),
+            ("default when unset", "${NO-d}", "d"),
+            ("default not when empty", "${EMPTY-d}", ""),
+            ("default when empty", "${EMPTY:-d}", "d"),
+            ("default not when set", "${SET:-d}", "value"),
+            ("alternative when set", "${SET:+a}", "a"),
+            ("alternative not when empty", "${EMPTY:+a}", ""),
+            ("alternative when set and empty", "${EMPTY+a}", "a"),
+            ("alternative not when unset", "${NO+a}", ""),
+            ("nested", "${NO:-${EMPTY:-${SET}}}", "value"),
+            ("a question mark in a default", "${NO:-a?b}", "a?b"),
+            ("a brace after a default", "${NO:-{\"a\":1}}", "{\"a\":1}"),
+            ("required and there", "${SET:?m}", "value"),
+            ("required and empty is there", "${EMPTY?m}", ""),
+            ("a dollar", "$$SET $${SET}", "$SET ${SET}"),
+        ] {
+            assert_eq!(run(text), Ok(want.to_owned()), "{why}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_malformed_is_refused() {
+        let missing = |name: &str, message: &str| Err(Failure::Missing { name: name.to_owned(), message: message.to_owned() });
+        assert_eq!(run("${NO:?say $SET}"), missing("NO", "say value"));
+        assert_eq!(run("${EMPTY:?}"), missing("EMPTY", ""));
+        for text in ["$", "${", "${}", "${1}", "${SET", "$ x", "${SET!x}", "${SET:x}", "a$-"] {
+            assert!(matches!(run(text), Err(Failure::Malformed(_))), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[${}:?+a-zA-Z\\-é ]{0,40}") {
+            run(&text).ok();
+        }
+
+        #[test]
+        fn doubling_every_dollar_gives_the_text_back(text in "\\PC{0,60}") {
+            prop_assert_eq!(run(&text.replace('$', "$$")), Ok(text));
+        }
+    }
+}
