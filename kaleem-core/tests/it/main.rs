@@ -1,6 +1,12 @@
 //! Integration tests.
 
 #[cfg(test)]
+mod compose_conformance;
+#[cfg(test)]
+mod compose_definition;
+#[cfg(test)]
+mod compose_errors;
+#[cfg(test)]
 mod docker;
 #[cfg(test)]
 mod durable;

@@ -102,7 +102,7 @@ impl Converter<'_> {
             pull_policy,
             replicas,
             container_name,
-            depends_on: dependencies(node),
+            depends_on: dependencies(node, self.model),
             definition,
             update,
             origin: node.place().origin(),
@@ -186,9 +186,11 @@ impl Converter<'_> {
     }
 }
 
-fn dependencies(node: &Node) -> BTreeMap<ServiceName, Dependency> {
+/// Dependencies on services that take part.
+fn dependencies(node: &Node, model: &Node) -> BTreeMap<ServiceName, Dependency> {
     let mut all = BTreeMap::new();
-    for (name, dependency) in node.entries("depends_on") {
+    let taking_part = |name: &str| model.get("services").is_some_and(|services| services.get(name).is_some());
+    for (name, dependency) in node.entries("depends_on").filter(|(name, _)| taking_part(name)) {
         let condition = match dependency.get_text("condition") {
             Some("service_healthy") => DependencyCondition::ServiceHealthy,
             Some("service_completed_successfully") => DependencyCondition::ServiceCompletedSuccessfully,

@@ -13,7 +13,7 @@ pub(super) struct Wrong {
     pub(super) reason: String,
 }
 
-/// The variables of `text`, in which `outer` is known too. Names without a value take theirs from `outer`.
+/// The variables of `text`, in which `outer` is known too, and wins. Names without a value take theirs from `outer`.
 pub(super) fn parse(text: &str, outer: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, Wrong> {
     let mut reader = Reader { rest: text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable(), line: 1 };
     let mut found = BTreeMap::new();
@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str, outer: &dyn Fn(&str) -> Option<String>) -> Resul
         let value = if has_value {
             let raw = reader.value()?;
             if let Some(raw) = raw.expandable {
-                let lookup = |name: &str| found.get(name).cloned().or_else(|| outer(name));
+                let lookup = |name: &str| outer(name).or_else(|| found.get(name).cloned());
                 Variables::new(&lookup).interpolate(&raw).map_err(|failure| Wrong { line, reason: told(&name, failure) })?
             } else {
                 raw.literal

@@ -57,6 +57,21 @@ pub(super) fn names_to_map(layer: &mut Layer<'_>, node: Node) -> Node {
     node.with(Value::Map(map))
 }
 
+/// `[a, b]` is both of them, each as a dependency that must have been started.
+pub(super) fn dependencies(layer: &mut Layer<'_>, node: Node) -> Node {
+    let short = matches!(node.value, Value::List(_));
+    let mut node = names_to_map(layer, node);
+    for entry in node.map_mut().into_iter().flatten().filter(|_| short).map(|(_, entry)| entry) {
+        entry.value = Value::Map(Map::new());
+    }
+    node
+}
+
+/// Old names of pull policies.
+pub(super) fn pull_policy(_: &mut Layer<'_>, node: Node) -> Node {
+    if node.text() == Some("if_not_present") { node.with(text("missing")) } else { node }
+}
+
 /// One value is a list of one.
 pub(super) fn one_or_more(_: &mut Layer<'_>, node: Node) -> Node {
     if matches!(node.value, Value::List(_)) {

@@ -21,7 +21,7 @@ pub(super) fn merge(base: Node, over: Node, path: &str, keep_tags: bool) -> Node
         Meeting::Reset if keep_tags => return over,
         Meeting::Reset => return over.made(Value::Null),
         Meeting::Override if keep_tags => return over,
-        Meeting::Override => return Node { meeting: Meeting::Merge, ..over },
+        Meeting::Override => return without_tags(over),
         Meeting::Merge => {}
     }
     let pattern = pattern(path);
@@ -53,13 +53,35 @@ pub(super) fn merge(base: Node, over: Node, path: &str, keep_tags: bool) -> Node
 fn maps(mut base: Map, over: Map, path: &str, keep_tags: bool) -> Map {
     for (name, value) in over {
         let child = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        let merged = match base.remove(&name) {
+        let older = base.remove(&name);
+        if value.meeting == Meeting::Reset && !keep_tags {
+            continue;
+        }
+        let merged = match older {
             Some(older) => merge(older, value, &child, keep_tags),
-            None => value,
+            None if keep_tags => value,
+            None => without_tags(value),
         };
         base.insert(name, merged);
     }
     base
+}
+
+/// `node` as it is when there is nothing below it that its tags could speak of.
+fn without_tags(mut node: Node) -> Node {
+    node.meeting = Meeting::Merge;
+    match &mut node.value {
+        Value::Map(map) => {
+            map.retain(|_, child| child.meeting != Meeting::Reset);
+            *map = std::mem::take(map).into_iter().map(|(name, child)| (name, without_tags(child))).collect();
+        }
+        Value::List(list) => {
+            list.retain(|child| child.meeting != Meeting::Reset);
+            *list = std::mem::take(list).into_iter().map(without_tags).collect();
+        }
+        _ => {}
+    }
+    node
 }
 
 /// `services.api.ports` as `services.*.ports`: the second part is a name, and so is the one after some keys.

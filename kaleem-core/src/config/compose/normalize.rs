@@ -175,8 +175,9 @@ impl Normalizer<'_> {
                 if names.contains(other) {
                     return true;
                 }
+                // One that is switched off stays in the model, as with Compose, and is not waited for.
                 if dependency.get_bool("required") == Some(false) {
-                    return false;
+                    return disabled.contains(other);
                 }
                 let path = format!("services.{name}.depends_on");
                 let (reason, remedy) = if disabled.contains(other) {

@@ -30,7 +30,7 @@ pub(super) static SERVICE: Shape = Shape::Object(&[
     key("cpus", Shape::Float),
     key("cpuset", Shape::Text),
     refused("credential_spec", Shape::Any, "credential specs exist only on Windows", LATER),
-    key("depends_on", Shape::Short(forms::names_to_map, &Shape::Map(&DEPENDENCY))),
+    key("depends_on", Shape::Short(forms::dependencies, &Shape::Map(&DEPENDENCY))),
     kept("deploy", DEPLOY),
     key("device_cgroup_rules", Shape::Texts),
     key("devices", Shape::List(&DEVICE)),
@@ -76,7 +76,7 @@ pub(super) static SERVICE: Shape = Shape::Object(&[
     key("privileged", Shape::Bool),
     key("profiles", Shape::Texts),
     refused("provider", Shape::Any, "services of a provider are no containers", LATER),
-    key("pull_policy", Shape::Text),
+    key("pull_policy", Shape::Short(forms::pull_policy, &Shape::Text)),
     key("read_only", Shape::Bool),
     key("restart", Shape::Text),
     key("runtime", Shape::Text),
@@ -238,7 +238,7 @@ static VOLUME: Shape = Shape::Short(
     &Shape::Object(&[
         key("type", Shape::Word(&["bind", "volume", "tmpfs", "npipe", "cluster"])),
         key("source", Shape::Text),
-        key("target", Shape::Text),
+        key("target", Shape::Short(volumes::target, &Shape::Text)),
         key("read_only", Shape::Bool),
         ignored("consistency", Shape::Text, "mounts are always consistent on Linux"),
         kept(

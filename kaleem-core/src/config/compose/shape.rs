@@ -359,7 +359,7 @@ pub(super) fn pruned(node: Node, shape: &Shape) -> Node {
                 .filter_map(|(name, value)| {
                     let key = keys.iter().find(|key| key.name == name)?;
                     let value = pruned(value, &key.shape);
-                    (!value.is_null() && (key.kept || !is_empty(&value))).then_some((name, value))
+                    (!value.is_null() && (key.kept || !is_empty(&value, &key.shape))).then_some((name, value))
                 })
                 .collect();
             Node { value: Value::Map(map), ..node }
@@ -382,12 +382,15 @@ pub(super) fn pruned(node: Node, shape: &Shape) -> Node {
     }
 }
 
-fn is_empty(node: &Node) -> bool {
+fn is_empty(node: &Node, shape: &Shape) -> bool {
     match &node.value {
         Value::Null | Value::Bool(false) | Value::Int(0) => true,
         Value::Float(value) => *value == 0.0,
-        // Sizes are kept as text.
-        Value::Text(text) => text.is_empty() || text == "0",
+        Value::Text(text) => match shape {
+            Shape::Size => text == "0",
+            Shape::Duration => text == "0s",
+            _ => text.is_empty(),
+        },
         Value::List(list) => list.is_empty(),
         Value::Map(map) => map.is_empty(),
         Value::Bool(true) | Value::Int(_) => false,

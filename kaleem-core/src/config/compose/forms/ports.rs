@@ -99,11 +99,11 @@ fn short(spec: &str) -> Result<Vec<Port>, &'static str> {
         Some(Ok((address, published))) => (address, published),
         Some(Err(published)) => ("", published),
     };
-    let address = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(if address.contains(':') {
-        return Err("an IPv6 address needs brackets");
-    } else {
-        address
-    });
+    let address = match address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+        Some(inner) => inner,
+        None if address.contains(':') => return Err("an IPv6 address needs brackets"),
+        None => address,
+    };
     if !address.is_empty() && address.parse::<IpAddr>().is_err() {
         return Err("its address is not an IP address");
     }

@@ -1,5 +1,7 @@
 //! Volumes of a service: `[source:]target[:options]` as the long form.
 
+use std::path::Path;
+
 use crate::config::compose::forms::{object, text};
 use crate::config::compose::paths;
 use crate::config::compose::shape::Layer;
@@ -39,6 +41,17 @@ pub(in crate::config::compose) fn long(layer: &mut Layer<'_>, mut node: Node) ->
         return layer.bad_value(&node, reason, "give the volume a longer name, or use the long form");
     }
     mount(layer, &node, source, target, options)
+}
+
+/// A path in the container, without what says nothing.
+pub(in crate::config::compose) fn target(_: &mut Layer<'_>, node: Node) -> Node {
+    match node.text() {
+        Some(path) if path.starts_with('/') => {
+            let path = paths::clean(Path::new(path)).display().to_string();
+            node.with(text(path))
+        }
+        _ => node,
+    }
 }
 
 fn mount(layer: &mut Layer<'_>, node: &Node, source: Option<&str>, target: &str, options: &str) -> Node {

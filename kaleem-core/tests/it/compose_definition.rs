@@ -1,0 +1,1 @@
+//! From compose text to typed definitions.
