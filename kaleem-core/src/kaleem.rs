@@ -5,8 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 
+use futures_util::Stream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
@@ -114,6 +117,15 @@ impl Run {
     pub async fn finish(self) -> Result<Ending, KaleemError> {
         drop(self.notices);
         self.task.await.map_err(|source| KaleemError::Crashed { source })?
+    }
+}
+
+/// What happens, as it happens; ends when the run ends. Ask [`Run::finish`] how.
+impl Stream for Run {
+    type Item = Notice;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Notice>> {
+        self.notices.poll_recv(context)
     }
 }
 

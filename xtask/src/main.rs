@@ -13,6 +13,7 @@ mod check;
 mod test;
 mod load;
 mod demo;
+mod deploy;
 mod bench;
 
 use std::path::PathBuf;
@@ -66,6 +67,18 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         kaleem: Option<PathBuf>,
     },
+    /// Deploys a Compose project with the crates as a library.
+    Deploy {
+        /// The project's directory.
+        #[arg(long, default_value = "examples/shop")]
+        directory: PathBuf,
+        /// Where state is kept; the tools directory where nothing is said.
+        #[arg(long)]
+        state_dir: Option<PathBuf>,
+        /// Images in place of those of the file.
+        #[arg(value_name = "SERVICE=IMAGE")]
+        images: Vec<String>,
+    },
     /// Measures kaleem against what it replaces.
     Bench {
         #[command(subcommand)]
@@ -117,6 +130,7 @@ fn run(task: Task) -> Result<(), TaskError> {
         Task::Tidy => tidy::run(&place),
         Task::Test { yes, arguments } => test::run(&place, Consent::from_flag(yes), &arguments),
         Task::Demo { yes, keep, kaleem } => demo::run(&place, Consent::from_flag(yes), keep, kaleem),
+        Task::Deploy { directory, state_dir, images } => deploy::run(&place, &directory, state_dir, &images),
         Task::Bench { what: Benchmark::Deploy { yes, pairs, load, kaleem } } => {
             let load = if load { bench::Traffic::Flows } else { bench::Traffic::None };
             bench::deploy(&place, Consent::from_flag(yes), pairs, load, kaleem)

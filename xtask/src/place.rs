@@ -1,5 +1,6 @@
 //! Where things are: the one door to the environment, and to files that tasks write.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,12 @@ impl Place {
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The whole environment, for what takes it as data. Variables that are not UTF-8 are left out.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub(crate) fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 /// Makes a directory and those above it.

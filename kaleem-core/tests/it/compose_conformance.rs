@@ -125,7 +125,8 @@ fn cases() -> Vec<Case> {
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
-    let mut all: Vec<PathBuf> = std::fs::read_dir(directory).expect("the directory is there").map(|entry| entry.expect("an entry").path()).collect();
+    let mut all: Vec<PathBuf> =
+        std::fs::read_dir(directory).expect("the directory is there").map(|entry| entry.expect("an entry").path()).collect();
     all.sort();
     all
 }
@@ -158,7 +159,9 @@ fn known_differences() -> BTreeMap<(String, String), String> {
     let text = std::fs::read_to_string(root().join("differences.toml")).expect("the list of differences is there");
     let table: toml::Table = text.parse().expect("the list of differences is TOML");
     let listed = table.get("difference").and_then(toml::Value::as_array).expect("differences are listed");
-    let entry = |item: &toml::Value, key: &str| item.get(key).and_then(toml::Value::as_str).unwrap_or_else(|| panic!("{key} is missing")).to_owned();
+    let entry = |item: &toml::Value, key: &str| {
+        item.get(key).and_then(toml::Value::as_str).unwrap_or_else(|| panic!("{key} is missing")).to_owned()
+    };
     listed.iter().map(|item| ((entry(item, "file"), entry(item, "path")), entry(item, "reason"))).collect()
 }
 

@@ -37,7 +37,13 @@ pub(super) fn check(model: &Node, problems: &mut Problems) {
             let sources = ["file", "environment", "content", "external"].into_iter().filter(|source| entry.get(source).is_some()).count();
             if sources != 1 {
                 let reason = "it needs exactly one of `file:`, `environment:` and `content:`";
-                problems.add(entry.place(), &format!("{section}.{key}"), ProblemKind::Conflict, reason, "say where the content comes from, once");
+                problems.add(
+                    entry.place(),
+                    &format!("{section}.{key}"),
+                    ProblemKind::Conflict,
+                    reason,
+                    "say where the content comes from, once",
+                );
             }
         }
     }
@@ -196,9 +202,7 @@ pub(super) fn check_host(model: &Node, problems: &mut Problems) {
 /// Whether two listeners on one port would be in each other's way. No address is every address.
 fn addresses_meet(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
     match (one, other) {
-        (Some(one), Some(other)) => {
-            one == other || (one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified()))
-        }
+        (Some(one), Some(other)) => one == other || (one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified())),
         (None, _) | (_, None) => true,
     }
 }

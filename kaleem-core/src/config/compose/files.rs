@@ -15,7 +15,8 @@ use crate::config::{LoadOptions, Origin};
 pub(super) const SIZE_LIMIT_BYTES: u64 = 10 << 20;
 
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
-const OVERRIDES: [&str; 4] = ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
+const OVERRIDES: [&str; 4] =
+    ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
 
 /// The files of a project, and the variables they are read with.
 #[derive(Debug)]

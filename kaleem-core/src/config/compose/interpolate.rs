@@ -138,7 +138,11 @@ pub(super) fn tree(node: &mut Node, variables: &mut Variables<'_>, problems: &mu
                 path,
                 ProblemKind::Interpolation,
                 // The text around it may be secret.
-                if path.contains(".environment") { "a `$` here starts no variable".to_owned() } else { format!("`{at}` is not a variable") },
+                if path.contains(".environment") {
+                    "a `$` here starts no variable".to_owned()
+                } else {
+                    format!("`{at}` is not a variable")
+                },
                 "write `${NAME}`, or `$$` for a dollar sign",
             ),
             Err(Failure::Missing { name, message }) => {

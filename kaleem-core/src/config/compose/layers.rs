@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::config::ConfigWarning;
 use crate::config::compose::error::{ConfigError, ProblemKind};
 use crate::config::compose::files;
+use crate::config::compose::forms::one_or_more;
 use crate::config::compose::interpolate::{self, Variables};
 use crate::config::compose::merge::{merge, without_repeats};
 use crate::config::compose::paths;
-use crate::config::compose::forms::one_or_more;
 use crate::config::compose::schema::{PROJECT, key};
 use crate::config::compose::schema_service::SERVICE;
 use crate::config::compose::shape::{Layer, Shape};
@@ -175,7 +175,13 @@ impl Session {
             Value::Map(map) => {
                 for (key, value) in map.iter().filter(|(key, _)| *key != "service" && *key != "file") {
                     let path = format!("{path}.{key}");
-                    self.problems.add(value.place(), &path, ProblemKind::UnknownKey, "Compose knows no such key", "write `service:` and `file:`");
+                    self.problems.add(
+                        value.place(),
+                        &path,
+                        ProblemKind::UnknownKey,
+                        "Compose knows no such key",
+                        "write `service:` and `file:`",
+                    );
                 }
                 (extends.get_text("service").map(str::to_owned), extends.get_text("file").map(str::to_owned))
             }
@@ -192,7 +198,13 @@ impl Session {
         if chain.contains(&(target.clone(), service.clone())) || chain.len() > CHAIN_LIMIT {
             let told: Vec<String> = chain.iter().map(|(_, name)| name.clone()).chain([service]).collect();
             let told = told.join(" -> ");
-            self.problems.add(&extends.mark, &path, ProblemKind::Cycle, format!("services extend each other: {told}"), "take one of them out");
+            self.problems.add(
+                &extends.mark,
+                &path,
+                ProblemKind::Cycle,
+                format!("services extend each other: {told}"),
+                "take one of them out",
+            );
             return Ok(None);
         }
         let Some(other) = other_file else {

@@ -158,8 +158,22 @@ pub(super) fn without_repeats(node: &mut Node, path: &str) {
 fn sameness(pattern: &str) -> Option<Same> {
     let service_key = pattern.strip_prefix("services.*.")?;
     Some(match service_key {
-        "cap_add" | "cap_drop" | "dns" | "dns_opt" | "dns_search" | "expose" | "profiles" | "tmpfs" | "links" | "label_file"
-        | "networks.*.aliases" | "networks.*.link_local_ips" | "build.tags" | "build.platforms" | "external_links" | "extra_hosts" => Same::Text,
+        "cap_add"
+        | "cap_drop"
+        | "dns"
+        | "dns_opt"
+        | "dns_search"
+        | "expose"
+        | "profiles"
+        | "tmpfs"
+        | "links"
+        | "label_file"
+        | "networks.*.aliases"
+        | "networks.*.link_local_ips"
+        | "build.tags"
+        | "build.platforms"
+        | "external_links"
+        | "extra_hosts" => Same::Text,
         "env_file" => Same::Key("path"),
         "volumes" => Same::Key("target"),
         "devices" => Same::Key("target"),

@@ -153,7 +153,13 @@ impl Normalizer<'_> {
             let Some(file) = entry.text().map(PathBuf::from) else { continue };
             if !file.is_file() {
                 let reason = format!("the file `{}` is not there", file.display());
-                self.problems.add(&entry.mark, &format!("{path}.label_file"), ProblemKind::MissingFile, reason, "make the file or remove it here");
+                self.problems.add(
+                    &entry.mark,
+                    &format!("{path}.label_file"),
+                    ProblemKind::MissingFile,
+                    reason,
+                    "make the file or remove it here",
+                );
                 continue;
             }
             let found = files::variables_of(&[file], self.environment)?;
@@ -185,7 +191,10 @@ impl Normalizer<'_> {
                     (reason, "activate its profile, or write `required: false`".to_owned())
                 } else {
                     let meant = nearest(other, names.iter().map(String::as_str));
-                    (format!("there is no service `{other}`"), meant.map_or("name a service of the project".to_owned(), |meant| format!("did you mean `{meant}`?")))
+                    (
+                        format!("there is no service `{other}`"),
+                        meant.map_or("name a service of the project".to_owned(), |meant| format!("did you mean `{meant}`?")),
+                    )
                 };
                 self.problems.add(dependency.place(), &path, ProblemKind::Undefined, reason, remedy);
                 true
@@ -236,11 +245,8 @@ fn implied_dependencies(service: &mut Node) {
     let Some(map) = service.map_mut() else { return };
     let mut all = take(map, "depends_on");
     for (target, restart, at) in implied {
-        let entries = [
-            ("condition", Value::Text("service_started".to_owned())),
-            ("required", Value::Bool(true)),
-            ("restart", Value::Bool(restart)),
-        ];
+        let entries =
+            [("condition", Value::Text("service_started".to_owned())), ("required", Value::Bool(true)), ("restart", Value::Bool(restart))];
         let entries = entries.into_iter().map(|(key, value)| (key.to_owned(), at.made(value))).collect();
         all.entry(target).or_insert_with(|| at.made(Value::Map(entries)));
     }

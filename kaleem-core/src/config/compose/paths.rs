@@ -37,6 +37,7 @@ pub(super) fn clean(path: &Path) -> PathBuf {
 
 /// Whether a build context is an address and not a directory.
 pub(super) fn is_address(text: &str) -> bool {
-    let schemes = ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "docker-image://", "oci-layout://", "target:", "service:"];
+    let schemes =
+        ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "docker-image://", "oci-layout://", "target:", "service:"];
     schemes.iter().any(|scheme| text.starts_with(scheme))
 }

@@ -43,7 +43,12 @@ pub(super) static SERVICE: Shape = Shape::Object(&[
     key("environment", Shape::Pairs(Bare::Null)),
     key("expose", Shape::Texts),
     key("extends", Shape::Any),
-    refused("external_links", Shape::Texts, "links to containers of other projects are an old form", "join a network that both projects use"),
+    refused(
+        "external_links",
+        Shape::Texts,
+        "links to containers of other projects are an old form",
+        "join a network that both projects use",
+    ),
     key("extra_hosts", Shape::Short(forms::extra_hosts, &Shape::Texts)),
     key("gpus", Shape::Short(forms::gpus, &Shape::List(&DEVICE_REQUEST))),
     key("group_add", Shape::Texts),
@@ -121,9 +126,24 @@ static BUILD: Shape = Shape::Object(&[
     key("shm_size", Shape::Size),
     key("tags", Shape::Texts),
     key("platforms", Shape::Texts),
-    refused("privileged", Shape::Bool, "builds do not get the host's rights", "remove it, or build the image yourself and name it in `image:`"),
-    refused("ulimits", Shape::Any, "builds have the limits of the engine", "remove it, or build the image yourself and name it in `image:`"),
-    refused("entitlements", Shape::Any, "builds do not get the host's rights", "remove it, or build the image yourself and name it in `image:`"),
+    refused(
+        "privileged",
+        Shape::Bool,
+        "builds do not get the host's rights",
+        "remove it, or build the image yourself and name it in `image:`",
+    ),
+    refused(
+        "ulimits",
+        Shape::Any,
+        "builds have the limits of the engine",
+        "remove it, or build the image yourself and name it in `image:`",
+    ),
+    refused(
+        "entitlements",
+        Shape::Any,
+        "builds do not get the host's rights",
+        "remove it, or build the image yourself and name it in `image:`",
+    ),
     ignored("provenance", Shape::Any, "no attestation is kept with a release"),
     ignored("sbom", Shape::Any, "no attestation is kept with a release"),
 ]);
@@ -176,10 +196,8 @@ static DEPENDENCY: Shape = Shape::Short(
     ]),
 );
 
-static DEVICE: Shape = Shape::Short(
-    forms::device,
-    &Shape::Object(&[key("source", Shape::Text), key("target", Shape::Text), key("permissions", Shape::Text)]),
-);
+static DEVICE: Shape =
+    Shape::Short(forms::device, &Shape::Object(&[key("source", Shape::Text), key("target", Shape::Text), key("permissions", Shape::Text)]));
 
 pub(super) static DEVICE_REQUEST: Shape = Shape::Short(
     forms::device_request,
@@ -197,7 +215,12 @@ static ENV_FILE: Shape = Shape::Short(
     &Shape::Object(&[
         key("path", Shape::Path),
         kept("required", Shape::Bool),
-        refused("format", Shape::Text, "only the syntax of `.env` files is read", "remove it, and put quotes around values where they need them"),
+        refused(
+            "format",
+            Shape::Text,
+            "only the syntax of `.env` files is read",
+            "remove it, and put quotes around values where they need them",
+        ),
     ]),
 );
 

@@ -251,7 +251,10 @@ impl Layer<'_> {
         match words::split(text) {
             Ok(split) => {
                 if let Some(rest) = split.left_out {
-                    self.warn(&node.mark, format!("Compose reads a command only up to `{rest}`; what follows has no effect without a shell"));
+                    self.warn(
+                        &node.mark,
+                        format!("Compose reads a command only up to `{rest}`; what follows has no effect without a shell"),
+                    );
                 }
                 node.with(Value::List(split.words.into_iter().map(|word| node.text_here(word)).collect()))
             }

@@ -139,7 +139,13 @@ impl Converter<'_> {
                 _ => {
                     let reason = format!("`{text}` is not a port");
                     let path = format!("{path}.expose[{index}]");
-                    self.problems.add(&item.mark, &path, ProblemKind::BadValue, reason, "write a number, or a range, and `/udp` where it is UDP");
+                    self.problems.add(
+                        &item.mark,
+                        &path,
+                        ProblemKind::BadValue,
+                        reason,
+                        "write a number, or a range, and `/udp` where it is UDP",
+                    );
                 }
             }
         }

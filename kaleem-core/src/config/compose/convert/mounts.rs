@@ -97,15 +97,7 @@ impl Converter<'_> {
         })
     }
 
-    fn file(
-        &mut self,
-        section: &str,
-        reference: &Node,
-        target: &str,
-        path: &str,
-        mounts: &mut Vec<Mount>,
-        files: &mut Vec<InjectedFile>,
-    ) {
+    fn file(&mut self, section: &str, reference: &Node, target: &str, path: &str, mounts: &mut Vec<Mount>, files: &mut Vec<InjectedFile>) {
         let source = reference.get_text("source").unwrap_or_default();
         // What is not defined was refused by the check.
         let Some(definition) = self.model.get(section).and_then(|all| all.get(source)) else { return };
@@ -129,7 +121,13 @@ impl Converter<'_> {
                 let Some(value) = self.environment.get(name) else {
                     let reason = format!("the variable `{name}` must be set");
                     let remedy = format!("set `{name}` in the environment or in `.env`");
-                    self.problems.add(&variable.mark, &format!("{section}.{source}.environment"), ProblemKind::MissingVariable, reason, remedy);
+                    self.problems.add(
+                        &variable.mark,
+                        &format!("{section}.{source}.environment"),
+                        ProblemKind::MissingVariable,
+                        reason,
+                        remedy,
+                    );
                     return;
                 };
                 value.clone()

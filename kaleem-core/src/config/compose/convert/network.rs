@@ -40,9 +40,7 @@ impl Converter<'_> {
             ("host", "") => NetworkMode::Host,
             ("none", "") => NetworkMode::None,
             ("bridge" | "default", "") => NetworkMode::Bridge,
-            ("service", other) if other.parse::<ServiceName>().is_ok() => {
-                other.parse().map_or(NetworkMode::None, NetworkMode::Service)
-            }
+            ("service", other) if other.parse::<ServiceName>().is_ok() => other.parse().map_or(NetworkMode::None, NetworkMode::Service),
             ("container", other) if !other.is_empty() => NetworkMode::Container(other.to_owned()),
             _ => {
                 let reason = format!("the network mode `{text}` is not carried out");
