@@ -65,7 +65,7 @@ struct Repository {
 
 #[derive(Clone, Debug)]
 enum Document {
-    Manifest(ResolvedImage),
+    Manifest(Box<ResolvedImage>),
     Index(Vec<ResolvedImage>),
 }
 
@@ -81,7 +81,7 @@ impl FakeRegistry {
     /// [`ImageError`] only if a digest could not be computed.
     pub fn push(&self, image: &ImageRef, facts: ImageFacts) -> Result<ResolvedImage, ImageError> {
         let resolved = resolved_of(facts)?;
-        self.put(image, resolved.digest.clone(), [(resolved.digest.clone(), Document::Manifest(resolved.clone()))].into());
+        self.put(image, resolved.digest.clone(), [(resolved.digest.clone(), Document::Manifest(Box::new(resolved.clone())))].into());
         Ok(resolved)
     }
 
@@ -94,7 +94,7 @@ impl FakeRegistry {
         let manifests: Vec<&str> = single.iter().map(|one| one.manifest.as_str()).collect();
         let index = digest_of("index", &manifests.join(" "))?;
         let entries: Vec<_> = single.iter().map(|one| ResolvedImage { digest: index.clone(), ..one.clone() }).collect();
-        let mut documents: BTreeMap<_, _> = single.into_iter().map(|one| (one.digest.clone(), Document::Manifest(one))).collect();
+        let mut documents: BTreeMap<_, _> = single.into_iter().map(|one| (one.digest.clone(), Document::Manifest(Box::new(one)))).collect();
         documents.insert(index.clone(), Document::Index(entries.clone()));
         self.put(image, index, documents);
         Ok(entries)
@@ -169,7 +169,7 @@ impl ImageRegistry for FakeRegistry {
         let no_platform = |found| RegistryError::NoPlatform { image: image.clone(), wanted: platform.to_owned(), found };
         let wanted = Platform::parse(platform).ok_or_else(|| no_platform("any platform written as `os/arch[/variant]`".to_owned()))?;
         let entries = match document {
-            Document::Manifest(resolved) => vec![resolved],
+            Document::Manifest(resolved) => vec![*resolved],
             Document::Index(entries) => entries,
         };
         let platforms: Vec<_> = entries.iter().filter_map(|entry| Platform::parse(&entry.facts.platform)).collect();
