@@ -101,10 +101,7 @@ impl<'a> Session<'a> {
             response = self.send_ask(ask).await?;
         }
         if response.status() == StatusCode::UNAUTHORIZED && same_origin(response.url(), &self.base) {
-            let stale = self.authorization.take();
-            if stale.is_some() {
-                self.forget_token();
-            }
+            // Also when a token was shown: it may have been revoked before its end.
             self.authorization = auth::authorize(self, response.headers()).await?;
             if self.authorization.is_some() {
                 response = self.send_ask(ask).await?;

@@ -214,12 +214,17 @@ async fn credentials_stay_with_the_registry_when_it_redirects_elsewhere() {
 
 #[tokio::test]
 async fn a_host_that_was_only_redirected_to_cannot_ask_for_credentials() {
-    let thief = OddServer::start(|_, _| reply(401, &[("WWW-Authenticate", "Basic realm=\"x\"")], "")).await;
+    let thief = OddServer::start(|_, asked| {
+        let realm = format!("Bearer realm=\"http://{}/token\"", asked.headers["host"]);
+        reply(401, &[("WWW-Authenticate", &realm)], "")
+    })
+    .await;
     let elsewhere = format!("http://{}/", thief.host);
     let server = OddServer::start(move |_, _| reply(302, &[("Location", &elsewhere)], "")).await;
     let error = registry_with(Login).resolve(&server.image("team/app:1"), AMD64).await.unwrap_err();
     assert_eq!(kind(&error), "denied", "{error:?}");
-    assert!(thief.seen().iter().all(|asked| asked.authorization().is_none()), "{:?}", thief.seen());
+    let seen = thief.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|asked| asked.authorization().is_none() && asked.target == "/"), "{seen:?}");
 }
 
 #[tokio::test]
@@ -279,6 +284,10 @@ async fn a_tag_that_did_not_move_costs_one_request_without_a_body() {
     assert_eq!(registry.resolve(&image, AMD64).await.unwrap(), first);
     let methods: Vec<_> = server.seen()[before..].iter().map(|asked| asked.method.clone()).collect();
     assert_eq!(methods, ["HEAD"]);
+    // This server answers every digest with the one image it has: what is remembered must not cover that up.
+    let other = server.image(&format!("team/app@sha256:{}", "3".repeat(64)));
+    let answer = registry.resolve(&other, AMD64).await;
+    assert!(matches!(answer, Err(RegistryError::Nonsense { .. })), "{answer:?}");
 }
 
 #[tokio::test]
