@@ -48,7 +48,7 @@ fn facts(platform: &str) -> ImageFacts {
         exposed_ports: vec!["443/tcp".to_owned(), "80/tcp".to_owned()],
         has_healthcheck: true,
         healthcheck_interval: Some(Duration::from_secs(5)),
-        environment_names: vec!["PATH".to_owned(), "MODE".to_owned()],
+        environment_names: vec!["MODE".to_owned(), "PATH".to_owned()],
         labels: BTreeMap::from([("org.opencontainers.image.revision".to_owned(), "4f2a".to_owned())]),
         volumes: vec!["/var/lib/data".to_owned()],
         platform: platform.to_owned(),

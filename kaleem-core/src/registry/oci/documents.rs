@@ -165,12 +165,15 @@ pub(super) fn parse_config(body: &[u8], layers_bytes: u64) -> Result<(ImageFacts
     let platform = (!platform.os.is_empty() && !platform.architecture.is_empty()).then(|| platform.normal());
     // No test, or an empty one, inherits from nothing; `NONE` switches the check off.
     let healthcheck = raw.config.healthcheck.filter(|check| check.test.first().is_some_and(|first| !first.is_empty() && first != "NONE"));
+    let mut environment_names: Vec<String> =
+        raw.config.env.iter().map(|entry| entry.split('=').next().unwrap_or_default().to_owned()).collect();
+    environment_names.sort_unstable();
     let facts = ImageFacts {
         user: raw.config.user,
         exposed_ports: raw.config.exposed_ports.into_keys().collect(),
         has_healthcheck: healthcheck.is_some(),
         healthcheck_interval: healthcheck.map(|check| check.interval).filter(|nanos| *nanos > 0).map(Duration::from_nanos),
-        environment_names: raw.config.env.iter().map(|entry| entry.split('=').next().unwrap_or_default().to_owned()).collect(),
+        environment_names,
         labels: raw.config.labels,
         volumes: raw.config.volumes.into_keys().collect(),
         platform: platform.as_ref().map(ToString::to_string).unwrap_or_default(),

@@ -243,7 +243,7 @@ fn config_of(facts: &ImageFacts) -> Value {
         "config": {
             "User": facts.user,
             "ExposedPorts": keys(&facts.exposed_ports),
-            "Env": facts.environment_names.iter().map(|name| format!("{name}=hidden=value")).collect::<Vec<_>>(),
+            "Env": facts.environment_names.iter().rev().map(|name| format!("{name}=hidden=value")).collect::<Vec<_>>(),
             "Labels": facts.labels,
             "Volumes": keys(&facts.volumes),
         },
