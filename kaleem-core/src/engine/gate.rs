@@ -14,6 +14,8 @@ use crate::runtime::{Instance, InstanceHealth, InstanceStatus, LogRange, Runtime
 
 /// Lines of a container's output that an error shows.
 const LOG_LINES: u64 = 12;
+/// Time the last question has for its answer: less would blame the limit, and not the service.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 /// A line of output is cut to this many characters: one that is longer is no message.
 const LOG_LINE_CHARACTERS: usize = 400;
 
@@ -126,8 +128,9 @@ impl Engine {
             let allowed = *restarts.get_or_insert(instance.state.restart_count);
             self.refuse_dead(request, &instance, allowed).await?;
             let waited = self.clock.monotonic().saturating_sub(begun);
-            let left = gate.deadline.saturating_sub(waited);
-            let finding = self.probes.ask(&gate.question, &target(&instance), gate.timeout.min(left.max(Duration::from_millis(1)))).await;
+            // The last question gets a fair chance, even if that takes it past the deadline.
+            let left = gate.deadline.saturating_sub(waited).max(LAST_CHANCE);
+            let finding = self.probes.ask(&gate.question, &target(&instance), gate.timeout.min(left)).await;
             let now = self.clock.monotonic();
             count(&mut passes, &finding, now);
             last.clone_from(&finding.reason);
