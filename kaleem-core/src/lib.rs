@@ -11,6 +11,7 @@ pub mod definition;
 pub mod runtime;
 pub mod registry;
 pub mod health;
+pub mod traffic;
 pub mod config;
 pub mod release;
 pub mod observed;

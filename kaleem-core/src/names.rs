@@ -121,6 +121,10 @@ name!(
     /// The name of a container on the engine.
     ContainerName, "container name", 255, word
 );
+name!(
+    /// The name of a gateway: computed from the project and the service, and the name of its directory on the host.
+    GatewayName, "gateway name", 200, word
+);
 
 impl ContainerName {
     /// The longest name that is given; engines allow more, host names made of it do not.

@@ -8,6 +8,8 @@ pub mod registry_contract;
 pub mod registry_fake;
 pub mod runtime_contract;
 pub mod runtime_fake;
+pub mod traffic_contract;
+pub mod traffic_fake;
 
 pub use clock_fake::FakeClock;
 pub use probes_fake::FakeProbes;

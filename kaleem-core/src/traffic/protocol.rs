@@ -1,0 +1,89 @@
+//! What goes over a gateway's control socket: one JSON object a line, an answer for each call, in order.
+//!
+//! Program and gateway are upgraded at different times, so each line says which protocol it speaks.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DrainPolicy, DrainReport, GatewayStats, Refusal, Routing, Target};
+use crate::health::{Finding, Question};
+use crate::names::ContainerName;
+
+/// The version that this code speaks.
+pub const PROTOCOL: u32 = 1;
+/// Longest line, in bytes.
+pub const LONGEST_LINE: usize = 1 << 20;
+/// Name of the socket in the gateway's directory.
+pub const SOCKET: &str = "control.sock";
+
+/// A call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// Which protocol the caller speaks.
+    pub protocol: u32,
+    /// What it wants.
+    pub command: Command,
+}
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Carry out this routing.
+    Steer(Routing),
+    /// Ask a target.
+    Probe {
+        /// Whom.
+        target: Target,
+        /// What.
+        question: Question,
+        /// How long at most.
+        timeout: Duration,
+    },
+    /// Wait until nothing runs at an instance.
+    Drain {
+        /// The instance.
+        instance: ContainerName,
+        /// How long what runs may go on.
+        policy: DrainPolicy,
+    },
+    /// Tell what was counted.
+    Stats,
+    /// Hand over to another program.
+    Upgrade {
+        /// Name of the binary in the gateway's directory.
+        file: String,
+    },
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Which protocol the gateway speaks.
+    pub protocol: u32,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The routing is in force.
+    Steered,
+    /// What the target answered.
+    Found(Finding),
+    /// The instance may be stopped.
+    Drained(DrainReport),
+    /// What was counted.
+    Stats(Box<GatewayStats>),
+    /// The program of this version serves.
+    Upgraded {
+        /// Its version.
+        version: String,
+    },
+    /// Nothing was done.
+    Refused(Refusal),
+}
