@@ -1,0 +1,101 @@
+//! The command line of a gateway, which is all the configuration it has besides what it is steered to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kaleem_core::config::settings::parse_duration;
+use serde::{Deserialize, Serialize};
+
+use super::listen::ListenSpec;
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration; write it as `500ms`, `30s` or `1m30s`"))
+}
+
+/// How a gateway is started.
+#[derive(Debug, clap::Args)]
+pub struct GatewayArguments {
+    /// `[ADDRESS:]PORT/http` or `[ADDRESS:]PORT/tcp`, then `,accept-proxy` or `,send-proxy` for the PROXY protocol, version 2.
+    #[arg(long = "listen", required = true, env = "KALEEM_GATEWAY_LISTEN", value_delimiter = ' ')]
+    pub listen: Vec<ListenSpec>,
+    /// Directory of the control socket and the state; mounted from the host.
+    #[arg(long, default_value = "/run/kaleem", env = "KALEEM_GATEWAY_DIRECTORY")]
+    pub directory: PathBuf,
+    /// Threads that serve; 0 is one for each processor.
+    #[arg(long, default_value_t = 2, env = "KALEEM_GATEWAY_THREADS")]
+    pub threads: usize,
+    /// Writes one JSON object for each request to standard output.
+    #[arg(long, env = "KALEEM_GATEWAY_ACCESS_LOG")]
+    pub access_log: bool,
+    /// Most header fields of a request; more are answered 431.
+    #[arg(long, default_value_t = 100, env = "KALEEM_GATEWAY_MAX_HEADERS")]
+    pub max_headers: usize,
+    /// Most bytes of a request's head; more are answered 431.
+    #[arg(long, default_value_t = 65_536, env = "KALEEM_GATEWAY_MAX_HEADER_BYTES")]
+    pub max_header_bytes: usize,
+    /// Throws away the `X-Forwarded-*` that clients send: for a gateway which faces the internet.
+    #[arg(long, env = "KALEEM_GATEWAY_DISTRUST_FORWARDED")]
+    pub distrust_forwarded: bool,
+    /// How long a client may stay silent between requests, or take to send the head of one.
+    #[arg(long, default_value = "75s", value_parser = duration, env = "KALEEM_GATEWAY_IDLE")]
+    pub idle: Duration,
+    /// How long connecting to an instance may take.
+    #[arg(long, default_value = "2s", value_parser = duration, env = "KALEEM_GATEWAY_CONNECT_TIMEOUT")]
+    pub connect_timeout: Duration,
+    /// How long an old worker may finish requests after an upgrade.
+    #[arg(long, default_value = "60s", value_parser = duration, env = "KALEEM_GATEWAY_UPGRADE_REQUESTS")]
+    pub upgrade_requests: Duration,
+    /// How long WebSockets and event streams live on in an old worker after an upgrade.
+    #[arg(long, default_value = "5m", value_parser = duration, env = "KALEEM_GATEWAY_UPGRADE_STREAMS")]
+    pub upgrade_streams: Duration,
+    /// How long requests may finish after SIGTERM: shorter than the time Docker waits before it kills.
+    #[arg(long, default_value = "8s", value_parser = duration, env = "KALEEM_GATEWAY_STOP_GRACE")]
+    pub stop_grace: Duration,
+}
+
+impl GatewayArguments {
+    /// The same in the form that is handed to workers.
+    pub(crate) fn into_settings(self) -> Settings {
+        Settings {
+            listen: self.listen,
+            directory: self.directory,
+            threads: self.threads,
+            access_log: self.access_log,
+            max_headers: self.max_headers,
+            max_header_bytes: self.max_header_bytes,
+            distrust_forwarded: self.distrust_forwarded,
+            idle: self.idle,
+            connect_timeout: self.connect_timeout,
+            upgrade_requests: self.upgrade_requests,
+            upgrade_streams: self.upgrade_streams,
+            stop_grace: self.stop_grace,
+        }
+    }
+}
+
+/// What a worker is handed over. A newer worker reads it from an older supervisor, so fields are only ever added, with defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) listen: Vec<ListenSpec>,
+    pub(crate) directory: PathBuf,
+    pub(crate) threads: usize,
+    pub(crate) access_log: bool,
+    pub(crate) max_headers: usize,
+    pub(crate) max_header_bytes: usize,
+    pub(crate) distrust_forwarded: bool,
+    pub(crate) idle: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) upgrade_requests: Duration,
+    pub(crate) upgrade_streams: Duration,
+    pub(crate) stop_grace: Duration,
+}
+
+impl Settings {
+    /// How many data threads there are.
+    pub(crate) fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
+            given => given.min(64),
+        }
+    }
+}

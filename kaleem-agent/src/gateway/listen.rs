@@ -1,0 +1,156 @@
+//! Where a gateway listens, and how what arrives there is understood.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::GatewayError;
+
+/// Connections that the kernel keeps while no worker accepts: a crash of the worker must fit into it.
+const BACKLOG: i32 = 4096;
+
+/// How the bytes of a port are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// HTTP/1.1, routed by request.
+    Http,
+    /// Anything, TLS included, routed by connection.
+    Tcp,
+}
+
+/// One port of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenSpec {
+    /// Address to bind; `None` is every address, IPv6 too where there is any.
+    pub address: Option<IpAddr>,
+    /// Port, which is also the instance's unless a target says otherwise.
+    pub port: u16,
+    /// How it is understood.
+    pub mode: Mode,
+    /// Whether connections begin with a PROXY header that names the client.
+    pub accept_proxy: bool,
+    /// Whether connections to instances begin with one (TCP mode only).
+    pub send_proxy: bool,
+}
+
+impl FromStr for ListenSpec {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let usage = || format!("`{text}` is not `[ADDRESS:]PORT/http` or `[ADDRESS:]PORT/tcp`, with `,accept-proxy` or `,send-proxy`");
+        let mut parts = text.split(',');
+        let (place, mode) = parts.next().and_then(|first| first.rsplit_once('/')).ok_or_else(usage)?;
+        let (address, port) = match place.parse::<SocketAddr>() {
+            Ok(address) => (Some(address.ip()), address.port()),
+            Err(_) => (None, place.parse().map_err(|_| usage())?),
+        };
+        let mode = match mode {
+            "http" => Mode::Http,
+            "tcp" => Mode::Tcp,
+            _ => return Err(usage()),
+        };
+        let mut spec = Self { address, port, mode, accept_proxy: false, send_proxy: false };
+        for option in parts {
+            match option {
+                "accept-proxy" => spec.accept_proxy = true,
+                "send-proxy" if mode == Mode::Tcp => spec.send_proxy = true,
+                "send-proxy" => return Err("`send-proxy` is for `/tcp` alone: requests of many clients share a connection".to_owned()),
+                _ => return Err(usage()),
+            }
+        }
+        if spec.port == 0 {
+            return Err("port 0 means nothing to those who are to connect".to_owned());
+        }
+        Ok(spec)
+    }
+}
+
+impl fmt::Display for ListenSpec {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => write!(out, "{}", SocketAddr::new(address, self.port)),
+            None => write!(out, "*:{}", self.port),
+        }
+    }
+}
+
+impl ListenSpec {
+    /// Opens the port.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::Listen`], for example when another process has the port.
+    pub(crate) fn bind(&self) -> Result<TcpListener, GatewayError> {
+        let attempt = match self.address {
+            Some(address) => bind(SocketAddr::new(address, self.port)),
+            // A container without IPv6 has no `::` to bind.
+            None => bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port))
+                .or_else(|_| bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port))),
+        };
+        attempt.map_err(|source| GatewayError::Listen { address: self.to_string(), source })
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    // Inherited by what is accepted, which spares a call for each connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Opens the control socket, which only the gateway's user and root may use.
+///
+/// # Errors
+///
+/// [`GatewayError::Listen`], for example when the directory is not writable.
+pub(crate) fn bind_control(path: &Path) -> Result<UnixListener, GatewayError> {
+    let attempt = || -> io::Result<UnixListener> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // The mode must be right from the first moment on.
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(before);
+        let listener = bound?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    attempt().map_err(|source| GatewayError::Listen { address: path.display().to_string(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_says_how_it_is_understood_or_is_refused() {
+        for (why, text, ok) in [
+            ("plain", "3000/http", true),
+            ("address", "127.0.0.1:3000/tcp", true),
+            ("IPv6 address", "[::1]:3000/http", true),
+            ("options", "443/tcp,accept-proxy,send-proxy", true),
+            ("requests of many clients share a connection", "80/http,send-proxy", false),
+            ("no mode", "3000", false),
+            ("unknown mode", "3000/udp", false),
+            ("unknown option", "3000/http,fast", false),
+            ("nobody could connect", "0/http", false),
+        ] {
+            assert_eq!(text.parse::<ListenSpec>().is_ok(), ok, "{why}: {text}");
+        }
+    }
+}
