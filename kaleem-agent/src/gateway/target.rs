@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kaleem_core::clock::{Clock, SystemClock};
@@ -52,7 +51,7 @@ impl Cut {
 #[derive(Debug, Default)]
 struct Resolved {
     addresses: Vec<IpAddr>,
-    at: Duration,
+    at: Option<Duration>,
 }
 
 /// One instance.
@@ -71,7 +70,7 @@ pub(crate) struct Target {
     doubts: AtomicU64,
     literal: Option<IpAddr>,
     resolved: Mutex<Resolved>,
-    meters: Box<[Meter]>,
+    meters: Box<[Arc<Meter>]>,
 }
 
 impl Target {
@@ -90,7 +89,7 @@ impl Target {
             doubts: AtomicU64::new(0),
             literal: spec.host.as_str().parse().ok(),
             resolved: Mutex::new(Resolved::default()),
-            meters: std::iter::repeat_with(Meter::new).take(threads).collect(),
+            meters: std::iter::repeat_with(|| Arc::new(Meter::new())).take(threads).collect(),
         }
     }
 
@@ -100,8 +99,8 @@ impl Target {
     }
 
     /// The part of thread `thread`.
-    pub(crate) fn meter(&self, thread: usize) -> Option<&Meter> {
-        self.meters.get(thread)
+    pub(crate) fn meter(&self, thread: usize) -> Option<Arc<Meter>> {
+        self.meters.get(thread).cloned()
     }
 
     /// Requests and connections that run there.
@@ -181,7 +180,7 @@ impl Target {
         }
         let known = {
             let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-            if !resolved.addresses.is_empty() && now().saturating_sub(resolved.at) < NAME_LIFE {
+            if !resolved.addresses.is_empty() && resolved.at.is_some_and(|at| now().saturating_sub(at) < NAME_LIFE) {
                 return Ok(resolved.addresses.clone());
             }
             resolved.addresses.clone()
@@ -193,7 +192,7 @@ impl Target {
             Err(error) => return Err(error),
         };
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        *resolved = Resolved { addresses: found.clone(), at: now() };
+        *resolved = Resolved { addresses: found.clone(), at: Some(now()) };
         Ok(found)
     }
 
@@ -211,15 +210,13 @@ impl Target {
                 }
             }
             // Next time its name is asked for again.
-            self.resolved.lock().unwrap_or_else(PoisonError::into_inner).at = Duration::ZERO;
+            self.resolved.lock().unwrap_or_else(PoisonError::into_inner).at = None;
             Err(last)
         };
-        let stream = match tokio::time::timeout(timeout, attempt).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long")),
-        };
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        match tokio::time::timeout(timeout, attempt).await {
+            Ok(connected) => connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long")),
+        }
     }
 }
 

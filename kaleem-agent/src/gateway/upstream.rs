@@ -1,0 +1,172 @@
+//! Connections to instances. One is polled by whoever uses it, without a task of its own: that saves two switches for each request.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::body::RequestBody;
+use super::meter::Meter;
+use super::target::{Target, now};
+
+/// How long a connection is kept without use: less than any server in wide use waits before it closes.
+const IDLE: Duration = Duration::from_secs(4);
+/// Most connections kept without use, for each target, port and thread.
+const MOST_IDLE: usize = 256;
+
+/// One HTTP connection to an instance.
+pub(crate) struct Upstream {
+    sender: SendRequest<RequestBody>,
+    connection: Connection<TokioIo<TcpStream>, RequestBody>,
+    ended: bool,
+    since: Duration,
+}
+
+impl Upstream {
+    /// Speaks HTTP on a new connection. Nothing is sent yet.
+    pub(crate) async fn new(stream: TcpStream) -> io::Result<Box<Self>> {
+        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        Ok(Box::new(Self { sender, connection, ended: false, since: Duration::ZERO }))
+    }
+
+    /// Moves bytes both ways as far as they go.
+    pub(crate) fn drive(&mut self, context: &mut Context<'_>) {
+        if !self.ended && self.connection.poll_without_shutdown(context).is_ready() {
+            self.ended = true;
+        }
+    }
+
+    /// Whether it has ended, or was handed over to another protocol.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Sends requests on it.
+    pub(crate) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
+        &mut self.sender
+    }
+
+    /// The socket, and what was read beyond the response.
+    pub(crate) fn into_parts(self) -> (TcpStream, Bytes) {
+        let parts = self.connection.into_parts();
+        (parts.io.into_inner(), parts.read_buf)
+    }
+
+    /// Whether another request may be sent.
+    fn settle(&mut self) -> bool {
+        if !self.ended && !self.sender.is_ready() {
+            self.drive(&mut Context::from_waker(Waker::noop()));
+        }
+        !self.ended && self.sender.is_ready()
+    }
+}
+
+/// One target as one thread sees it.
+pub(crate) struct Lane {
+    pub(crate) target: Arc<Target>,
+    pub(crate) meter: Arc<Meter>,
+    /// By port of the gateway.
+    idle: RefCell<Vec<Vec<Box<Upstream>>>>,
+}
+
+impl Lane {
+    pub(crate) fn new(target: Arc<Target>, meter: Arc<Meter>, listeners: usize) -> Self {
+        let idle = std::iter::repeat_with(Vec::new).take(listeners).collect();
+        Self { target, meter, idle: RefCell::new(idle) }
+    }
+
+    /// A connection that was used before, the latest one first.
+    pub(crate) fn take(&self, listener: usize) -> Option<Box<Upstream>> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(listener)?;
+        while let Some(mut upstream) = kept.pop() {
+            if upstream.settle() {
+                return Some(upstream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose exchange is over, if it can be used again.
+    pub(crate) fn give_back(&self, listener: usize, mut upstream: Box<Upstream>) {
+        if self.target.retired.load(Ordering::Relaxed) || !upstream.settle() {
+            return;
+        }
+        upstream.since = now();
+        if let Some(kept) = self.idle.borrow_mut().get_mut(listener) {
+            if kept.len() < MOST_IDLE {
+                kept.push(upstream);
+            }
+        }
+    }
+
+    /// Closes what is not of use any more: all of it when the target is retired.
+    pub(crate) fn sweep(&self) {
+        let retired = self.target.retired.load(Ordering::Relaxed);
+        let present = now();
+        for kept in self.idle.borrow_mut().iter_mut() {
+            kept.retain_mut(|upstream| {
+                upstream.drive(&mut Context::from_waker(Waker::noop()));
+                !retired && !upstream.ended && present.saturating_sub(upstream.since) < IDLE
+            });
+            if kept.is_empty() {
+                kept.shrink_to_fit();
+            }
+        }
+    }
+}
+
+/// A request or connection that runs at a target. Counted from before it is sent until nothing of it is left there.
+pub(crate) struct Flight {
+    lane: Rc<Lane>,
+    stream: bool,
+}
+
+impl Flight {
+    /// Enters, unless the target has been retired meanwhile.
+    pub(crate) fn begin(lane: &Rc<Lane>) -> Option<Self> {
+        lane.meter.in_flight.up();
+        // The other half of this handshake is in `Switchboard::apply` and `drain`.
+        if lane.target.retired.load(Ordering::SeqCst) {
+            lane.meter.in_flight.down();
+            return None;
+        }
+        Some(Self { lane: lane.clone(), stream: false })
+    }
+
+    /// From now on it will not end by itself.
+    pub(crate) fn becomes_stream(&mut self) {
+        if !self.stream {
+            self.stream = true;
+            self.lane.meter.streams.up();
+        }
+    }
+
+    pub(crate) fn lane(&self) -> &Rc<Lane> {
+        &self.lane
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.stream {
+            self.lane.meter.streams.down();
+        }
+        self.lane.meter.in_flight.down();
+    }
+}
+
+/// Whether an error while connecting says something about ourselves, not about the other side.
+pub(crate) fn is_local(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
+}
