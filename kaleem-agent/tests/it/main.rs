@@ -1,1 +1,6 @@
 //! Tests against real processes.
+
+mod client;
+mod instance;
+mod requests;
+mod world;
