@@ -41,12 +41,20 @@ pub use arguments::GatewayArguments;
 
 /// Runs the first process of a gateway until it is told to end.
 pub fn run(arguments: GatewayArguments) -> ExitCode {
+    stay_small();
     end(supervisor::run(arguments.into_settings()))
 }
 
 /// Runs a worker with what its supervisor hands over.
 pub fn run_worker() -> ExitCode {
+    stay_small();
     end(worker::run())
+}
+
+/// Pages of 2 MB would make a process of a few megabytes several times as large.
+fn stay_small() {
+    // A kernel without them needs no telling.
+    rustix::thread::disable_transparent_huge_pages(true).ok();
 }
 
 fn end(result: Result<(), GatewayError>) -> ExitCode {

@@ -25,7 +25,8 @@ const LEAST_BUFFER: usize = 8192;
 pub(crate) async fn serve(client: &Rc<Client>, stream: TcpStream) {
     let settings = &client.shard.settings;
     let mut builder = http1::Builder::new();
-    builder.pipeline_flush(true).max_header_size(settings.max_header_bytes);
+    // Never `pipeline_flush`: with it hyper takes a body in without bound when the client does not read.
+    builder.max_header_size(settings.max_header_bytes);
     builder.max_buf_size(settings.max_header_bytes.max(LEAST_BUFFER).max(65_536));
     if settings.max_headers != 100 {
         // Any other number than hyper's own costs an allocation for each request.
@@ -38,8 +39,9 @@ pub(crate) async fn serve(client: &Rc<Client>, stream: TcpStream) {
         if client.fate() == Fate::Abort {
             return Poll::Ready(false);
         }
-        if let Poll::Ready(ended) = server.poll_without_shutdown(context) {
-            return Poll::Ready(ended.is_ok());
+        // An error was answered if it could be, and that answer has to arrive as well.
+        if server.poll_without_shutdown(context).is_ready() {
+            return Poll::Ready(true);
         }
         client.drive_upload(context);
         Poll::Pending

@@ -325,7 +325,7 @@ fn refuse(client: &Client, (status, reason): Refused, mut entry: Option<Entry>) 
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if status.is_client_error() {
+    if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED {
         // What follows on this connection cannot be trusted to begin where we think it does.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -35,7 +35,8 @@ pub(crate) fn check(method: &Method, uri: &Uri, version: Version, headers: &Head
     if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
         return Err((StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding"));
     }
-    if headers.get_all(header::TRANSFER_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if codings.next().is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked")) || codings.next().is_some() {
         return Err((StatusCode::NOT_IMPLEMENTED, "a transfer coding other than chunked"));
     }
     if uri.path_and_query().is_none() && uri.authority().is_none() {
@@ -149,6 +150,7 @@ mod tests {
             ("a host with a user", &[("host", "a@b")], false),
             ("a host with a path", &[("host", "a/b")], false),
             ("two lengths", &[("host", "a"), ("content-length", "3"), ("transfer-encoding", "chunked")], false),
+            ("two codings", &[("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
             ("a coding that hides the end", &[("host", "a"), ("transfer-encoding", "gzip, chunked")], false),
         ] {
             assert_eq!(get(pairs).is_ok(), ok, "{why}");

@@ -12,40 +12,40 @@ use super::world::PATIENCE;
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    pub trailers: Vec<(String, String)>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Vec<(String, String)>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
 /// One connection.
-pub struct Raw {
-    pub stream: BufReader<TcpStream>,
+pub(crate) struct Raw {
+    pub(crate) stream: BufReader<TcpStream>,
 }
 
 impl Raw {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).await.unwrap()
     }
 
-    pub async fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
+    pub(crate) async fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
@@ -67,14 +67,14 @@ impl Raw {
     }
 
     /// Status and header fields.
-    pub async fn head(&mut self) -> std::io::Result<(u16, Vec<(String, String)>)> {
+    pub(crate) async fn head(&mut self) -> std::io::Result<(u16, Vec<(String, String)>)> {
         let first = self.line().await?;
         let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| std::io::Error::other(format!("no status line: {first:?}")))?;
         Ok((status, self.fields().await?))
     }
 
-    pub async fn try_answer(&mut self, has_body: bool) -> std::io::Result<Answer> {
+    pub(crate) async fn try_answer(&mut self, has_body: bool) -> std::io::Result<Answer> {
         let answer = async {
             let (status, headers) = self.head().await?;
             let mut answer = Answer { status, headers, body: Vec::new(), trailers: Vec::new() };
@@ -108,29 +108,29 @@ impl Raw {
         }
     }
 
-    pub async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         self.try_answer(true).await.unwrap()
     }
 
-    pub async fn get(&mut self, path: &str) -> Answer {
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: api\r\n\r\n")).await;
         self.answer().await
     }
 
     /// Whether the other side has closed, within patience. What is still to come is dropped.
-    pub async fn closed(&mut self) -> bool {
+    pub(crate) async fn closed(&mut self) -> bool {
         let mut rest = Vec::new();
         tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.is_ok()
     }
 }
 
 /// Asks once on a connection of its own.
-pub async fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     Raw::connect(address).await.get(path).await
 }
 
 /// Opens a WebSocket.
-pub async fn open_socket(address: SocketAddr) -> Raw {
+pub(crate) async fn open_socket(address: SocketAddr) -> Raw {
     let mut client = Raw::connect(address).await;
     let key = "dGhlIHNhbXBsZSBub25jZQ==";
     let request = format!(
@@ -143,15 +143,15 @@ pub async fn open_socket(address: SocketAddr) -> Raw {
 }
 
 /// Clients that ask as fast as they get answers.
-pub struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    pub answered: Arc<AtomicU64>,
+    pub(crate) answered: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Vec<String>>>,
 }
 
 /// What a load sends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// GETs on connections that stay.
     KeepAlive,
     /// GETs on a connection each.
@@ -161,25 +161,25 @@ pub enum Kind {
 }
 
 impl Load {
-    pub fn start(address: SocketAddr, count: usize, kind: Kind) -> Self {
+    pub(crate) fn start(address: SocketAddr, count: usize, kind: Kind) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let clients = (0..count).map(|client| tokio::spawn(ask(address, client, kind, stop.clone(), answered.clone()))).collect();
         Self { stop, answered, clients }
     }
 
-    pub fn answered(&self) -> u64 {
+    pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::SeqCst)
     }
 
     /// Waits for that many more answers.
-    pub async fn more(&self, count: u64) {
+    pub(crate) async fn more(&self, count: u64) {
         let wanted = self.answered() + count;
         super::world::until("the load has had its answers", async || self.answered() >= wanted).await;
     }
 
     /// Ends it, and answers with all that went wrong.
-    pub async fn end(self) -> Vec<String> {
+    pub(crate) async fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::SeqCst);
         let mut failures = Vec::new();
         for client in self.clients {

@@ -24,44 +24,44 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// What a test sees and steers.
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     /// Ids of the POSTs that were taken, in order.
-    pub taken: Mutex<Vec<String>>,
+    pub(crate) taken: Mutex<Vec<String>>,
     /// Requests that came in.
-    pub requests: AtomicUsize,
+    pub(crate) requests: AtomicUsize,
     /// Connections that came in.
-    pub connections: AtomicUsize,
+    pub(crate) connections: AtomicUsize,
     /// Connections that are open.
-    pub open: AtomicUsize,
+    pub(crate) open: AtomicUsize,
     /// Bytes of request bodies that were read.
-    pub read_bytes: AtomicUsize,
+    pub(crate) read_bytes: AtomicUsize,
     /// Lets go what waits at `/wait`.
-    pub go: Notify,
+    pub(crate) go: Notify,
     /// How many wait there.
-    pub waiting: AtomicUsize,
+    pub(crate) waiting: AtomicUsize,
     /// Whether a connection is closed after each answer, without saying so.
-    pub closes_early: AtomicBool,
+    pub(crate) closes_early: AtomicBool,
     /// Whether POSTs are dropped without an answer, after they were taken.
-    pub drops_posts: AtomicBool,
+    pub(crate) drops_posts: AtomicBool,
     /// Next event of `/events`.
-    pub event: Notify,
+    pub(crate) event: Notify,
 }
 
 /// A running instance.
-pub struct Instance {
-    pub name: ContainerName,
-    pub release: ReleaseId,
-    pub address: SocketAddr,
-    pub state: Arc<State>,
+pub(crate) struct Instance {
+    pub(crate) name: ContainerName,
+    pub(crate) release: ReleaseId,
+    pub(crate) address: SocketAddr,
+    pub(crate) state: Arc<State>,
     dead: watch::Sender<bool>,
 }
 
 impl Instance {
-    pub async fn start(name: &str, release: u64) -> Self {
+    pub(crate) async fn start(name: &str, release: u64) -> Self {
         Self::start_at(name, release, "127.0.0.1:0".parse().unwrap()).await
     }
 
-    pub async fn start_at(name: &str, release: u64, address: SocketAddr) -> Self {
+    pub(crate) async fn start_at(name: &str, release: u64, address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
@@ -72,7 +72,7 @@ impl Instance {
     }
 
     /// Dies as by SIGKILL: the port is closed, and connections are reset.
-    pub async fn die(&self) {
+    pub(crate) async fn die(&self) {
         self.dead.send_replace(true);
         let (address, state) = (self.address, self.state.clone());
         super::world::until("the instance is dead", async || {
@@ -81,19 +81,19 @@ impl Instance {
         .await;
     }
 
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
     }
 
-    pub fn taken(&self) -> Vec<String> {
+    pub(crate) fn taken(&self) -> Vec<String> {
         self.state.taken.lock().unwrap().clone()
     }
 
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.state.open.load(Ordering::SeqCst)
     }
 
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.state.waiting.load(Ordering::SeqCst)
     }
 }
@@ -251,7 +251,7 @@ async fn echo_frames<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S) {
 }
 
 /// An unmasked frame.
-pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x80 | opcode];
     match payload.len() {
         short @ 0..=125 => bytes.push(u8::try_from(short).unwrap()),
@@ -265,7 +265,7 @@ pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A frame as clients send it.
-pub fn masked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn masked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = frame(opcode, payload);
     let head = bytes.len() - payload.len();
     bytes[1] |= 0x80;
@@ -278,7 +278,7 @@ pub fn masked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads a frame, masked or not.
-pub async fn read_frame<S: AsyncReadExt + Unpin>(stream: &mut S) -> std::io::Result<(u8, Vec<u8>)> {
+pub(crate) async fn read_frame<S: AsyncReadExt + Unpin>(stream: &mut S) -> std::io::Result<(u8, Vec<u8>)> {
     let mut head = [0_u8; 2];
     stream.read_exact(&mut head).await?;
     let length = match head[1] & 0x7f {

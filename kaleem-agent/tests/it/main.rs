@@ -4,3 +4,7 @@ mod client;
 mod instance;
 mod requests;
 mod world;
+mod draining;
+mod holding;
+mod hostile;
+mod switching;

@@ -14,10 +14,10 @@ use kaleem_core::traffic::{
 use super::instance::Instance;
 
 /// Longest wait of any test for anything.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `holds` is true.
-pub async fn until<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
+pub(crate) async fn until<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
     let waited = tokio::time::timeout(PATIENCE, async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -26,26 +26,26 @@ pub async fn until<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
     assert!(waited.await.is_ok(), "waited in vain until {what}");
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// How a gateway is started; what tests do not care about stays at its default.
-pub struct Plan {
-    pub listen: Vec<(u16, &'static str)>,
-    pub arguments: Vec<String>,
+pub(crate) struct Plan {
+    pub(crate) listen: Vec<(u16, &'static str)>,
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Plan {
-    pub fn http() -> Self {
+    pub(crate) fn http() -> Self {
         Self { listen: vec![(free_port(), "http")], arguments: Vec::new() }
     }
 
-    pub fn tcp() -> Self {
+    pub(crate) fn tcp() -> Self {
         Self { listen: vec![(free_port(), "tcp")], arguments: Vec::new() }
     }
 
-    pub fn with(mut self, argument: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, argument: &str, value: &str) -> Self {
         self.arguments.push(argument.to_owned());
         if !value.is_empty() {
             self.arguments.push(value.to_owned());
@@ -53,12 +53,12 @@ impl Plan {
         self
     }
 
-    pub async fn start(self) -> Gateway {
+    pub(crate) async fn start(self) -> Gateway {
         let root = tempfile::tempdir().unwrap();
         self.start_in(Arc::new(root)).await
     }
 
-    pub async fn start_in(self, root: Arc<tempfile::TempDir>) -> Gateway {
+    pub(crate) async fn start_in(self, root: Arc<tempfile::TempDir>) -> Gateway {
         let name: GatewayName = "gw".parse().unwrap();
         let traffic = SocketTraffic::new(root.path());
         let directory = traffic.directory(&name);
@@ -71,7 +71,7 @@ impl Plan {
     }
 }
 
-pub fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_kaleem-agent"))
 }
 
@@ -88,29 +88,29 @@ fn spawn(plan: &Plan, directory: &Path) -> Child {
 }
 
 /// A running gateway; it ends with the test.
-pub struct Gateway {
-    pub root: Arc<tempfile::TempDir>,
-    pub name: GatewayName,
-    pub traffic: Arc<SocketTraffic>,
-    pub ports: Vec<u16>,
-    pub plan: Plan,
+pub(crate) struct Gateway {
+    pub(crate) root: Arc<tempfile::TempDir>,
+    pub(crate) name: GatewayName,
+    pub(crate) traffic: Arc<SocketTraffic>,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) plan: Plan,
     process: Child,
 }
 
 impl Gateway {
-    pub fn directory(&self) -> PathBuf {
+    pub(crate) fn directory(&self) -> PathBuf {
         self.traffic.directory(&self.name)
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[0]))
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory().join("log")).unwrap()
     }
 
-    pub fn out(&self) -> String {
+    pub(crate) fn out(&self) -> String {
         std::fs::read_to_string(self.directory().join("out")).unwrap()
     }
 
@@ -118,20 +118,20 @@ impl Gateway {
         self.traffic.stats(&self.name).await
     }
 
-    pub async fn stats(&self) -> kaleem_core::traffic::GatewayStats {
+    pub(crate) async fn stats(&self) -> kaleem_core::traffic::GatewayStats {
         self.stats_now().await.unwrap()
     }
 
-    pub async fn steer(&self, routing: &Routing) {
+    pub(crate) async fn steer(&self, routing: &Routing) {
         self.traffic.steer(&self.name, routing).await.unwrap();
     }
 
     /// Sends everything to these instances, in equal shares.
-    pub async fn route(&self, generation: u64, instances: &[&Instance]) {
+    pub(crate) async fn route(&self, generation: u64, instances: &[&Instance]) {
         self.steer(&routing(generation, &instances.iter().map(|instance| self.target(instance, 1)).collect::<Vec<_>>())).await;
     }
 
-    pub fn target(&self, instance: &Instance, weight: u16) -> Target {
+    pub(crate) fn target(&self, instance: &Instance, weight: u16) -> Target {
         Target {
             instance: instance.name.clone(),
             release: instance.release,
@@ -141,21 +141,21 @@ impl Gateway {
         }
     }
 
-    pub async fn drain(&self, instance: &Instance, requests: Duration, streams: Duration) -> kaleem_core::traffic::DrainReport {
+    pub(crate) async fn drain(&self, instance: &Instance, requests: Duration, streams: Duration) -> kaleem_core::traffic::DrainReport {
         self.traffic.drain(&self.name, &instance.name, &DrainPolicy { requests, streams }).await.unwrap()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    pub fn signal(&self, pid: u32, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, pid: u32, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Memory of the process that serves.
-    pub async fn worker_kilobytes(&self) -> u64 {
+    pub(crate) async fn worker_kilobytes(&self) -> u64 {
         let pid = self.stats().await.worker.pid;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -163,7 +163,7 @@ impl Gateway {
     }
 
     /// Waits for the end of the process.
-    pub async fn ended(&mut self) -> std::process::ExitStatus {
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
         let mut status = None;
         until("the gateway has ended", async || {
             status = self.process.try_wait().unwrap();
@@ -174,7 +174,7 @@ impl Gateway {
     }
 
     /// Starts it again in the same directory, as the engine does after a crash.
-    pub async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         self.process = spawn(&self.plan, &self.directory());
         until("the gateway answers again", async || self.stats_now().await.is_ok()).await;
     }
@@ -191,7 +191,7 @@ impl Drop for Gateway {
     }
 }
 
-pub fn routing(generation: u64, targets: &[Target]) -> Routing {
+pub(crate) fn routing(generation: u64, targets: &[Target]) -> Routing {
     Routing {
         generation: Generation::new(generation),
         admission: Admission::Serve,
@@ -201,14 +201,14 @@ pub fn routing(generation: u64, targets: &[Target]) -> Routing {
     }
 }
 
-pub fn sticky(generation: u64, targets: &[Target]) -> Routing {
+pub(crate) fn sticky(generation: u64, targets: &[Target]) -> Routing {
     Routing { stickiness: Some(Stickiness { cookie: "kaleem".to_owned() }), ..routing(generation, targets) }
 }
 
-pub fn instance_name(text: &str) -> ContainerName {
+pub(crate) fn instance_name(text: &str) -> ContainerName {
     text.parse().unwrap()
 }
 
-pub fn release(number: u64) -> ReleaseId {
+pub(crate) fn release(number: u64) -> ReleaseId {
     ReleaseId::new(number)
 }
