@@ -5,6 +5,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use kaleem_core::names::ContainerName;
 use kaleem_core::traffic::{DrainPolicy, DrainReport};
@@ -36,12 +37,10 @@ pub(crate) enum ToWorker {
     Leave,
     /// The gateway ends.
     Stop,
-    /// Another worker was steered: read the state again.
-    Reload,
-    /// Another worker drains an instance; what runs there in this one counts as well.
-    Drain { ticket: u64, instance: ContainerName, policy: DrainPolicy },
-    /// What became of the drain in all other workers.
-    OthersDrained { ticket: u64, report: DrainReport },
+    /// The worker that serves asks for something.
+    Ask { ticket: u64, request: Request },
+    /// All other workers have answered.
+    OthersAnswered { ticket: u64, report: DrainReport },
     /// The program of this version has taken over.
     Upgraded { version: String },
     /// It has not, and nothing has changed.
@@ -56,13 +55,24 @@ pub(crate) enum ToSupervisor {
     Ready { version: String },
     /// It was told to hand over to the binary of that name in the gateway's directory.
     Upgrade { file: String },
-    /// It was steered, and the state is written.
-    Steered,
-    /// It drains an instance, and asks the others to do so.
-    DrainOthers { ticket: u64, instance: ContainerName, policy: DrainPolicy },
-    /// It has drained an instance for another worker.
-    Drained { ticket: u64, report: DrainReport },
+    /// It asks all other workers for something.
+    AskOthers { ticket: u64, request: Request },
+    /// It has done what another worker asked for.
+    Answered { ticket: u64, report: DrainReport },
 }
+
+/// What a worker that serves asks of those that leave, so that its word holds for their clients as well.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Request {
+    /// Go by the routing that is on the disk now.
+    Reload,
+    /// Wait until nothing runs at an instance.
+    Drain { instance: ContainerName, policy: DrainPolicy },
+}
+
+/// What there is to tell where nothing ran.
+pub(crate) const NOTHING_RAN: DrainReport = DrainReport { finished: 0, cut: 0, closed_streams: 0, took: Duration::ZERO };
 
 /// One message as it goes over the channel.
 pub(crate) fn line<T: Serialize>(message: &T) -> Vec<u8> {
@@ -115,7 +125,7 @@ pub(crate) fn receive_hello(channel: BorrowedFd<'_>) -> io::Result<(Hello, Vec<O
     let mut text = Vec::new();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
     while text.last() != Some(&b'\n') {
-        // One byte at a time past the first piece would be slow and is not needed: the supervisor waits for `Ready` before it says more.
+        // Nothing of a second line is read by mistake: the supervisor waits for `Ready` before it says more.
         let mut piece = [0_u8; 4096];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::net::recvmsg(channel, &mut [IoSliceMut::new(&mut piece)], &mut control, RecvFlags::CMSG_CLOEXEC)?;

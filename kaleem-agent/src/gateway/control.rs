@@ -1,21 +1,27 @@
 //! The control socket: who may open it may steer the gateway. `GET /metrics` is answered there too.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use kaleem_core::traffic::protocol::{Answer, Call, Command, LONGEST_LINE, Outcome, PROTOCOL};
 use kaleem_core::traffic::{DrainReport, GatewayStats, Memory, Refusal, Routing, WorkerStats};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::AbortHandle;
 
-use super::channel::ToSupervisor;
+use super::channel::{Request, ToSupervisor};
 use super::drain::drain;
 use super::log;
 use super::metrics;
 use super::probe;
 use super::state::StateFile;
 use super::switchboard::{Switchboard, Trust};
+
+/// How long workers that leave may take to read the routing.
+const OTHERS: Duration = Duration::from_secs(2);
 
 type Waiting<T> = std::sync::Mutex<Option<oneshot::Sender<T>>>;
 
@@ -31,7 +37,10 @@ pub(crate) struct Control {
     /// Set while another program takes over: what it started from must not change under it.
     pub(crate) upgrading: AtomicBool,
     pub(crate) upgrade: Waiting<Result<String, String>>,
-    pub(crate) drains: std::sync::Mutex<std::collections::HashMap<u64, oneshot::Sender<DrainReport>>>,
+    /// Ends the task that takes calls.
+    pub(crate) listening: std::sync::Mutex<Option<AbortHandle>>,
+    /// What other workers were asked for.
+    pub(crate) rounds: std::sync::Mutex<HashMap<u64, oneshot::Sender<DrainReport>>>,
     pub(crate) tickets: AtomicU64,
 }
 
@@ -49,7 +58,7 @@ impl Control {
                 }
                 Err(error) => {
                     log::say(&format!("could not accept a call: {error}"));
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
@@ -104,11 +113,7 @@ impl Control {
                 Command::Stats => Outcome::Stats(Box::new(self.stats())),
                 Command::Drain { instance, policy } => {
                     // What another worker still runs there counts as well, and it may take as long.
-                    let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-                    let (sender, others) = oneshot::channel();
-                    self.drains.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(ticket, sender);
-                    let ask = ToSupervisor::DrainOthers { ticket, instance: instance.clone(), policy };
-                    self.supervisor.send(ask).ok();
+                    let others = self.ask_others(Request::Drain { instance: instance.clone(), policy });
                     match drain(&self.board, &instance, &policy).await {
                         Ok(mut report) => {
                             if let Ok(other) = others.await {
@@ -143,7 +148,10 @@ impl Control {
         self.state.write(&routing).map_err(|reason| Refusal::NotKept { reason })?;
         let (generation, targets) = (routing.generation, routing.targets.len());
         self.board.apply(routing, Trust::Gated);
-        self.supervisor.send(ToSupervisor::Steered).ok();
+        // A worker that leaves still has clients, and they go by the same routing from here on.
+        if tokio::time::timeout(OTHERS, self.ask_others(Request::Reload)).await.is_err() {
+            log::say("an old worker does not answer; its clients may still be sent by the old routing");
+        }
         log::say(&format!("routing {generation} with {targets} targets is in force"));
         Ok(())
     }
@@ -155,7 +163,7 @@ impl Control {
             if self.upgrading.swap(true, Ordering::SeqCst) {
                 return Outcome::Refused(Refusal::Upgrading);
             }
-            *self.upgrade.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sender);
+            *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         }
         self.supervisor.send(ToSupervisor::Upgrade { file }).ok();
         match result.await {
@@ -169,19 +177,44 @@ impl Control {
     pub(crate) fn upgraded(&self, result: Result<String, String>) {
         if result.is_err() {
             self.upgrading.store(false, Ordering::SeqCst);
+        } else if let Some(task) = self.listening.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // The next call is for the new worker, and whoever waits may call as soon as it has its answer.
+            task.abort();
         }
-        if let Some(waiting) = self.upgrade.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        if let Some(waiting) = self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Nobody may be waiting any more.
             waiting.send(result).ok();
         }
     }
 
-    /// Takes note of what became of a drain in other workers.
-    pub(crate) fn others_drained(&self, ticket: u64, report: DrainReport) {
-        let waiting = self.drains.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&ticket);
+    fn ask_others(&self, request: Request) -> oneshot::Receiver<DrainReport> {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let (sender, answers) = oneshot::channel();
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).insert(ticket, sender);
+        self.supervisor.send(ToSupervisor::AskOthers { ticket, request }).ok();
+        answers
+    }
+
+    /// Takes note that all other workers have answered.
+    pub(crate) fn others_answered(&self, ticket: u64, report: DrainReport) {
+        let waiting = self.rounds.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket);
         if let Some(waiting) = waiting {
             waiting.send(report).ok();
         }
+    }
+
+    /// Goes by the routing on the disk, which another worker has written.
+    pub(crate) fn reload(&self) {
+        if let (Some(routing), Memory::Restored) = self.state.read() {
+            if self.board.compare(&routing) == Ok(true) {
+                self.board.apply(routing, Trust::Gated);
+            }
+        }
+    }
+
+    /// Remembers how to end the task that takes calls.
+    pub(crate) fn listens_by(&self, task: AbortHandle) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
     /// Everything that is counted.

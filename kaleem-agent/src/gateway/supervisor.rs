@@ -10,9 +10,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use kaleem_core::durable::{self, PRIVATE_FILE};
-use kaleem_core::names::ContainerName;
 use kaleem_core::traffic::protocol::SOCKET;
-use kaleem_core::traffic::{DrainPolicy, DrainReport};
+use kaleem_core::traffic::DrainReport;
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 use tokio::io::BufReader;
@@ -22,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::GatewayError;
 use super::arguments::Settings;
-use super::channel::{self, Hello, ToSupervisor, ToWorker};
+use super::channel::{self, Hello, NOTHING_RAN, Request, ToSupervisor, ToWorker};
 use super::listen;
 use super::log;
 use super::target::now;
@@ -70,8 +69,10 @@ struct Worker {
     writer: OwnedWriteHalf,
 }
 
-/// A drain that waits for workers which leave.
-struct Drain {
+/// Something that one worker asked of the others.
+struct Round {
+    /// Our number for it; two workers may use the same one.
+    number: u64,
     ticket: u64,
     asked_by: Pid,
     waits_for: Vec<Pid>,
@@ -90,7 +91,8 @@ struct Supervisor {
     listeners: Vec<TcpListener>,
     control: UnixListener,
     workers: Vec<Worker>,
-    drains: Vec<Drain>,
+    rounds: Vec<Round>,
+    next_round: u64,
     events: mpsc::UnboundedSender<Event>,
     /// Binary that serves; `None` is our own program.
     file: Option<String>,
@@ -123,7 +125,8 @@ pub(crate) fn run(settings: Settings) -> Result<(), GatewayError> {
             listeners,
             control,
             workers: Vec::new(),
-            drains: Vec::new(),
+            rounds: Vec::new(),
+            next_round: 0,
             events,
             crashes: 0,
             young_deaths: 0,
@@ -258,13 +261,8 @@ impl Supervisor {
                     self.tell(pid, &ToWorker::UpgradeFailed { reason });
                 }
             }
-            ToSupervisor::Steered => {
-                for other in self.with_role(Role::Leaving) {
-                    self.tell(other, &ToWorker::Reload);
-                }
-            }
-            ToSupervisor::DrainOthers { ticket, instance, policy } => self.drain_others(pid, ticket, &instance, policy),
-            ToSupervisor::Drained { ticket, report } => self.drained(pid, Some(ticket), Some(&report)),
+            ToSupervisor::AskOthers { ticket, request } => self.ask_others(pid, ticket, &request),
+            ToSupervisor::Answered { ticket, report } => self.answered(pid, Some(ticket), &report),
         }
     }
 
@@ -290,36 +288,33 @@ impl Supervisor {
         }
     }
 
-    fn drain_others(&mut self, asked_by: Pid, ticket: u64, instance: &ContainerName, policy: DrainPolicy) {
+    fn ask_others(&mut self, asked_by: Pid, ticket: u64, request: &Request) {
+        let number = self.next_round;
+        self.next_round += 1;
         let waits_for: Vec<Pid> = self.with_role(Role::Leaving).into_iter().filter(|pid| *pid != asked_by).collect();
         for pid in &waits_for {
-            self.tell(*pid, &ToWorker::Reload);
-            self.tell(*pid, &ToWorker::Drain { ticket, instance: instance.clone(), policy });
+            self.tell(*pid, &ToWorker::Ask { ticket: number, request: request.clone() });
         }
-        let report = DrainReport { finished: 0, cut: 0, closed_streams: 0, took: Duration::ZERO };
-        self.drains.push(Drain { ticket, asked_by, waits_for, report });
-        self.drained(asked_by, None, None);
+        self.rounds.push(Round { number, ticket, asked_by, waits_for, report: NOTHING_RAN });
+        self.answered(asked_by, None, &NOTHING_RAN);
     }
 
-    /// Takes note that `pid` has drained, or is gone, and tells those whose drain is complete.
-    fn drained(&mut self, pid: Pid, ticket: Option<u64>, report: Option<&DrainReport>) {
-        for drain in &mut self.drains {
-            if ticket.is_some_and(|ticket| ticket != drain.ticket) || !drain.waits_for.contains(&pid) {
+    /// Takes note that `pid` has answered (all of it, where no number is given: it is gone), and tells those who have all answers.
+    fn answered(&mut self, pid: Pid, number: Option<u64>, report: &DrainReport) {
+        for round in &mut self.rounds {
+            if number.is_some_and(|number| number != round.number) || !round.waits_for.contains(&pid) {
                 continue;
             }
-            drain.waits_for.retain(|waits_for| *waits_for != pid);
-            if let Some(report) = report {
-                drain.report.finished += report.finished;
-                drain.report.cut += report.cut;
-                drain.report.closed_streams += report.closed_streams;
-                drain.report.took = drain.report.took.max(report.took);
-            }
+            round.waits_for.retain(|waits_for| *waits_for != pid);
+            round.report.finished += report.finished;
+            round.report.cut += report.cut;
+            round.report.closed_streams += report.closed_streams;
+            round.report.took = round.report.took.max(report.took);
         }
-        let (done, open) = std::mem::take(&mut self.drains).into_iter().partition(|drain| drain.waits_for.is_empty());
-        self.drains = open;
-        let done: Vec<Drain> = done;
-        for drain in done {
-            self.tell(drain.asked_by, &ToWorker::OthersDrained { ticket: drain.ticket, report: drain.report });
+        let (done, open): (Vec<Round>, Vec<Round>) = std::mem::take(&mut self.rounds).into_iter().partition(|round| round.waits_for.is_empty());
+        self.rounds = open;
+        for round in done {
+            self.tell(round.asked_by, &ToWorker::OthersAnswered { ticket: round.ticket, report: round.report });
         }
     }
 
@@ -328,7 +323,7 @@ impl Supervisor {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let Some(place) = self.workers.iter().position(|worker| worker.pid == pid) else { continue };
             let worker = self.workers.swap_remove(place);
-            self.drained(pid, None, None);
+            self.answered(pid, None, &NOTHING_RAN);
             let how = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => format!("ended with code {code}"),
                 (None, Some(signal)) => format!("was ended by signal {signal}"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use kaleem_core::traffic::{DrainReport, Memory, WorkerStats};
+use kaleem_core::traffic::WorkerStats;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::GatewayError;
 use super::access_log::AccessLog;
 use super::arguments::Settings;
-use super::channel::{self, Hello, ToSupervisor, ToWorker};
+use super::channel::{self, Hello, NOTHING_RAN, Request, ToSupervisor, ToWorker};
 use super::control::{Control, describe};
 use super::drain;
 use super::log;
@@ -96,10 +96,12 @@ async fn serve(hello: Hello, mut sockets: Vec<OwnedFd>, channel: OwnedFd) -> Res
         steering: tokio::sync::Mutex::new(()),
         upgrading: AtomicBool::new(false),
         upgrade: std::sync::Mutex::new(None),
-        drains: std::sync::Mutex::default(),
+        listening: std::sync::Mutex::new(None),
+        rounds: std::sync::Mutex::default(),
         tickets: AtomicU64::new(0),
     });
     let listening = tokio::spawn(control_state.clone().listen(control));
+    control_state.listens_by(listening.abort_handle());
 
     let mut reader = BufReader::new(reader);
     let stopping = obey(&control_state, &mut reader, &to_supervisor).await;
@@ -187,23 +189,20 @@ async fn obey_while_leaving(
 
 async fn carry_out(control: &Arc<Control>, message: ToWorker, answers: &mpsc::UnboundedSender<ToSupervisor>) {
     match message {
-        ToWorker::Reload => {
-            if let (Some(routing), Memory::Restored) = control.state.read() {
-                if control.board.compare(&routing) == Ok(true) {
-                    control.board.apply(routing, Trust::Gated);
-                }
-            }
-        }
-        ToWorker::Drain { ticket, instance, policy } => {
-            let (board, answers) = (control.board.clone(), answers.clone());
+        ToWorker::Ask { ticket, request } => {
+            let (control, answers) = (control.clone(), answers.clone());
             tokio::spawn(async move {
-                let nothing = DrainReport { finished: 0, cut: 0, closed_streams: 0, took: Duration::ZERO };
-                // If it is routed here, the worker that serves knows better.
-                let report = drain::drain(&board, &instance, &policy).await.unwrap_or(nothing);
-                answers.send(ToSupervisor::Drained { ticket, report }).ok();
+                // Whatever is asked, it is meant by the routing of the worker that serves.
+                control.reload();
+                let report = match request {
+                    Request::Reload => NOTHING_RAN,
+                    // If it is routed here, it is routed there, and that worker refuses.
+                    Request::Drain { instance, policy } => drain::drain(&control.board, &instance, &policy).await.unwrap_or(NOTHING_RAN),
+                };
+                answers.send(ToSupervisor::Answered { ticket, report }).ok();
             });
         }
-        ToWorker::OthersDrained { ticket, report } => control.others_drained(ticket, report),
+        ToWorker::OthersAnswered { ticket, report } => control.others_answered(ticket, report),
         ToWorker::Upgraded { version } => control.upgraded(Ok(version)),
         ToWorker::UpgradeFailed { reason } => control.upgraded(Err(reason)),
         ToWorker::Leave | ToWorker::Stop => {}

@@ -32,7 +32,7 @@ async fn heads_beyond_the_limits_are_answered_431() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_can_be_smuggled_past_the_gateway() {
     let (gateway, instance) = pair(Plan::http()).await;
-    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: api\r\n\r\n";
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n";
     for (why, head, refused) in [
         ("transfer coding after length", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false),
         ("transfer coding before length", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n", false),

@@ -71,6 +71,11 @@ impl Instance {
         Self { name, release: ReleaseId::new(release), address, state, dead }
     }
 
+    /// Another instance, which is not served by us.
+    pub(crate) fn stands_for(&self, name: &str, address: SocketAddr) -> Self {
+        Self { name: name.parse().unwrap(), release: self.release, address, state: Arc::default(), dead: watch::Sender::new(true) }
+    }
+
     /// Dies as by SIGKILL: the port is closed, and connections are reset.
     pub(crate) async fn die(&self) {
         self.dead.send_replace(true);

@@ -8,3 +8,5 @@ mod draining;
 mod holding;
 mod hostile;
 mod switching;
+mod lifecycle;
+mod tunnels;

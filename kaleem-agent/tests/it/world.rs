@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaleem_core::names::{ContainerName, GatewayName, ReleaseId};
+use kaleem_core::names::{ContainerName, GatewayName};
 use kaleem_core::traffic::{
     Admission, DrainPolicy, Generation, HoldLimits, Routing, SocketTraffic, Stickiness, Target, Traffic, TrafficError,
 };
@@ -209,6 +209,3 @@ pub(crate) fn instance_name(text: &str) -> ContainerName {
     text.parse().unwrap()
 }
 
-pub(crate) fn release(number: u64) -> ReleaseId {
-    ReleaseId::new(number)
-}
