@@ -74,6 +74,12 @@ fn shop(place: &Place) -> Result<PathBuf, TaskError> {
 fn debian(place: &Place) -> Result<(), TaskError> {
     let archive = place.tools.join("debian-bookworm.tar");
     if !archive.is_file() {
+        if !rustix::process::geteuid().is_root() {
+            return Err(TaskError::Missing {
+                what: format!("the base image {DEBIAN}"),
+                install: "run `cargo xtask setup` once as root: debootstrap needs it".to_owned(),
+            });
+        }
         say::step("building a base image with debootstrap (about a minute)");
         let directory = place.tools.join("debian-rootfs");
         // What an interrupted run left cannot be completed.
