@@ -108,6 +108,11 @@ fn spelling(key: &str, value: Option<Value>) -> Option<Value> {
                 upper.strip_prefix("CAP_").map_or(upper.clone(), str::to_owned)
             })
         }),
+        // The engine adds it where a container sees the host's processes.
+        "SecurityOpt" => value.map(|value| match each(value, &|option| option.replacen(':', "=", usize::from(!option.contains('=')))) {
+            Value::Array(options) => Value::Array(options.into_iter().filter(|option| option != "label=disable").collect()),
+            other => other,
+        }),
         "ExtraHosts" => value.map(|value| each(value, &|entry| entry.replacen('=', ":", 1))),
         // No limit at all.
         "PidsLimit" => value.filter(|value| value.as_i64() != Some(-1)),
@@ -129,7 +134,7 @@ fn sorted(value: Option<Value>) -> Option<Value> {
 fn compare_host(wanted: &HostConfig, found: &HostConfig, names: &mut Vec<String>) {
     let (wanted_json, found_json) = (serde_json::to_value(wanted).unwrap_or_default(), serde_json::to_value(found).unwrap_or_default());
     for (key, name, rule) in HOST_FIELDS {
-        let read = |json: &Value| spelling(key, json.get(key).and_then(normal));
+        let read = |json: &Value| spelling(key, json.get(key).and_then(normal)).filter(|value| *value != Value::Array(Vec::new()));
         let (wanted, found) = (read(&wanted_json), read(&found_json));
         let is_same = match rule {
             Rule::Exact => wanted == found,

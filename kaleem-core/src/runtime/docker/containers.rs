@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use super::body::{self, Companions};
 use super::failure::{Failure, nonsense};
 use super::instance::{is_alive, labels, project_of, restart_of, status_of};
-use super::{ApiVersion, DockerRuntime, files};
+use super::{ApiVersion, DockerRuntime, files, mounts};
 use crate::definition::{MountSource, NetworkMode, RestartPolicy};
 use crate::names::{ContainerId, ContainerName, ProjectName};
 use crate::runtime::{Containers, InstanceSpec, InstanceStatus, OwnedContainer, Resources as _, RuntimeError, StopPolicy, kaleem_labels};
@@ -125,22 +125,23 @@ impl DockerRuntime {
     }
 
     async fn upload(&self, spec: &InstanceSpec, id: &str) -> Result<(), RuntimeError> {
-        let Some(first) = spec.definition.files.first() else { return Ok(()) };
-        let refuse = |source: Box<dyn std::error::Error + Send + Sync>| RuntimeError::FileRefused {
-            name: spec.name.clone(),
-            path: first.path.clone(),
-            source,
-        };
-        let archive = files::archive(&spec.definition.files).map_err(|error| refuse(Box::new(error)))?;
-        let options = UploadToContainerOptions { path: "/".to_owned(), copy_uidgid: Some("true".to_owned()), ..Default::default() };
-        let upload = self.client.upload_to_container(id, Some(options), bollard::body_full(archive));
-        match self.ask("put files into the container", upload).await {
-            Ok(()) => Ok(()),
-            Err(failure) => match failure.into_error() {
-                refused @ RuntimeError::Refused { .. } => Err(refuse(Box::new(refused))),
-                other => Err(other),
-            },
+        for (directory, inside) in mounts::unpack_places(&spec.definition) {
+            let path = inside.first().map(|file| file.path.clone()).unwrap_or_default();
+            let refuse = |source| RuntimeError::FileRefused { name: spec.name.clone(), path, source };
+            let archive = match files::archive(&directory, &inside) {
+                Ok(archive) => archive,
+                Err(error) => return Err(refuse(Box::new(error))),
+            };
+            let options = UploadToContainerOptions { path: directory, ..UploadToContainerOptions::default() };
+            let upload = self.client.upload_to_container(id, Some(options), bollard::body_full(archive));
+            if let Err(failure) = self.ask("put files into the container", upload).await {
+                return Err(match failure.into_error() {
+                    refused @ RuntimeError::Refused { .. } => refuse(Box::new(refused)),
+                    other => other,
+                });
+            }
         }
+        Ok(())
     }
 
     async fn send_create(&self, spec: &InstanceSpec, body: ContainerCreateBody) -> Result<String, Failure> {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::definition::InjectedFile;
 
-/// One archive with all files, for the root of the container. Directories on the way are made by the engine.
-pub(super) fn archive(files: &[InjectedFile]) -> std::io::Result<Bytes> {
+/// One archive with these files, for `directory`, which holds them all. Directories on the way are made by the engine.
+pub(super) fn archive(directory: &str, files: &[&InjectedFile]) -> std::io::Result<Bytes> {
     let mut builder = tar::Builder::new(Vec::new());
     for file in files {
         let mut header = tar::Header::new_gnu();
@@ -16,7 +16,8 @@ pub(super) fn archive(files: &[InjectedFile]) -> std::io::Result<Bytes> {
         header.set_gid(file.gid);
         // The same file makes the same archive: no time in it.
         header.set_mtime(0);
-        builder.append_data(&mut header, file.path.trim_start_matches('/'), file.content.as_bytes())?;
+        let path = file.path.strip_prefix(directory).unwrap_or(&file.path);
+        builder.append_data(&mut header, path.trim_start_matches('/'), file.content.as_bytes())?;
     }
     builder.into_inner().map(Bytes::from)
 }

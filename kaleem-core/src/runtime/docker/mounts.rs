@@ -1,12 +1,12 @@
 //! Mounts in the engine's words: it has two ways to write them, and only together they can say everything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::{HostConfig, Mount as EngineMount, MountBindOptions, MountTmpfsOptions, MountType, MountVolumeOptions};
 
 use super::limits::signed;
 use super::{ApiVersion, body::unsupported};
-use crate::definition::{Definition, Mount, MountSource};
+use crate::definition::{Definition, InjectedFile, Mount, MountSource};
 use crate::runtime::RuntimeError;
 
 /// The mount in the form `source:target:options`, which makes a missing path and knows SELinux.
@@ -69,6 +69,21 @@ pub(super) fn file_directories(definition: &Definition) -> BTreeSet<String> {
         }
     }
     directories
+}
+
+/// Where files are unpacked: the directory of the innermost mount that holds them, else the root of the container.
+/// The engine writes into no read-only root, also when the file itself would land in a volume below it.
+pub(super) fn unpack_places(definition: &Definition) -> BTreeMap<String, Vec<&InjectedFile>> {
+    let written = definition.mounts.iter().filter(|mount| !matches!(mount.source, MountSource::Tmpfs { .. }));
+    let mut targets: Vec<String> = written.map(|mount| mount.target.trim_end_matches('/').to_owned()).collect();
+    targets.extend(file_directories(definition));
+    let mut places: BTreeMap<String, Vec<&InjectedFile>> = BTreeMap::new();
+    for file in &definition.files {
+        let holds = |target: &&String| file.path.strip_prefix(target.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let innermost = targets.iter().filter(holds).max_by_key(|target| target.len());
+        places.entry(innermost.map_or_else(|| "/".to_owned(), Clone::clone)).or_default().push(file);
+    }
+    places
 }
 
 /// Writes all mounts into `host`.
