@@ -230,6 +230,13 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_may_not_be_opened_is_told_apart_from_one_that_is_not_there() {
+        let failed = |kind: io::ErrorKind| Failure::new("x", "unix:///x", ClientError::IOError { err: kind.into() }).into_error();
+        assert!(matches!(failed(io::ErrorKind::PermissionDenied), RuntimeError::PermissionDenied { .. }));
+        assert!(matches!(failed(io::ErrorKind::NotFound), RuntimeError::Unreachable { .. }));
+    }
+
+    #[test]
     fn an_answer_that_is_no_json_is_never_repeated() {
         let error = serde_json::from_str::<u8>("\"hunter2\"").unwrap_err();
         let error = Failure::new("inspect", "unix:///x", ClientError::JsonSerdeError { err: error }).into_error();
