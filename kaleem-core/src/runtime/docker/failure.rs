@@ -35,8 +35,12 @@ pub(super) fn nonsense(operation: &str, reason: impl Into<String>) -> RuntimeErr
 }
 
 /// The first cause that is an error of the operating system.
-fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
-    let mut next = Some(error);
+fn io_kind(error: &ClientError) -> Option<io::ErrorKind> {
+    // This kind passes itself off as its own source, and so is not among the sources.
+    if let ClientError::IOError { err } = error {
+        return Some(err.kind());
+    }
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(current) = next {
         if let Some(io) = current.downcast_ref::<io::Error>() {
             return Some(io.kind());
@@ -139,7 +143,7 @@ impl Failure {
                     ClientError::SocketNotFoundError(_) | ClientError::IOError { .. } => true,
                     _ => false,
                 };
-                if is_connect && io_kind(&*error) == Some(io::ErrorKind::PermissionDenied) {
+                if is_connect && io_kind(&error) == Some(io::ErrorKind::PermissionDenied) {
                     RuntimeError::PermissionDenied { endpoint }
                 } else if is_connect {
                     RuntimeError::Unreachable { endpoint, source: cause(*error) }

@@ -47,8 +47,9 @@ async fn a_container_that_the_kernel_kills_for_memory_is_told_apart() {
     spec.image = lab.eats.clone();
     up(lab, &spec).await;
     wait_for("the end", async || state(lab, &spec).await.status == InstanceStatus::Exited).await;
-    let state = state(lab, &spec).await;
-    assert!(state.oom_killed && state.exit_code == Some(137), "{state:?}");
+    // The engine hears of the kill and of the end in any order.
+    wait_for("the reason", async || state(lab, &spec).await.oom_killed).await;
+    assert_eq!(state(lab, &spec).await.exit_code, Some(137));
     down(lab, &spec).await;
 }
 
