@@ -5,7 +5,7 @@
 //! ([`normalize`]), and the whole is checked ([`check`]) and converted ([`convert`]). No other program is asked.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::config::{ConfigWarning, LoadOptions, Project};
 use crate::names::ProjectName;
@@ -84,7 +84,8 @@ fn resolved(options: &LoadOptions) -> Result<Resolved, ConfigError> {
     let mut session = Session::new(options.environment.get("HOME").cloned());
     let place = Place { base: &found.directory, environment: &found.environment, chain: &[] };
     let mut model = session.load(&found.files, place)?;
-    let Session { mut problems, warnings, .. } = session;
+    let Session { mut problems, mut warnings, .. } = session;
+    warnings.append(&mut found.warnings);
     let profiles = active_profiles(options, &found);
     normalize::Normalizer {
         name: &name,
@@ -92,9 +93,11 @@ fn resolved(options: &LoadOptions) -> Result<Resolved, ConfigError> {
         environment: &found.environment,
         profiles: &profiles,
         problems: &mut problems,
+        warnings: &mut warnings,
     }
     .run(&mut model)?;
     check::check(&model, &mut problems);
+    normalize::used_only(&mut model);
     let model = printed(model);
     problems.0.sort_by(|one, other| {
         let place = |problem: &error::Problem| (problem.origin.file.clone(), problem.origin.line, problem.origin.column);
@@ -149,7 +152,7 @@ fn name_in_files(found: &Found) -> Result<Option<String>, ConfigError> {
     Ok(name)
 }
 
-fn name_of_directory(directory: &PathBuf) -> String {
+fn name_of_directory(directory: &Path) -> String {
     let last = directory.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let allowed: String = last.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_')).collect();
     allowed.trim_start_matches(['-', '_']).to_owned()

@@ -197,7 +197,7 @@ fn every_project_resolves_to_what_docker_compose_prints() {
         differences("", &golden, &ours, &mut found);
         for path in found {
             if known.remove(&(case.name.clone(), path.clone())).is_none() {
-                let at = |value: &Value| path.split('.').fold(Some(value), |value, key| value?.get(key)).map(Value::to_string);
+                let at = |value: &Value| path.split('.').try_fold(value, |value, key| value.get(key)).map(Value::to_string);
                 failures.push(format!("{}: {path}: want {:?}, got {:?}", case.name, at(&golden), at(&ours)));
             }
         }

@@ -19,7 +19,8 @@ pub(super) fn check(model: &Node, problems: &mut Problems) {
     for (name, service) in services {
         let path = format!("services.{name}");
         valid_name::<ServiceName>(name, service.place(), &path, problems);
-        if service.get_text("image").is_none() && service.get("build").is_none() {
+        // One that says nothing at all was refused as such.
+        if !service.is_null() && service.get_text("image").is_none() && service.get("build").is_none() {
             let remedy = "name an image with `image:`, or say how one is built with `build:`";
             problems.add(service.place(), &path, ProblemKind::NoImage, "the service has neither `image:` nor `build:`", remedy);
         }
@@ -152,9 +153,17 @@ fn cycles(services: &Map, problems: &mut Problems) {
     }
 }
 
+/// A port of the host that some service publishes.
+struct Taken {
+    address: Option<IpAddr>,
+    ports: (u16, u16),
+    protocol: String,
+    service: String,
+}
+
 /// What Compose finds out only when it starts containers: ports and names that are taken twice.
 pub(super) fn check_host(model: &Node, problems: &mut Problems) {
-    let mut taken: Vec<(Option<IpAddr>, (u16, u16), String, String)> = Vec::new();
+    let mut taken: Vec<Taken> = Vec::new();
     let mut containers: BTreeMap<String, String> = BTreeMap::new();
     for (name, service) in model.entries("services") {
         let replicas = service.get_int("scale").or_else(|| service.get("deploy")?.get_int("replicas")).unwrap_or(1);
@@ -185,16 +194,16 @@ pub(super) fn check_host(model: &Node, problems: &mut Problems) {
             }
             let address = port.get_text("host_ip").and_then(|text| text.parse::<IpAddr>().ok());
             let protocol = port.get_text("protocol").unwrap_or("tcp").to_owned();
-            let clash = taken.iter().find(|(other, ports, other_protocol, _)| {
+            let clash = taken.iter().find(|other| {
                 // A range leaves room; only two single ports must collide.
-                let same_port = ports.0 == first && first == last && ports.0 == ports.1;
-                same_port && *other_protocol == protocol && addresses_meet(*other, address)
+                let same_port = other.ports == (first, first) && first == last;
+                same_port && other.protocol == protocol && addresses_meet(other.address, address)
             });
-            if let Some((_, _, _, other)) = clash {
-                let reason = format!("the host's port {text}/{protocol} is already published by the service `{other}`");
+            if let Some(other) = clash {
+                let reason = format!("the host's port {text}/{protocol} is already published by the service `{}`", other.service);
                 problems.add(&port.mark, &path, ProblemKind::Conflict, reason, "publish another port of the host");
             }
-            taken.push((address, (first, last), protocol, name.clone()));
+            taken.push(Taken { address, ports: (first, last), protocol, service: name.clone() });
         }
     }
 }

@@ -13,10 +13,19 @@ pub(super) struct Wrong {
     pub(super) reason: String,
 }
 
+/// The variables of a file.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub(super) variables: BTreeMap<String, String>,
+    /// Variables inside values which had no value: line, name of the variable that uses it, its own name.
+    pub(super) unset: Vec<(usize, String, String)>,
+}
+
 /// The variables of `text`, in which `outer` is known too, and wins. Names without a value take theirs from `outer`.
-pub(super) fn parse(text: &str, outer: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, Wrong> {
+pub(super) fn parse(text: &str, outer: &dyn Fn(&str) -> Option<String>) -> Result<Parsed, Wrong> {
     let mut reader = Reader { rest: text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable(), line: 1 };
     let mut found = BTreeMap::new();
+    let mut unset = Vec::new();
     while reader.skip_to_statement() {
         let line = reader.line;
         let (name, has_value) = reader.name()?;
@@ -24,7 +33,10 @@ pub(super) fn parse(text: &str, outer: &dyn Fn(&str) -> Option<String>) -> Resul
             let raw = reader.value()?;
             if let Some(raw) = raw.expandable {
                 let lookup = |name: &str| outer(name).or_else(|| found.get(name).cloned());
-                Variables::new(&lookup).interpolate(&raw).map_err(|failure| Wrong { line, reason: told(&name, failure) })?
+                let mut variables = Variables::new(&lookup);
+                let value = variables.interpolate(&raw).map_err(|failure| Wrong { line, reason: told(&name, failure) })?;
+                unset.extend(variables.unset.into_iter().map(|missing| (line, name.clone(), missing)));
+                value
             } else {
                 raw.literal
             }
@@ -34,13 +46,15 @@ pub(super) fn parse(text: &str, outer: &dyn Fn(&str) -> Option<String>) -> Resul
         };
         found.insert(name, value);
     }
-    Ok(found)
+    Ok(Parsed { variables: found, unset })
 }
 
 fn told(name: &str, failure: Failure) -> String {
     match failure {
         // The value itself may be secret.
-        Failure::Malformed(_) => format!("the value of `{name}` holds a `$` that starts no variable; write `$$` for a dollar sign"),
+        Failure::Malformed => {
+            format!("the value of `{name}` holds a `${{` that is not the start of a variable; write `$$` for a dollar sign")
+        }
         Failure::Missing { name, message } => format!("the variable `{name}` must be set: {message}"),
     }
 }
@@ -140,8 +154,8 @@ impl Reader<'_> {
             }
             _ => {
                 let line = self.rest_of_line();
-                let end = if line.starts_with('#') { 0 } else { comment_start(&line) };
-                let value = line.get(..end).unwrap_or_default().trim().to_owned();
+                // A comment begins at a blank and a `#`; right after the `=`, a `#` is the value.
+                let value = line.split_once(" #").map_or(line.as_str(), |(value, _)| value).trim().to_owned();
                 Ok(Raw { literal: String::new(), expandable: Some(value) })
             }
         }
@@ -159,7 +173,6 @@ impl Reader<'_> {
                 },
                 Some('\\') if self.rest.peek() == Some(&quote) => {
                     self.next();
-                    text.push('\\');
                     text.push(quote);
                 }
                 Some(character) => text.push(character),
@@ -167,18 +180,6 @@ impl Reader<'_> {
         }
         Ok(if quote == '"' { Raw { literal: String::new(), expandable: Some(text) } } else { Raw { literal: text, expandable: None } })
     }
-}
-
-/// Where a comment starts in an unquoted value: at a `#` after white space.
-fn comment_start(line: &str) -> usize {
-    let mut previous = ' ';
-    for (at, character) in line.char_indices() {
-        if character == '#' && previous.is_whitespace() && at > 0 {
-            return at;
-        }
-        previous = character;
-    }
-    line.len()
 }
 
 fn escaped(character: char) -> String {
@@ -217,6 +218,9 @@ mod tests {
             ("comment after a value", "A=b # c", Some("b")),
             ("no comment without a blank", "A=b#c", Some("b#c")),
             ("empty", "A=", Some("")),
+            ("a value that begins with `#`", "A= #b", Some("#b")),
+            ("a lone dollar", "A=b$", Some("b$")),
+            ("a quote in quotes", "A='b\\'c'", Some("b'c")),
             ("double quotes", "A=\"b # \\n\\\"c\\\"\" # d", Some("b # \n\"c\"")),
             ("single quotes are literal", "A='$OUT \\n'", Some("$OUT \\n")),
             ("several lines", "A=\"1\n2\"", Some("1\n2")),
@@ -228,10 +232,12 @@ mod tests {
             ("inherited and not there", "A", None),
             ("carriage returns", "B=1\r\nA=b\r\n", Some("b")),
         ] {
-            let found = parse(text, &outer).unwrap_or_else(|wrong| panic!("{why}: {wrong:?}"));
+            let found = parse(text, &outer).unwrap_or_else(|wrong| panic!("{why}: {wrong:?}")).variables;
             assert_eq!(found.get("A").map(String::as_str), want, "{why}");
         }
-        assert_eq!(parse("OUT\n", &outer).map(|found| found.get("OUT").cloned()), Ok(Some("outer".to_owned())), "inherited");
+        let inherited = parse("OUT\nA=$NO\n", &outer).expect("a name alone takes its value from outside");
+        assert_eq!(inherited.variables.get("OUT").map(String::as_str), Some("outer"));
+        assert_eq!(inherited.unset, [(2, "A".to_owned(), "NO".to_owned())]);
     }
 
     #[test]
@@ -240,7 +246,7 @@ mod tests {
             ("no name", "A=1\n=x", 2),
             ("two words", "A B=1", 1),
             ("a quote that is not closed", "A=1\n\nB=\"secret\n", 3),
-            ("a dollar that starts nothing", "B=secret$ ", 1),
+            ("a brace that starts nothing", "B=secret${ ", 1),
         ] {
             let wrong = parse(text, &outer).expect_err(why);
             assert_eq!(wrong.line, line, "{why}");

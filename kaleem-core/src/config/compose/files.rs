@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use crate::config::compose::dotenv;
 use crate::config::compose::error::ConfigError;
+use crate::config::compose::interpolate;
 use crate::config::compose::paths;
 use crate::config::compose::tree::Mark;
-use crate::config::{LoadOptions, Origin};
+use crate::config::{ConfigWarning, LoadOptions, Origin};
 
 /// Larger compose files do not exist.
 pub(super) const SIZE_LIMIT_BYTES: u64 = 10 << 20;
@@ -25,6 +26,7 @@ pub(super) struct Found {
     /// What relative paths start from.
     pub(super) directory: PathBuf,
     pub(super) environment: BTreeMap<String, String>,
+    pub(super) warnings: Vec<ConfigWarning>,
 }
 
 /// Finds the project's files as Compose does.
@@ -34,10 +36,11 @@ pub(super) struct Found {
 /// [`ConfigError::NoComposeFile`], and those about files of variables.
 pub(super) fn find(options: &LoadOptions) -> Result<Found, ConfigError> {
     let mut environment = options.environment.clone();
+    let mut warnings = Vec::new();
     let here = paths::clean(&options.directory);
     let first_directory = options.files.first().and_then(|file| here.join(file).parent().map(paths::clean));
     // `.env` may say which files there are, so it is read before they are known.
-    add_variables(&mut environment, options, &here, first_directory.as_deref().unwrap_or(&here))?;
+    add_variables(&mut environment, options, &here, first_directory.as_deref().unwrap_or(&here), &mut warnings)?;
     let mut files: Vec<PathBuf> = options.files.iter().map(|file| paths::clean(&here.join(file))).collect();
     if files.is_empty()
         && let Some(listed) = environment.get("COMPOSE_FILE").filter(|listed| !listed.is_empty())
@@ -49,8 +52,8 @@ pub(super) fn find(options: &LoadOptions) -> Result<Found, ConfigError> {
         files = discover(&here).ok_or_else(|| ConfigError::NoComposeFile { directory: here.clone() })?;
     }
     let directory = files.first().and_then(|file| file.parent()).map_or_else(|| here.clone(), Path::to_path_buf);
-    add_variables(&mut environment, options, &here, &directory)?;
-    Ok(Found { files, directory, environment })
+    add_variables(&mut environment, options, &here, &directory, &mut warnings)?;
+    Ok(Found { files, directory, environment, warnings })
 }
 
 /// The compose file nearest above `start`, and its override.
@@ -67,6 +70,7 @@ fn add_variables(
     options: &LoadOptions,
     here: &Path,
     directory: &Path,
+    warnings: &mut Vec<ConfigWarning>,
 ) -> Result<(), ConfigError> {
     let mut files: Vec<PathBuf> = options.env_files.iter().map(|file| paths::clean(&here.join(file))).collect();
     if files.is_empty()
@@ -82,7 +86,7 @@ fn add_variables(
         }
         files.push(default);
     }
-    for (name, value) in variables_of(&files, environment)? {
+    for (name, value) in variables_of(&files, environment, warnings)? {
         environment.entry(name).or_insert(value);
     }
     Ok(())
@@ -93,16 +97,25 @@ fn add_variables(
 /// # Errors
 ///
 /// Those of reading, and [`ConfigError::Variables`].
-pub(super) fn variables_of(files: &[PathBuf], outer: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ConfigError> {
+pub(super) fn variables_of(
+    files: &[PathBuf],
+    outer: &BTreeMap<String, String>,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut found = BTreeMap::new();
     for file in files {
         let text = read(file)?;
         let lookup = |name: &str| outer.get(name).or_else(|| found.get(name)).cloned();
-        let more = dotenv::parse(&text, &lookup).map_err(|wrong| ConfigError::Variables {
-            origin: Origin { file: file.clone(), line: wrong.line, column: 1 },
-            reason: wrong.reason,
-        })?;
-        found.extend(more);
+        let origin = |line| Origin { file: file.clone(), line, column: 1 };
+        let more =
+            dotenv::parse(&text, &lookup).map_err(|wrong| ConfigError::Variables { origin: origin(wrong.line), reason: wrong.reason })?;
+        for (line, key, name) in more.unset {
+            let warning = ConfigWarning { origin: origin(line), key, reason: interpolate::unset(&name) };
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        found.extend(more.variables);
     }
     Ok(found)
 }

@@ -174,6 +174,7 @@ pub(super) fn device_request(_: &mut Layer<'_>, mut node: Node) -> Node {
 }
 
 /// `gpus: all`, or a list of requests; each of them is for a GPU.
+#[expect(clippy::needless_pass_by_value, reason = "short forms have one signature")]
 pub(super) fn gpus(layer: &mut Layer<'_>, node: Node) -> Node {
     let list = match &node.value {
         Value::Text(all) if all == "all" => vec![object(&node, [("count", Value::Int(-1))])],
@@ -203,6 +204,7 @@ pub(super) fn env_file(_: &mut Layer<'_>, mut node: Node) -> Node {
 }
 
 /// Names and addresses as `name=address`, from a list (with `=` or `:`) or a mapping.
+#[expect(clippy::needless_pass_by_value, reason = "short forms have one signature")]
 pub(super) fn extra_hosts(layer: &mut Layer<'_>, node: Node) -> Node {
     let mut hosts = Vec::new();
     let mut add = |item: &Node, name: &str, address: &str| {
@@ -247,6 +249,7 @@ pub(super) fn health_test(_: &mut Layer<'_>, node: Node) -> Node {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "short forms have one signature")]
 pub(super) fn ulimit(layer: &mut Layer<'_>, node: Node) -> Node {
     let number = |node: &Node| match &node.value {
         Value::Int(value) => Some(*value),

@@ -1,7 +1,7 @@
 //! `${…}`: variables in the text of compose files and of files of variables.
 
 use crate::config::compose::error::ProblemKind;
-use crate::config::compose::tree::{Node, Problems, Value};
+use crate::config::compose::tree::{Mark, Node, Problems, Value};
 
 /// Substitutions inside the default of a substitution.
 const NESTING_LIMIT: usize = 32;
@@ -9,11 +9,14 @@ const NESTING_LIMIT: usize = 32;
 /// Why a text could not be interpolated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// A `$` that starts nothing; the text from there on, cut short.
-    Malformed(String),
+    /// A `${` that is not the start of a variable. The text is not kept: it may be secret.
+    Malformed,
     /// `${NAME:?message}` and the variable is not there.
     Missing { name: String, message: String },
 }
+
+/// Names without a value, with place and key.
+pub(super) type Unset = Vec<(String, Mark, String)>;
 
 /// Where values come from, and which names had none.
 pub(super) struct Variables<'a> {
@@ -42,16 +45,18 @@ impl<'a> Variables<'a> {
                 out.push('$');
                 rest = after;
             } else if let Some(inner) = body.strip_prefix('{') {
-                let end = closing_brace(inner).filter(|_| level < NESTING_LIMIT).ok_or_else(|| malformed(tail))?;
+                let end = closing_brace(inner).filter(|_| level < NESTING_LIMIT).ok_or(Failure::Malformed)?;
                 let (inside, after) = inner.split_at(end);
-                out.push_str(&self.braced(inside, tail, level)?);
+                out.push_str(&self.braced(inside, level)?);
                 rest = after.get(1..).unwrap_or_default();
             } else {
                 let (name, after) = take_name(body);
                 if name.is_empty() {
-                    return Err(malformed(tail));
+                    // A dollar sign that starts nothing is a dollar sign.
+                    out.push('$');
+                } else {
+                    out.push_str(&self.value_or_blank(name));
                 }
-                out.push_str(&self.value_or_blank(name));
                 rest = after;
             }
         }
@@ -68,10 +73,10 @@ impl<'a> Variables<'a> {
         })
     }
 
-    fn braced(&mut self, inside: &str, tail: &str, level: usize) -> Result<String, Failure> {
+    fn braced(&mut self, inside: &str, level: usize) -> Result<String, Failure> {
         let (name, rest) = take_name(inside);
         if name.is_empty() {
-            return Err(malformed(tail));
+            return Err(Failure::Malformed);
         }
         if rest.is_empty() {
             return Ok(self.value_or_blank(name));
@@ -93,13 +98,9 @@ impl<'a> Variables<'a> {
                 let message = self.replace(characters.as_str(), level + 1)?;
                 Err(Failure::Missing { name: name.to_owned(), message })
             }
-            _ => Err(malformed(tail)),
+            _ => Err(Failure::Malformed),
         }
     }
-}
-
-fn malformed(tail: &str) -> Failure {
-    Failure::Malformed(tail.chars().take(24).collect())
 }
 
 fn take_name(text: &str) -> (&str, &str) {
@@ -128,21 +129,25 @@ fn closing_brace(text: &str) -> Option<usize> {
     None
 }
 
-/// Interpolates every text below `node`, but no key.
-pub(super) fn tree(node: &mut Node, variables: &mut Variables<'_>, problems: &mut Problems, path: &str) {
+/// Why a variable without a value is worth a warning.
+pub(super) fn unset(name: &str) -> String {
+    format!("the variable `{name}` is not set and counts as blank")
+}
+
+/// Interpolates every text below `node`, but no key; `unset_at` gets the places of variables without a value.
+pub(super) fn tree(node: &mut Node, variables: &mut Variables<'_>, problems: &mut Problems, unset_at: &mut Unset, path: &str) {
     match &mut node.value {
         Value::Text(text) => match variables.interpolate(text) {
-            Ok(new) => *text = new,
-            Err(Failure::Malformed(at)) => problems.add(
+            Ok(new) => {
+                *text = new;
+                let names = std::mem::take(&mut variables.unset);
+                unset_at.extend(names.into_iter().map(|name| (name, node.mark.clone(), path.to_owned())));
+            }
+            Err(Failure::Malformed) => problems.add(
                 &node.mark,
                 path,
                 ProblemKind::Interpolation,
-                // The text around it may be secret.
-                if path.contains(".environment") {
-                    "a `$` here starts no variable".to_owned()
-                } else {
-                    format!("`{at}` is not a variable")
-                },
+                "a `${` here is not the start of a variable",
                 "write `${NAME}`, or `$$` for a dollar sign",
             ),
             Err(Failure::Missing { name, message }) => {
@@ -158,13 +163,13 @@ pub(super) fn tree(node: &mut Node, variables: &mut Variables<'_>, problems: &mu
         },
         Value::List(list) => {
             for (index, child) in list.iter_mut().enumerate() {
-                tree(child, variables, problems, &format!("{path}[{index}]"));
+                tree(child, variables, problems, unset_at, &format!("{path}[{index}]"));
             }
         }
         Value::Map(map) => {
             for (key, child) in map {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                tree(child, variables, problems, &path);
+                tree(child, variables, problems, unset_at, &path);
             }
         }
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
@@ -205,6 +210,7 @@ mod tests {
             ("a brace after a default", "${NO:-{\"a\":1}}", "{\"a\":1}"),
             ("required and there", "${SET:?m}", "value"),
             ("required and empty is there", "${EMPTY?m}", ""),
+            ("a dollar that starts nothing", "$ x$-a$1$", "$ x$-a$1$"),
             ("a dollar", "$$SET $${SET}", "$SET ${SET}"),
         ] {
             assert_eq!(run(text), Ok(want.to_owned()), "{why}: {text}");
@@ -216,8 +222,8 @@ mod tests {
         let missing = |name: &str, message: &str| Err(Failure::Missing { name: name.to_owned(), message: message.to_owned() });
         assert_eq!(run("${NO:?say $SET}"), missing("NO", "say value"));
         assert_eq!(run("${EMPTY:?}"), missing("EMPTY", ""));
-        for text in ["$", "${", "${}", "${1}", "${SET", "$ x", "${SET!x}", "${SET:x}", "a$-"] {
-            assert!(matches!(run(text), Err(Failure::Malformed(_))), "{text}");
+        for text in ["${", "${}", "${1}", "${SET", "${SET!x}", "${SET:x}", "${a.b}"] {
+            assert_eq!(run(text), Err(Failure::Malformed), "{text}");
         }
     }
 

@@ -79,12 +79,13 @@ impl Session {
                 return Err(ConfigError::Yaml { origin: document.mark.origin(), reason });
             }
             let lookup = |name: &str| place.environment.get(name).cloned();
-            let mut variables = Variables::new(&lookup);
-            interpolate::tree(document, &mut variables, &mut self.problems, "");
-            for name in variables.unset {
-                let reason = format!("the variable `{name}` is not set and counts as blank");
-                if !self.warnings.iter().any(|warning| warning.reason == reason) {
-                    self.warnings.push(ConfigWarning { origin: document.mark.origin(), key: name, reason });
+            let mut unset = Vec::new();
+            interpolate::tree(document, &mut Variables::new(&lookup), &mut self.problems, &mut unset, "");
+            for (name, mark, key) in unset {
+                let warning = ConfigWarning { origin: mark.origin(), key, reason: interpolate::unset(&name) };
+                // A file that is extended twice is read twice.
+                if !self.warnings.contains(&warning) {
+                    self.warnings.push(warning);
                 }
             }
         }
@@ -100,7 +101,7 @@ impl Session {
         }
         let includes = map.remove("include");
         if let Some(services) = map.remove("services") {
-            read.insert("services".to_owned(), self.services(services, file, place)?);
+            read.insert("services".to_owned(), self.services(&services, file, place)?);
         }
         let extensions: Vec<String> = map.keys().filter(|key| key.starts_with("x-")).cloned().collect();
         read.extend(extensions.into_iter().filter_map(|key| map.remove_entry(&key)));
@@ -125,7 +126,7 @@ impl Session {
         }
     }
 
-    fn services(&mut self, services: Node, file: &Path, place: Place<'_>) -> Result<Node, ConfigError> {
+    fn services(&mut self, services: &Node, file: &Path, place: Place<'_>) -> Result<Node, ConfigError> {
         let Value::Map(all) = &services.value else {
             if !services.is_null() {
                 let reason = format!("this must be a mapping of services, not {}", services.described());
@@ -162,7 +163,7 @@ impl Session {
         let Some(base) = self.base_of(name, &extends, origin, place)? else { return Ok(Some(service)) };
         let meeting = service.meeting;
         service.meeting = Meeting::Merge;
-        let mut merged = merge(base, service, &path, true);
+        let mut merged = merge(base, service, &format!("services/{name}"), true);
         merged.meeting = meeting;
         Ok(Some(merged))
     }
@@ -195,7 +196,7 @@ impl Session {
         let target = other_file.clone().unwrap_or_else(|| origin.file.to_owned());
         let mut chain = origin.chain.to_vec();
         chain.push((origin.file.to_owned(), name.to_owned()));
-        if chain.contains(&(target.clone(), service.clone())) || chain.len() > CHAIN_LIMIT {
+        if chain.contains(&(target, service.clone())) || chain.len() > CHAIN_LIMIT {
             let told: Vec<String> = chain.iter().map(|(_, name)| name.clone()).chain([service]).collect();
             let told = told.join(" -> ");
             self.problems.add(
@@ -262,7 +263,7 @@ impl Session {
                 return Ok(());
             }
             let mut environment = place.environment.clone();
-            for (name, value) in files::variables_of(&include.env_files, place.environment)? {
+            for (name, value) in files::variables_of(&include.env_files, place.environment, &mut self.warnings)? {
                 environment.entry(name).or_insert(value);
             }
             let there = Place { base: &include.directory, environment: &environment, chain: place.chain };

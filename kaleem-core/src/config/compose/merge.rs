@@ -13,7 +13,7 @@ enum Same {
     Port,
 }
 
-/// `over` on top of `base`. `path` is the key, such as `services.api.ports`.
+/// `over` on top of `base`. `path` is the key with slashes, such as `services/api/ports`: names may hold dots.
 ///
 /// `keep_tags` keeps `!reset` and `!override` for a layer still further down.
 pub(super) fn merge(base: Node, over: Node, path: &str, keep_tags: bool) -> Node {
@@ -52,7 +52,7 @@ pub(super) fn merge(base: Node, over: Node, path: &str, keep_tags: bool) -> Node
 
 fn maps(mut base: Map, over: Map, path: &str, keep_tags: bool) -> Map {
     for (name, value) in over {
-        let child = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let child = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
         let older = base.remove(&name);
         if value.meeting == Meeting::Reset && !keep_tags {
             continue;
@@ -84,19 +84,14 @@ fn without_tags(mut node: Node) -> Node {
     node
 }
 
-/// `services.api.ports` as `services.*.ports`: the second part is a name, and so is the one after some keys.
+/// `services/api/ports` as `services.*.ports`: the second part is a name, and so is the one after `networks` of a service.
 fn pattern(path: &str) -> String {
-    let mut parts: Vec<&str> = path.split('.').collect();
-    // A service may have a dot in its name; keys of Compose have none, so only the text after the name matters.
-    if let (Some(first), true) = (parts.first().copied(), parts.len() > 1) {
-        let known = ["networks", "ulimits", "depends_on"];
-        let names = parts.iter().enumerate().filter(|(at, part)| *at > 1 && known.contains(part)).map(|(at, _)| at + 1);
-        let name_places: Vec<usize> = std::iter::once(1).chain(names).collect();
-        for (at, part) in parts.iter_mut().enumerate() {
-            if name_places.contains(&at) && (first != "networks" || at == 1) {
-                *part = "*";
-            }
-        }
+    let mut parts: Vec<&str> = path.split('/').collect();
+    if let Some(name) = parts.get_mut(1) {
+        *name = "*";
+    }
+    if let ["services", _, "networks", network, ..] = parts.as_mut_slice() {
+        *network = "*";
     }
     parts.join(".")
 }
@@ -123,7 +118,7 @@ fn pools(mut list: Vec<Node>, more: Vec<Node>, path: &str) -> Vec<Node> {
         let subnet = pool.get_text("subnet").map(str::to_owned);
         let same = list.iter_mut().find(|older| subnet.is_some() && older.get_text("subnet") == subnet.as_deref());
         match same {
-            Some(older) => *older = merge(older.clone(), pool, &format!("{path}[]"), false),
+            Some(older) => *older = merge(older.clone(), pool, &format!("{path}/pool"), false),
             None => list.push(pool),
         }
     }
@@ -135,7 +130,7 @@ pub(super) fn without_repeats(node: &mut Node, path: &str) {
     match &mut node.value {
         Value::Map(map) => {
             for (name, child) in map {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
                 without_repeats(child, &path);
             }
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::config::ConfigWarning;
 use crate::config::compose::error::{ConfigError, ProblemKind};
 use crate::config::compose::files;
 use crate::config::compose::tree::{Map, Node, Problems, Value, nearest};
@@ -16,6 +17,7 @@ pub(super) struct Normalizer<'a> {
     /// Active profiles; `*` is all.
     pub(super) profiles: &'a BTreeSet<String>,
     pub(super) problems: &'a mut Problems,
+    pub(super) warnings: &'a mut Vec<ConfigWarning>,
 }
 
 impl Normalizer<'_> {
@@ -33,7 +35,7 @@ impl Normalizer<'_> {
                 entry.value = Value::Map(Map::new());
             }
         }
-        map.insert("name".to_owned(), Node::new(Value::Text(self.name.to_string()), place.clone()));
+        map.insert("name".to_owned(), Node::new(Value::Text(self.name.to_string()), place));
         self.networks(map);
         for section in ["networks", "volumes", "secrets", "configs"] {
             self.full_names(map, section);
@@ -50,7 +52,6 @@ impl Normalizer<'_> {
             empty_groups(service);
         }
         self.dependencies(&mut services, &disabled);
-        used_only(map, &services);
         put(map, "services", services);
         Ok(())
     }
@@ -129,7 +130,7 @@ impl Normalizer<'_> {
             }
             let mut outer = self.environment.clone();
             outer.extend(known.clone());
-            for (name, value) in files::variables_of(&[file], &outer)? {
+            for (name, value) in files::variables_of(&[file], &outer, self.warnings)? {
                 variables.insert(name.clone(), entry.text_here(value.clone()));
                 known.insert(name, value);
             }
@@ -162,7 +163,7 @@ impl Normalizer<'_> {
                 );
                 continue;
             }
-            let found = files::variables_of(&[file], self.environment)?;
+            let found = files::variables_of(&[file], self.environment, self.warnings)?;
             labels.extend(found.into_iter().map(|(name, value)| (name, entry.text_here(value))));
         }
         let Some(map) = service.map_mut() else { return Ok(()) };
@@ -318,7 +319,9 @@ fn empty_groups(service: &mut Node) {
 }
 
 /// Leaves out the networks, volumes, secrets and configs that no service uses.
-fn used_only(map: &mut Map, services: &Map) {
+pub(super) fn used_only(project: &mut Node) {
+    let Some(map) = project.map_mut() else { return };
+    let services = map.get("services").and_then(Node::map).cloned().unwrap_or_default();
     let mut used: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut add = |section, name: Option<&str>| {
         used.entry(section).or_default().extend(name.map(str::to_owned));

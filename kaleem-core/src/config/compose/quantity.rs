@@ -40,7 +40,7 @@ pub(super) fn go_duration(duration: Duration) -> String {
         let whole = nanos / unit;
         let rest = format!("{:0width$}", nanos % unit, width = unit.ilog10() as usize);
         let rest = rest.trim_end_matches('0');
-        if rest.is_empty() || nanos % unit == 0 { format!("{whole}{name}") } else { format!("{whole}.{rest}{name}") }
+        if rest.is_empty() { format!("{whole}{name}") } else { format!("{whole}.{rest}{name}") }
     };
     match nanos {
         0 => "0s".to_owned(),

@@ -105,8 +105,8 @@ impl Layer<'_> {
             Shape::Bool => self.boolean(node),
             Shape::Int => self.integer(node),
             Shape::Float => self.float(node),
-            Shape::Size => self.size(node),
-            Shape::Duration => self.duration(node),
+            Shape::Size => self.size(&node),
+            Shape::Duration => self.duration(&node),
             Shape::Path => match node.text() {
                 Some(text) => {
                     let value = paths::absolute(self.base, self.home, text);
@@ -205,23 +205,23 @@ impl Layer<'_> {
         }
     }
 
-    fn size(&mut self, node: Node) -> Node {
+    fn size(&mut self, node: &Node) -> Node {
         let Some(text) = node.scalar_text().filter(|_| !matches!(node.value, Value::Bool(_))) else {
-            return self.wrong_type(&node, "a size");
+            return self.wrong_type(node, "a size");
         };
         match quantity::parse_size(&text) {
             Some(bytes) => node.with(Value::Text(bytes.to_string())),
-            None => self.bad_value(&node, format!("`{text}` is not a size"), "write a number and a unit, such as `512m` or `1.5g`"),
+            None => self.bad_value(node, format!("`{text}` is not a size"), "write a number and a unit, such as `512m` or `1.5g`"),
         }
     }
 
-    fn duration(&mut self, node: Node) -> Node {
+    fn duration(&mut self, node: &Node) -> Node {
         let Some(text) = node.scalar_text().filter(|_| !matches!(node.value, Value::Bool(_))) else {
-            return self.wrong_type(&node, "a duration");
+            return self.wrong_type(node, "a duration");
         };
         match quantity::parse_go_duration(&text) {
             Some(duration) => node.with(Value::Text(quantity::go_duration(duration))),
-            None => self.bad_value(&node, format!("`{text}` is not a duration"), "write it as `500ms`, `30s` or `1m30s`"),
+            None => self.bad_value(node, format!("`{text}` is not a duration"), "write it as `500ms`, `30s` or `1m30s`"),
         }
     }
 

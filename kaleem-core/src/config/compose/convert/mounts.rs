@@ -10,6 +10,12 @@ use crate::definition::{InjectedFile, Mount, MountSource, VolumeDefinition};
 /// Permission bits of a secret or config whose mode is not said: everyone may read.
 const DEFAULT_MODE: u32 = 0o444;
 
+/// How a secret or config comes into the container.
+enum Delivered {
+    Mounted(Mount),
+    Written(InjectedFile),
+}
+
 impl Converter<'_> {
     /// The project's volumes, by key.
     pub(super) fn volumes(&mut self) -> BTreeMap<String, VolumeDefinition> {
@@ -41,7 +47,11 @@ impl Converter<'_> {
                 let target = reference.get_text("target").unwrap_or(source);
                 let target = if target.starts_with('/') { target.to_owned() } else { format!("{directory}{target}") };
                 let path = format!("{path}.{section}[{index}]");
-                self.file(section, reference, &target, &path, &mut mounts, &mut files);
+                match self.file(section, reference, target, &path) {
+                    Some(Delivered::Mounted(mount)) => mounts.push(mount),
+                    Some(Delivered::Written(file)) => files.push(file),
+                    None => {}
+                }
             }
         }
         (mounts, files)
@@ -97,14 +107,14 @@ impl Converter<'_> {
         })
     }
 
-    fn file(&mut self, section: &str, reference: &Node, target: &str, path: &str, mounts: &mut Vec<Mount>, files: &mut Vec<InjectedFile>) {
+    /// `None` for what is refused; what is not defined was refused by the check.
+    fn file(&mut self, section: &str, reference: &Node, target: String, path: &str) -> Option<Delivered> {
         let source = reference.get_text("source").unwrap_or_default();
-        // What is not defined was refused by the check.
-        let Some(definition) = self.model.get(section).and_then(|all| all.get(source)) else { return };
+        let definition = self.model.get(section).and_then(|all| all.get(source))?;
         if definition.get_bool("external") == Some(true) {
             let reason = format!("`{source}` is external, and only a swarm keeps such {section}");
             self.refuse(&reference.mark, path, reason, "give it with `file:` or `environment:`");
-            return;
+            return None;
         }
         if let Some(file) = owned(definition, "file") {
             if ["uid", "gid", "mode"].iter().any(|key| reference.get(key).is_some()) {
@@ -112,8 +122,7 @@ impl Converter<'_> {
                 self.warn(&reference.mark, path, reason);
             }
             let source = MountSource::Bind { path: file, create_host_path: false, propagation: None, selinux: None };
-            mounts.push(Mount { target: target.to_owned(), read_only: true, source });
-            return;
+            return Some(Delivered::Mounted(Mount { target, read_only: true, source }));
         }
         let content = match definition.get("environment") {
             Some(variable) => {
@@ -128,7 +137,7 @@ impl Converter<'_> {
                         reason,
                         remedy,
                     );
-                    return;
+                    return None;
                 };
                 value.clone()
             }
@@ -136,7 +145,7 @@ impl Converter<'_> {
         };
         let mode = unsigned(reference, "mode").and_then(|mode| u32::try_from(mode).ok()).unwrap_or(DEFAULT_MODE);
         let (uid, gid) = (self.owner(reference, "uid", path), self.owner(reference, "gid", path));
-        files.push(InjectedFile { path: target.to_owned(), content, mode, uid, gid });
+        Some(Delivered::Written(InjectedFile { path: target, content, mode, uid, gid }))
     }
 
     fn owner(&mut self, reference: &Node, key: &str, path: &str) -> u64 {

@@ -9,6 +9,7 @@ use crate::config::compose::tree::{Node, Value};
 const REMEDY: &str = "write it as `[address:][host port:]container port[/tcp|/udp]`";
 
 /// A list of ports in short or long form as a list of long forms.
+#[expect(clippy::needless_pass_by_value, reason = "short forms have one signature")]
 pub(in crate::config::compose) fn expand(layer: &mut Layer<'_>, node: Node) -> Node {
     let Value::List(list) = &node.value else { return layer.wrong_type(&node, "a list of ports") };
     let mut ports = Vec::new();
