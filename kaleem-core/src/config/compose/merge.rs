@@ -27,8 +27,8 @@ pub(super) fn merge(base: Node, over: Node, path: &str, keep_tags: bool) -> Node
     let pattern = pattern(path);
     let (base_meeting, key) = (base.meeting, over.key.clone().or_else(|| base.key.clone()));
     let mut merged = match (base.value, over.value) {
-        // A key without a value says nothing.
-        (value, Value::Null) => Node { value, mark: base.mark, key: None, meeting: Meeting::Merge },
+        // A key without a value says nothing; a variable without one is taken from the environment.
+        (value, Value::Null) if !is_variable(&pattern) => Node { value, mark: base.mark, key: None, meeting: Meeting::Merge },
         (Value::Map(base), Value::Map(over_map)) if !replaces(&pattern, &base, &over_map) => {
             let value = Value::Map(maps(base, over_map, path, keep_tags));
             Node { value, mark: over.mark, key: None, meeting: Meeting::Merge }
@@ -94,6 +94,10 @@ fn pattern(path: &str) -> String {
         *network = "*";
     }
     parts.join(".")
+}
+
+fn is_variable(pattern: &str) -> bool {
+    pattern.starts_with("services.*.environment.") || pattern.starts_with("services.*.build.args.")
 }
 
 fn is_replaced(pattern: &str) -> bool {
