@@ -4,26 +4,31 @@
 //! could have decided, and it never prints: what happens is told to an observer.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::definition::Definition;
+use crate::durable::DurableError;
 use crate::health::Probes;
 use crate::journal::{Event, Evidence, Journal, JournalError, Next};
-use crate::names::ContainerName;
+use crate::names::{ContainerName, GatewayName, ServiceName};
 use crate::outcome::Outcome;
 use crate::remedy::{Remedy, one_line};
 use crate::runtime::{PullProgress, Runtime, RuntimeError};
 use crate::state::{DefinitionKey, StateDirectory, StateError};
+use crate::traffic::{Traffic, TrafficError};
 
 pub mod gate;
 pub mod labels;
 pub mod perform;
+pub mod steer;
 pub mod undo;
 
 pub use gate::GateError;
+pub use steer::WatchError;
 
 /// Time over which a step is tried again while the engine of the host is away: a restart of it takes less.
 const PERFORM_PATIENCE: Duration = Duration::from_secs(60);
@@ -230,6 +235,39 @@ pub enum StepError {
         /// Its last lines.
         log: String,
     },
+    /// The gateway refused, or could not be reached.
+    #[error("could not {what}")]
+    Traffic {
+        /// What the step does.
+        what: String,
+        /// Why.
+        #[source]
+        source: TrafficError,
+    },
+    /// The plan needs a gateway, and this program knows none.
+    #[error("the plan steers the gateway `{gateway}`, and this program was put together without gateways")]
+    NoGateways {
+        /// The gateway.
+        gateway: GatewayName,
+    },
+    /// The directory of a gateway could not be made.
+    #[error("could not make the directory of the gateway `{gateway}`")]
+    GatewayDirectory {
+        /// The gateway.
+        gateway: GatewayName,
+        /// Why.
+        #[source]
+        source: DurableError,
+    },
+    /// What was watched after the switch is bad.
+    #[error("the new release of `{service}` did not stand the watch")]
+    Watch {
+        /// The service.
+        service: ServiceName,
+        /// Why.
+        #[source]
+        source: WatchError,
+    },
     /// The container is gone.
     #[error("`{container}` was removed by somebody else")]
     Gone {
@@ -247,6 +285,10 @@ impl Remedy for StepError {
             Self::Runtime { source, .. } => source.remedy(),
             Self::Definition { source, .. } => source.remedy(),
             Self::Gate { source, .. } => source.remedy(),
+            Self::Traffic { source, .. } => source.remedy(),
+            Self::NoGateways { .. } => "use the program that made the plan, such as `kaleem resume`".to_owned(),
+            Self::GatewayDirectory { source, .. } => source.remedy(),
+            Self::Watch { source, .. } => source.remedy(),
             Self::RanAndFailed { container, .. } | Self::RanTooLong { container, .. } => {
                 format!("read `docker logs {container}`, mend it, and deploy again")
             }
@@ -259,6 +301,7 @@ impl Remedy for StepError {
         match self {
             Self::Runtime { source, .. } => source.is_transient(),
             Self::Gate { source, .. } => source.is_transient(),
+            Self::Traffic { source, .. } => source.is_transient(),
             _ => false,
         }
     }
@@ -272,6 +315,18 @@ pub struct Engine {
     pub(crate) state: StateDirectory,
     pub(crate) key: DefinitionKey,
     pub(crate) observer: Arc<Observer>,
+    pub(crate) gateways: Option<GatewayControl>,
+}
+
+/// How gateways are steered, and where they keep what they need.
+#[derive(Clone)]
+pub struct GatewayControl {
+    /// Steers them.
+    pub traffic: Arc<dyn Traffic>,
+    /// Below it each gateway has a directory.
+    pub directory: PathBuf,
+    /// User and group that own those directories: those of the gateway's process.
+    pub user: (u32, u32),
 }
 
 impl Engine {
@@ -284,7 +339,14 @@ impl Engine {
         key: DefinitionKey,
         observer: Arc<Observer>,
     ) -> Self {
-        Self { runtime, probes, clock, state, key, observer }
+        Self { runtime, probes, clock, state, key, observer, gateways: None }
+    }
+
+    /// The same engine, which can steer gateways.
+    #[must_use]
+    pub fn with_gateways(mut self, gateways: Option<GatewayControl>) -> Self {
+        self.gateways = gateways;
+        self
     }
 
     /// Goes on with a journal until its plan is over, stuck or left. The caller holds the lease.
@@ -420,7 +482,7 @@ impl Engine {
     }
 
     /// Secrets that a container of this service knows, so that its output can be shown without them.
-    pub(crate) fn secrets_of(&self, plan: &crate::plan::Plan, service: &crate::names::ServiceName) -> Vec<String> {
+    pub(crate) fn secrets_of(&self, plan: &crate::plan::Plan, service: &ServiceName) -> Vec<String> {
         let Some(wanted) = plan.release.target.services.get(service) else { return Vec::new() };
         let Ok(definition) = self.state.definition(&self.key, &wanted.definition) else { return Vec::new() };
         secrets(&definition.environment, &definition)

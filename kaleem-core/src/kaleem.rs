@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use futures_util::Stream;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
@@ -17,18 +18,19 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Project;
 use crate::definition::{Definition, DefinitionId};
 use crate::durable::{self, DurableError};
-use crate::engine::{Control, Ending, Engine, Notice, RetryStuck, labels};
+use crate::engine::{Control, Ending, Engine, GatewayControl, Notice, RetryStuck, labels};
 use crate::health::Probes;
 use crate::history::History;
-use crate::image::ImageRef;
+use crate::image::{ImageRef, ImageSource, PinnedImage};
 use crate::journal::{Event, Journal, Next};
 use crate::lease::{self, Holder, Lease};
 use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName};
 use crate::observed::{self, HostQuestions, Observed, ObservedImage};
 use crate::outcome::Resolution;
+use crate::plan::gateway::GatewayPlace;
 use crate::plan::steps::{PlanInput, plan};
-use crate::plan::target::{companions, target};
-use crate::plan::{NewInstance, Objection, Plan, PlanKind, compare};
+use crate::plan::target::{Resolved, companions, resolve};
+use crate::plan::{NewInstance, Objection, Plan, PlanKind, Role, compare};
 use crate::registry::ImageRegistry;
 use crate::release::{Release, Target};
 use crate::runtime::{EngineInfo, Instance, InstanceSpec, Runtime};
@@ -47,6 +49,16 @@ pub struct Kaleem {
     clock: Arc<dyn Clock>,
     state: PathBuf,
     owner: String,
+    gateways: Option<GatewayParts>,
+}
+
+/// What is needed to set up gateways and to steer them.
+#[derive(Clone)]
+pub struct GatewayParts {
+    /// Steers them, and says where their directories are.
+    pub control: GatewayControl,
+    /// The gateway's program: a static binary for Linux.
+    pub program: PathBuf,
 }
 
 /// Puts a [`Kaleem`] together.
@@ -57,9 +69,17 @@ pub struct KaleemBuilder {
     clock: Arc<dyn Clock>,
     state: PathBuf,
     owner: String,
+    gateways: Option<GatewayParts>,
 }
 
 impl KaleemBuilder {
+    /// With gateways, so that services which others connect to are replaced without an interruption.
+    #[must_use]
+    pub fn gateways(mut self, parts: GatewayParts) -> Self {
+        self.gateways = Some(parts);
+        self
+    }
+
     /// Where state is kept; one directory a project is made in it. `/var/lib/kaleem` where nothing is said.
     #[must_use]
     pub fn state_directory(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -83,8 +103,8 @@ impl KaleemBuilder {
 
     /// The finished thing. It has asked nobody yet.
     pub fn build(self) -> Kaleem {
-        let Self { runtime, registry, probes, clock, state, owner } = self;
-        Kaleem { runtime, registry, probes, clock, state, owner }
+        let Self { runtime, registry, probes, clock, state, owner, gateways } = self;
+        Kaleem { runtime, registry, probes, clock, state, owner, gateways }
     }
 }
 
@@ -169,6 +189,10 @@ impl Work {
         &self.history
     }
 
+    fn known(&self) -> Known<'_> {
+        Known { state: &self.state, key: &self.key, history: &self.history }
+    }
+
     /// The plan that an earlier process left open.
     pub fn interrupted(&self) -> Option<&Plan> {
         self.history.open().map(|entry| &entry.plan)
@@ -179,7 +203,7 @@ impl Kaleem {
     /// Begins to put one together from its seams.
     pub fn builder(runtime: Arc<dyn Runtime>, registry: Arc<dyn ImageRegistry>, probes: Arc<dyn Probes>) -> KaleemBuilder {
         let (clock, owner) = (Arc::new(SystemClock), "a program that embeds kaleem".to_owned());
-        KaleemBuilder { runtime, registry, probes, clock, state: PathBuf::from("/var/lib/kaleem"), owner }
+        KaleemBuilder { runtime, registry, probes, clock, state: PathBuf::from("/var/lib/kaleem"), owner, gateways: None }
     }
 
     /// The container engine.
@@ -235,7 +259,7 @@ impl Kaleem {
         let state = self.state(&project.name);
         let history = self.history(&project.name)?;
         let key = state.key_or_ephemeral().map_err(|source| KaleemError::State { source })?;
-        self.make_deploy(project, images, &state, &key, &history).await
+        self.make_deploy(project, images, &Known { state: &state, key: &key, history: &history }, MakeImage::No).await
     }
 
     /// What `kaleem rollback` would do. Nothing is changed.
@@ -247,7 +271,7 @@ impl Kaleem {
         let state = self.state(project);
         let history = self.history(project)?;
         let key = state.key_or_ephemeral().map_err(|source| KaleemError::State { source })?;
-        self.make_rollback(to, &state, &key, &history).await
+        self.make_rollback(to, &Known { state: &state, key: &key, history: &history }).await
     }
 
     /// Takes the right to change the project.
@@ -276,7 +300,7 @@ impl Kaleem {
         images: &BTreeMap<ServiceName, ImageRef>,
     ) -> Result<Planned, KaleemError> {
         refuse_open(work)?;
-        self.make_deploy(project, images, &work.state, &work.key, &work.history).await
+        self.make_deploy(project, images, &work.known(), MakeImage::Yes).await
     }
 
     /// Plans a rollback under the lease.
@@ -286,7 +310,7 @@ impl Kaleem {
     /// [`KaleemError::Interrupted`], [`KaleemError::NoSuchRelease`], and the other variants.
     pub async fn rollback_plan(&self, work: &Work, to: Option<ReleaseId>) -> Result<Planned, KaleemError> {
         refuse_open(work)?;
-        self.make_rollback(to, &work.state, &work.key, &work.history).await
+        self.make_rollback(to, &work.known()).await
     }
 
     /// Carries a plan out, in a task of its own that goes on when the [`Run`] is dropped.
@@ -384,48 +408,62 @@ impl Kaleem {
         // Nobody listens any more when the run was dropped.
         let observer = Arc::new(move |notice| drop(sender.send(notice)));
         Engine::new(self.runtime.clone(), self.probes.clone(), self.clock.clone(), work.state.clone(), work.key.clone(), observer)
+            .with_gateways(self.gateways.as_ref().map(|parts| parts.control.clone()))
     }
 
     async fn make_deploy(
         &self,
         project: &Project,
         images: &BTreeMap<ServiceName, ImageRef>,
-        state: &StateDirectory,
-        key: &DefinitionKey,
-        history: &History,
+        known: &Known<'_>,
+        make: MakeImage,
     ) -> Result<Planned, KaleemError> {
         let failed = |source| KaleemError::Observe { source };
         let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
         let images = observed::observe_images(&self.runtime, &self.registry, project, images, &engine).await.map_err(failed)?;
-        let mut definitions = BTreeMap::new();
-        for service in project.services.values() {
-            let id = key.identify(&service.definition).map_err(|source| KaleemError::State { source })?;
-            definitions.insert(id, service.definition.clone());
-        }
-        let identify = |definition: &Definition| key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
-        let wanted = target(project, &images, &identify);
-        let observed = self.observe(&wanted, &definitions, &images, engine, history).await?;
-        let plan = self.make(PlanKind::Deploy, history.next_release(), &wanted, &observed, state, key, &definitions, history);
+        let place = self.gateway_place(make).await?;
+        // A definition always has a text form: it is maps, lists, text and numbers.
+        let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
+        let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
+        let observed = self.observe(&wanted, &definitions, &images, engine, known.history).await?;
+        let plan = self.make(PlanKind::Deploy, known.history.next_release(), &wanted, &observed, known, &definitions);
         let notes = images.into_iter().filter_map(|(service, image)| Some((service, image.note?))).collect();
         Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
     }
 
-    async fn make_rollback(
-        &self,
-        to: Option<ReleaseId>,
-        state: &StateDirectory,
-        key: &DefinitionKey,
-        history: &History,
-    ) -> Result<Planned, KaleemError> {
-        let release = rollback_target(history, to)?;
+    /// What gateways are made from here. Their image is made when `make` says so and it is not there.
+    async fn gateway_place(&self, make: MakeImage) -> Result<Option<GatewayPlace>, KaleemError> {
+        let Some(parts) = self.gateways.as_ref().filter(|parts| parts.program.is_file()) else { return Ok(None) };
+        let failed = |source| KaleemError::Runtime { source };
+        let program = durable::read(&parts.program).map_err(|source| KaleemError::GatewayProgram { source })?;
+        let digest = hex::encode(Sha256::digest(&program));
+        let text = format!("kaleem.invalid/gateway:{}", digest.get(..12).unwrap_or_default());
+        // Twelve hexadecimal digits are a tag.
+        let Ok(image) = text.parse::<ImageRef>() else { return Ok(None) };
+        let found = match (self.runtime.image(&text).await.map_err(failed)?, make) {
+            (Some(found), _) => Some(found.id),
+            (None, MakeImage::Yes) => Some(self.runtime.assemble(&image, &parts.program).await.map_err(failed)?.id),
+            (None, MakeImage::No) => None,
+        };
+        // A plan that is only looked at shows the program's own digest where there is no image yet.
+        let Some(digest) = found.or_else(|| format!("sha256:{digest}").parse().ok()) else { return Ok(None) };
+        let image = PinnedImage { image, digest, source: ImageSource::Local };
+        let control = &parts.control;
+        Ok(Some(GatewayPlace { image, directory: control.directory.clone(), user: control.user }))
+    }
+
+    async fn make_rollback(&self, to: Option<ReleaseId>, known: &Known<'_>) -> Result<Planned, KaleemError> {
+        let release = rollback_target(known.history, to)?;
         let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
         let mut definitions = BTreeMap::new();
         for wanted in release.target.services.values() {
-            let definition = state.definition(key, &wanted.definition).map_err(|source| KaleemError::State { source })?;
-            definitions.insert(wanted.definition.clone(), definition);
+            for id in std::iter::once(&wanted.definition).chain(wanted.gateway.as_ref().map(|gateway| &gateway.definition)) {
+                let definition = known.state.definition(known.key, id).map_err(|source| KaleemError::State { source })?;
+                definitions.insert(id.clone(), definition);
+            }
         }
-        let observed = self.observe(&release.target, &definitions, &BTreeMap::new(), engine, history).await?;
-        let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, state, key, &definitions, history);
+        let observed = self.observe(&release.target, &definitions, &BTreeMap::new(), engine, known.history).await?;
+        let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions);
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
     }
 
@@ -442,25 +480,36 @@ impl Kaleem {
         observed.map_err(|source| KaleemError::Observe { source })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "these are the inputs of a pure function, and no two of them belong together")]
     fn make(
         &self,
         kind: PlanKind,
         release: ReleaseId,
         target: &Target,
         observed: &Observed,
-        state: &StateDirectory,
-        key: &DefinitionKey,
+        known: &Known<'_>,
         definitions: &BTreeMap<DefinitionId, Definition>,
-        history: &History,
     ) -> Plan {
-        let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| state.definition(key, id).ok());
+        let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
         let compare = |before: &DefinitionId, after: &DefinitionId| match (find(before), find(after)) {
             (Some(before), Some(after)) => compare::fields(&before, &after),
             _ => Vec::new(),
         };
-        plan(&PlanInput { id: history.next_plan(), kind, release, target, observed, compare: &compare })
+        plan(&PlanInput { id: known.history.next_plan(), kind, release, target, observed, compare: &compare })
     }
+}
+
+/// What is known of a project before it is looked at.
+struct Known<'a> {
+    state: &'a StateDirectory,
+    key: &'a DefinitionKey,
+    history: &'a History,
+}
+
+/// Whether what is missing may be made, or only looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MakeImage {
+    Yes,
+    No,
 }
 
 fn refuse_open(work: &Work) -> Result<(), KaleemError> {
@@ -508,6 +557,7 @@ fn questions(
             image: wanted.image.clone(),
             definition: wanted.definition.clone(),
             companions: BTreeMap::new(),
+            role: Role::Instance,
         };
         Some((name.clone(), labels::spec(target, &instance, definition)))
     });

@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::definition::{DefinitionId, NetworkDefinition, RestartPolicy, VolumeDefinition};
 use crate::image::{ImageRef, PinnedImage};
-use crate::names::{ContainerName, PlanId, ProjectName, ReleaseId, ServiceName};
-use crate::release::{GateSettings, Release, Strategy};
+use crate::names::{ContainerName, GatewayName, PlanId, ProjectName, ReleaseId, ServiceName};
+use crate::release::{GateSettings, Release, Strategy, WatchSettings};
 use crate::runtime::StopPolicy;
+use crate::traffic::DrainPolicy;
 
 pub mod check;
 pub mod compare;
+pub mod gateway;
 pub mod steps;
 pub mod strategy;
 pub mod target;
@@ -149,6 +151,28 @@ pub struct NewInstance {
     pub definition: DefinitionId,
     /// Containers in whose namespaces or volumes it takes part.
     pub companions: BTreeMap<ServiceName, ContainerName>,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// What a container is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It runs the service.
+    Instance,
+    /// It stands before those that do.
+    Gateway(GatewayName),
+}
+
+/// One instance to which a gateway sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Its container, under whose name the gateway finds it.
+    pub container: ContainerName,
+    /// Its release, for counting.
+    pub release: ReleaseId,
 }
 
 /// What must be healthy again before "rolled back" may be said.
@@ -220,6 +244,41 @@ pub enum Step {
         container: ContainerName,
         /// When it counts as healthy.
         gate: GateSettings,
+        /// The gateway from which it is asked; `None` asks from the host.
+        through: Option<GatewayName>,
+    },
+    /// Has a gateway send to other instances, in one switch. Undo switches back.
+    Steer {
+        /// Its service.
+        service: ServiceName,
+        /// The gateway.
+        gateway: GatewayName,
+        /// Where it sends from now on.
+        to: Vec<Route>,
+        /// Where it sent before; empty where it is new.
+        from: Vec<Route>,
+    },
+    /// Watches what a gateway counts, and the new instances, while the old ones are warm. It only reads.
+    Watch {
+        /// Its service.
+        service: ServiceName,
+        /// The gateway.
+        gateway: GatewayName,
+        /// The new instances.
+        instances: Vec<Route>,
+        /// What is watched.
+        watch: WatchSettings,
+    },
+    /// Waits until nothing runs at an old instance any more. It only waits.
+    Drain {
+        /// Its service.
+        service: ServiceName,
+        /// The gateway.
+        gateway: GatewayName,
+        /// The old instance.
+        container: ContainerName,
+        /// How long.
+        drain: DrainPolicy,
     },
     /// Starts a container and waits for its end with exit code 0. Undo stops it.
     RunToEnd {
@@ -297,8 +356,9 @@ impl Step {
             | Self::Start { .. }
             | Self::RunToEnd { .. }
             | Self::Stop { .. }
+            | Self::Steer { .. }
             | Self::Rename { .. } => Undo::Revert,
-            Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } => Undo::Nothing,
+            Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } | Self::Watch { .. } | Self::Drain { .. } => Undo::Nothing,
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => Undo::Impossible,
         }
     }
@@ -311,6 +371,9 @@ impl Step {
             | Self::Gate { service, .. }
             | Self::RunToEnd { service, .. }
             | Self::Stop { service, .. }
+            | Self::Steer { service, .. }
+            | Self::Watch { service, .. }
+            | Self::Drain { service, .. }
             | Self::Rename { service, .. }
             | Self::Remove { service, .. } => Some(service),
             Self::Baseline { .. }
@@ -333,7 +396,8 @@ impl Step {
             Self::Start { container, .. } | Self::RunToEnd { container, .. } => vec![format!("docker stop {container}")],
             Self::Stop { container, .. } => vec![format!("docker start {container}"), format!("docker logs --tail 50 {container}")],
             Self::Rename { from, to, .. } => vec![format!("docker rename {to} {from}")],
-            Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } => Vec::new(),
+            Self::Steer { .. } => vec![format!("kaleem resume --project-name {project}")],
+            Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } | Self::Watch { .. } | Self::Drain { .. } => Vec::new(),
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => vec![format!("kaleem status --project-name {project}")],
         }
     }
@@ -353,6 +417,11 @@ impl fmt::Display for Step {
             Self::Gate { container, gate, .. } => {
                 write!(out, "wait until {container} is healthy ({}, at most {})", gate.question, seconds(gate.deadline))
             }
+            Self::Steer { gateway, to, .. } => write!(out, "switch {gateway} to {}", list(to.iter().map(|route| &route.container))),
+            Self::Watch { instances, watch, .. } => {
+                write!(out, "watch {} for {}", list(instances.iter().map(|route| &route.container)), seconds(watch.window))
+            }
+            Self::Drain { container, drain, .. } => write!(out, "drain {container} (within {})", seconds(drain.requests)),
             Self::RunToEnd { container, deadline, .. } => write!(out, "run {container} to its end (at most {})", seconds(*deadline)),
             Self::Stop { container, stop, .. } => write!(out, "stop {container} (within {})", seconds(stop.grace)),
             Self::Rename { from, to, .. } => write!(out, "rename {from} to {to}"),

@@ -12,8 +12,9 @@ use crate::config::Dependency;
 use crate::definition::{DefinitionId, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
 use crate::health::Question;
 use crate::image::PinnedImage;
-use crate::names::{ContainerName, ProjectName, ReleaseId, ServiceName};
+use crate::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName};
 use crate::runtime::StopPolicy;
+use crate::traffic::DrainPolicy;
 
 /// An immutable set of everything that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,40 @@ pub struct Wanted {
     pub ports: Vec<PortBinding>,
     /// Services in whose containers' namespaces or volumes it takes part.
     pub companions: Vec<ServiceName>,
+    /// What stands before its containers, and has its name and its ports; `None` where they have them themselves.
+    pub gateway: Option<WantedGateway>,
+}
+
+/// What is wanted of the gateway of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WantedGateway {
+    /// Its name, by which it is steered.
+    pub name: GatewayName,
+    /// Its container.
+    pub container: ContainerName,
+    /// Its image, made on this host from the program.
+    pub image: PinnedImage,
+    /// What its container is to be.
+    pub definition: DefinitionId,
+    /// What is watched after a switch.
+    pub watch: WatchSettings,
+    /// How long what runs at an old instance may go on.
+    pub drain: DrainPolicy,
+}
+
+/// What is watched after a switch, while the old instances are warm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchSettings {
+    /// How long.
+    pub window: Duration,
+    /// Share of requests that may fail, in thousandths.
+    pub failures_per_mille: u32,
+    /// Requests that must have been seen before that share counts.
+    pub least_requests: u64,
+    /// Time within which 99 of 100 answers must begin; `None` does not watch it.
+    pub slowest: Option<Duration>,
 }
 
 /// How a service is replaced.

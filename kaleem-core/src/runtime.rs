@@ -4,6 +4,7 @@
 //! repeated after a crash. Nothing here decides anything.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub mod kaleem_labels {
     pub const DIGEST: &str = "kaleem.digest";
     /// The image as it was asked for, tag included.
     pub const IMAGE: &str = "kaleem.image";
+    /// The name of the gateway, on its container.
+    pub const GATEWAY: &str = "kaleem.gateway";
 }
 
 /// A container that is to exist. `labels` is complete: the user's, Compose's and kaleem's.
@@ -409,6 +412,11 @@ pub trait Images: Send + Sync {
     /// # Errors
     /// What the engine says; a missing tag is none.
     async fn unpin(&self, pin: &ImageRef) -> Result<(), RuntimeError>;
+    /// Makes an image FROM scratch that holds one static program, which it starts, and gives it the tag `tag`; a tag that exists is moved.
+    ///
+    /// # Errors
+    /// [`RuntimeError::FileRefused`] when the program cannot be read, and what the engine says.
+    async fn assemble(&self, tag: &ImageRef, program: &Path) -> Result<LocalImage, RuntimeError>;
 }
 
 /// Networks and volumes.

@@ -253,13 +253,7 @@ pub trait Traffic: Send + Sync {
     /// # Errors
     ///
     /// When the gateway itself could not be asked.
-    async fn probe(
-        &self,
-        gateway: &GatewayName,
-        target: &Target,
-        question: &Question,
-        timeout: Duration,
-    ) -> Result<Finding, TrafficError>;
+    async fn probe(&self, gateway: &GatewayName, target: &Target, question: &Question, timeout: Duration) -> Result<Finding, TrafficError>;
 
     /// Waits until nothing runs at `instance` any more, or cuts it by `policy`.
     ///

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use kaleem_core::clock::SystemClock;
 use kaleem_core::config::{self, LoadOptions};
-use kaleem_core::engine::{Ending, Notice};
+use kaleem_core::engine::{Ending, GatewayControl, Notice};
 use kaleem_core::image::ImageRef;
-use kaleem_core::kaleem::{Kaleem, Run};
+use kaleem_core::kaleem::{GatewayParts, Kaleem, Run};
 use kaleem_core::names::ServiceName;
 use kaleem_core::outcome::Outcome;
 use kaleem_core::registry::PullCredentials;
 use kaleem_core::registry::oci::{DockerConfig, OciOptions, OciRegistry};
 use kaleem_core::remedy::chain;
 use kaleem_core::runtime::docker::{DockerOptions, DockerRuntime};
+use kaleem_core::traffic::SocketTraffic;
 use kaleem_health::StandardProbes;
 
 use crate::fail::TaskError;
@@ -25,6 +26,9 @@ use crate::say;
 
 /// Time that the engine and registries have for one answer.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// User and group of gateways: the `nobody` of images without users.
+const GATEWAY_USER: (u32, u32) = (65532, 65532);
 
 /// Deploys the project in `directory`; `images` are of the form `SERVICE=IMAGE`.
 pub(crate) fn run(place: &Place, directory: &Path, state: Option<PathBuf>, images: &[String]) -> Result<(), TaskError> {
@@ -79,7 +83,11 @@ async fn connect(environment: &BTreeMap<String, String>, state: &Path) -> Result
         https_proxy: None,
     })?);
     let probes = Arc::new(StandardProbes::new(runtime.clone()));
-    Ok(Kaleem::builder(runtime, registry, probes).state_directory(state).owner("cargo xtask deploy").build())
+    let builder = Kaleem::builder(runtime, registry, probes).state_directory(state).owner("cargo xtask deploy");
+    let Some(program) = environment.get("KALEEM_AGENT") else { return Ok(builder.build()) };
+    let directory = state.join(".gateways");
+    let control = GatewayControl { traffic: Arc::new(SocketTraffic::new(&directory)), directory, user: GATEWAY_USER };
+    Ok(builder.gateways(GatewayParts { control, program: PathBuf::from(program) }).build())
 }
 
 fn choices(images: &[String]) -> Result<BTreeMap<ServiceName, ImageRef>, Box<dyn Error>> {

@@ -33,7 +33,8 @@ pub(crate) async fn serve(client: &Rc<Client>, stream: TcpStream) {
         builder.max_headers(settings.max_headers);
     }
     let answering = client.clone();
-    let mut server = builder.serve_connection(TokioIo::new(stream), service_fn(move |request| Box::pin(exchange(answering.clone(), request))));
+    let mut server =
+        builder.serve_connection(TokioIo::new(stream), service_fn(move |request| Box::pin(exchange(answering.clone(), request))));
     let in_order = std::future::poll_fn(|context| {
         client.wake_with(context);
         if client.fate() == Fate::Abort {

@@ -126,7 +126,8 @@ fn prepare(client: &Rc<Client>, request: Request<Incoming>, entry: Option<Entry>
     let outgoing = if repeatable {
         Outgoing { ready: None, again: Some((head.method, uri, head.headers)) }
     } else {
-        let expects = has_body && head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let expects =
+            has_body && head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let gate = expects.then(|| Arc::new(Gate::default()));
         let body = match (&gate, has_body) {
             (Some(gate), _) => RequestBody::gated(body, gate.clone()),

@@ -28,7 +28,8 @@ pub(crate) fn check(method: &Method, uri: &Uri, version: Version, headers: &Head
     if host.is_none() && version == Version::HTTP_11 {
         return Err((StatusCode::BAD_REQUEST, "no Host"));
     }
-    let well_formed = |value: &HeaderValue| value.is_empty() || Authority::try_from(value.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'));
+    let well_formed =
+        |value: &HeaderValue| value.is_empty() || Authority::try_from(value.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'));
     if host.is_some_and(|value| !well_formed(value)) {
         return Err((StatusCode::BAD_REQUEST, "a malformed Host"));
     }
@@ -62,7 +63,15 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
         headers.remove(header::CONNECTION);
         for name in named {
             // A client must not be able to take away what the request is understood by.
-            let needed = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TE, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
+            let needed = [
+                header::HOST,
+                header::CONTENT_LENGTH,
+                header::TRANSFER_ENCODING,
+                header::TE,
+                FORWARDED_FOR,
+                FORWARDED_PROTO,
+                FORWARDED_HOST,
+            ];
             if !needed.contains(&name) {
                 headers.remove(name);
             }

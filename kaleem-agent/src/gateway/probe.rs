@@ -84,13 +84,19 @@ async fn http(target: &Target, port: u16, question: &Question, timeout: Duration
         let status = response.status().as_u16();
         let timed = |finding: Finding| finding.with_phase("connect", connected).with_phase("first-byte", first_byte);
         if status < statuses.0 || status > statuses.1 {
-            return timed(Finding::new(Verdict::Fail, format!("GET {path} answered {status}, and {} to {} is right", statuses.0, statuses.1)));
+            return timed(Finding::new(
+                Verdict::Fail,
+                format!("GET {path} answered {status}, and {} to {} is right", statuses.0, statuses.1),
+            ));
         }
         if let Some(text) = contains {
             match http_body_util::Limited::new(response.into_body(), LONGEST_BODY).collect().await {
                 Ok(body) => {
                     if !holds(&body.to_bytes(), text.as_bytes()) {
-                        return timed(Finding::new(Verdict::Fail, format!("the answer to GET {path} does not hold the text that it should")));
+                        return timed(Finding::new(
+                            Verdict::Fail,
+                            format!("the answer to GET {path} does not hold the text that it should"),
+                        ));
                     }
                 }
                 Err(error) => return failed(&error),

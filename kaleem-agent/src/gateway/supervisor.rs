@@ -10,8 +10,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use kaleem_core::durable::{self, PRIVATE_FILE};
-use kaleem_core::traffic::protocol::SOCKET;
 use kaleem_core::traffic::DrainReport;
+use kaleem_core::traffic::protocol::SOCKET;
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 use tokio::io::BufReader;
@@ -208,7 +208,10 @@ impl Supervisor {
             None => PathBuf::from(OWN_PROGRAM),
         };
         let (ours, theirs) = UnixStream::pair()?;
-        #[expect(clippy::disallowed_methods, reason = "a worker inherits the channel over which it gets its sockets, which no other child does")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a worker inherits the channel over which it gets its sockets, which no other child does"
+        )]
         let mut command = std::process::Command::new(program);
         command.arg("gateway-worker").stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn()?;
@@ -311,7 +314,8 @@ impl Supervisor {
             round.report.closed_streams += report.closed_streams;
             round.report.took = round.report.took.max(report.took);
         }
-        let (done, open): (Vec<Round>, Vec<Round>) = std::mem::take(&mut self.rounds).into_iter().partition(|round| round.waits_for.is_empty());
+        let (done, open): (Vec<Round>, Vec<Round>) =
+            std::mem::take(&mut self.rounds).into_iter().partition(|round| round.waits_for.is_empty());
         self.rounds = open;
         for round in done {
             self.tell(round.asked_by, &ToWorker::OthersAnswered { ticket: round.ticket, report: round.report });

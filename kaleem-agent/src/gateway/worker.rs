@@ -174,11 +174,7 @@ async fn obey(control: &Arc<Control>, reader: &mut BufReader<OwnedReadHalf>, ans
 }
 
 /// Does what the supervisor says to a worker that leaves; returns when it has to hurry.
-async fn obey_while_leaving(
-    control: &Arc<Control>,
-    reader: &mut BufReader<OwnedReadHalf>,
-    answers: &mpsc::UnboundedSender<ToSupervisor>,
-) {
+async fn obey_while_leaving(control: &Arc<Control>, reader: &mut BufReader<OwnedReadHalf>, answers: &mpsc::UnboundedSender<ToSupervisor>) {
     loop {
         match channel::next::<ToWorker>(reader).await {
             Some(ToWorker::Stop) | None => return,

@@ -49,7 +49,13 @@ async fn remembered_targets_are_asked_before_they_are_used() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_state_is_told_set_aside_and_never_served_from() {
     for (why, bend) in [
-        ("a flipped bit", (|bytes: &mut Vec<u8>| { let middle = bytes.len() / 2; bytes[middle] ^= 4 }) as fn(&mut Vec<u8>)),
+        (
+            "a flipped bit",
+            (|bytes: &mut Vec<u8>| {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 4
+            }) as fn(&mut Vec<u8>),
+        ),
         ("torn", |bytes| bytes.truncate(bytes.len() / 3)),
         ("empty", Vec::clear),
         ("zeros, as after a loss of power", |bytes| bytes.fill(0)),
@@ -83,8 +89,11 @@ async fn five_upgrades_under_load_lose_nothing() {
     let gateway = Plan::http().start().await;
     let instance = Instance::start("api-1", 1).await;
     gateway.route(1, &[&instance]).await;
-    let loads =
-        [Load::start(gateway.address(), 8, Kind::KeepAlive), Load::start(gateway.address(), 3, Kind::Fresh), Load::start(gateway.address(), 3, Kind::Posts)];
+    let loads = [
+        Load::start(gateway.address(), 8, Kind::KeepAlive),
+        Load::start(gateway.address(), 3, Kind::Fresh),
+        Load::start(gateway.address(), 3, Kind::Posts),
+    ];
     let mut pids = vec![gateway.stats().await.worker.pid];
     for _ in 0..5 {
         for load in &loads {

@@ -17,8 +17,11 @@ async fn forty_switches_under_load_lose_nothing() {
     let gateway = Plan::http().start().await;
     let mut serving = Instance::start("api-0", 0).await;
     gateway.route(1, &[&serving]).await;
-    let loads =
-        [Load::start(gateway.address(), 8, Kind::KeepAlive), Load::start(gateway.address(), 2, Kind::Fresh), Load::start(gateway.address(), 2, Kind::Posts)];
+    let loads = [
+        Load::start(gateway.address(), 8, Kind::KeepAlive),
+        Load::start(gateway.address(), 2, Kind::Fresh),
+        Load::start(gateway.address(), 2, Kind::Posts),
+    ];
     let mut taken = Vec::new();
     for release in 1..=40 {
         for load in &loads {

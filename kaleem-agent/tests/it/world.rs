@@ -208,4 +208,3 @@ pub(crate) fn sticky(generation: u64, targets: &[Target]) -> Routing {
 pub(crate) fn instance_name(text: &str) -> ContainerName {
     text.parse().unwrap()
 }
-

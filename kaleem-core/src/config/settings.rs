@@ -29,6 +29,22 @@ pub struct ServiceSettings {
     pub singleton: Option<bool>,
     /// When a new instance counts as healthy.
     pub health: Option<HealthSettings>,
+    /// What is spoken on its ports; where nothing is said, HTTP on the usual ports and where `health.http` asks, else TCP.
+    pub protocol: Option<ProtocolName>,
+    /// Time a switch is watched with the old instances still warm, such as `30s`; `5s` where nothing is said, `0s` watches nothing.
+    pub watch: Option<DurationText>,
+    /// Time that requests have to end at an old instance; `30s` where nothing is said.
+    pub drain: Option<DurationText>,
+}
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProtocolName {
+    /// HTTP/1.1: requests are routed one by one.
+    Http,
+    /// Anything, TLS included: connections are routed.
+    Tcp,
 }
 
 /// Names of strategies in `kaleem.toml`.

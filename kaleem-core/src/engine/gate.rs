@@ -1,5 +1,6 @@
 //! Waiting until an instance is healthy. A gate only reads, so it may be cut short at any time.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use futures_util::StreamExt;
 
 use crate::engine::{Engine, Notice, StepError};
 use crate::health::{Finding, ProbeTarget, Verdict};
-use crate::names::ContainerName;
+use crate::names::{ContainerName, GatewayName, ReleaseId};
 use crate::release::GateSettings;
-use crate::remedy::Remedy;
+use crate::remedy::{Remedy, one_line};
 use crate::runtime::{Instance, InstanceHealth, InstanceStatus, LogRange, RuntimeError};
+use crate::traffic::Target;
 
 /// Lines of a container's output that an error shows.
 const LOG_LINES: u64 = 12;
@@ -93,6 +95,8 @@ pub(crate) struct GateRequest<'a> {
     pub(crate) step: usize,
     pub(crate) container: &'a ContainerName,
     pub(crate) gate: &'a GateSettings,
+    /// The gateway that asks; `None` asks from here.
+    pub(crate) through: Option<&'a GatewayName>,
     /// Whether restarts before this moment count: they do for what the plan itself started.
     pub(crate) fresh: bool,
     pub(crate) secrets: &'a [String],
@@ -130,7 +134,10 @@ impl Engine {
             let waited = self.clock.monotonic().saturating_sub(begun);
             // The last question gets a fair chance, even if that takes it past the deadline.
             let left = gate.deadline.saturating_sub(waited).max(LAST_CHANCE);
-            let finding = self.probes.ask(&gate.question, &target(&instance), gate.timeout.min(left)).await;
+            let finding = match request.through {
+                Some(gateway) => self.ask_through(gateway, request, gate.timeout.min(left)).await,
+                None => self.probes.ask(&gate.question, &target(&instance), gate.timeout.min(left)).await,
+            };
             let now = self.clock.monotonic();
             count(&mut passes, &finding, now);
             last.clone_from(&finding.reason);
@@ -152,6 +159,18 @@ impl Engine {
                 left,
             });
             self.clock.sleep(gate.interval.min(left)).await;
+        }
+    }
+
+    /// Asks from where the gateway stands: what it cannot reach, no user will.
+    async fn ask_through(&self, gateway: &GatewayName, request: &GateRequest<'_>, timeout: Duration) -> Finding {
+        let unknown = |reason: String| Finding::new(Verdict::Unknown, reason);
+        let Some(control) = &self.gateways else { return unknown("this program knows no gateways".to_owned()) };
+        let Ok(host) = request.container.as_str().parse() else { return unknown("its name is no host".to_owned()) };
+        let target = Target { instance: request.container.clone(), release: ReleaseId::new(0), host, ports: BTreeMap::new(), weight: 0 };
+        match control.traffic.probe(gateway, &target, &request.gate.question, timeout).await {
+            Ok(finding) => finding,
+            Err(error) => unknown(one_line(&error)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::definition::Definition;
 use crate::names::ReleaseId;
-use crate::plan::NewInstance;
+use crate::plan::{NewInstance, Role};
 use crate::release::Target;
 use crate::runtime::{InstanceSpec, compose_labels, kaleem_labels};
 
@@ -27,6 +27,18 @@ pub fn spec(target: &Target, instance: &NewInstance, definition: Definition) -> 
 }
 
 fn labels(target: &Target, instance: &NewInstance, definition: &Definition) -> BTreeMap<String, String> {
+    if let Role::Gateway(gateway) = &instance.role {
+        // Nothing of Compose's: its `--remove-orphans` must not take the gateway away.
+        let ours = [
+            (kaleem_labels::PROJECT, target.project.to_string()),
+            (kaleem_labels::GATEWAY, gateway.to_string()),
+            (kaleem_labels::RELEASE, instance.release.to_string()),
+            (kaleem_labels::DEFINITION, instance.definition.to_string()),
+            (kaleem_labels::DIGEST, instance.image.digest.to_string()),
+            (kaleem_labels::IMAGE, instance.image.image.to_string()),
+        ];
+        return ours.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    }
     let files = target.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
     let release: ReleaseId = instance.release;
     let ours = [

@@ -6,7 +6,7 @@ use crate::definition::RestartPolicy;
 use crate::engine::gate::GateRequest;
 use crate::engine::{Engine, Notice, StepError, labels};
 use crate::names::{ContainerName, ServiceName};
-use crate::plan::{NewInstance, Plan, Step};
+use crate::plan::{NewInstance, Plan, Role, Step};
 use crate::runtime::{InstanceStatus, OwnedContainer, RuntimeError};
 
 /// Time between two looks at a container that runs to its end.
@@ -39,11 +39,14 @@ impl Engine {
             Step::Start { container, restart, .. } => {
                 self.runtime.start(&self.owned(plan, container), *restart).await.map(|()| String::new()).map_err(failed)
             }
-            Step::Gate { service, container, gate } => {
+            Step::Gate { service, container, gate, through } => {
                 let secrets = self.secrets_of(plan, service);
-                let request = GateRequest { step: index, container, gate, fresh: true, secrets: &secrets };
+                let request = GateRequest { step: index, container, gate, through: through.as_ref(), fresh: true, secrets: &secrets };
                 self.wait_healthy(&request, cut_short).await
             }
+            Step::Steer { gateway, to, .. } => self.steer(plan, index, gateway, to).await,
+            Step::Watch { service, gateway, instances, watch } => self.watch(plan, service, gateway, instances, watch, cut_short).await,
+            Step::Drain { gateway, container, drain, .. } => self.drain(gateway, container, drain).await,
             Step::RunToEnd { service, container, deadline, .. } => self.run_to_end(plan, service, container, *deadline, cut_short).await,
             Step::Stop { container, stop, .. } => {
                 self.runtime.stop(&self.owned(plan, container), stop).await.map(|()| String::new()).map_err(failed)
@@ -64,6 +67,9 @@ impl Engine {
     }
 
     pub(crate) async fn create(&self, plan: &Plan, instance: &NewInstance, step: &Step) -> Result<String, StepError> {
+        if let Role::Gateway(gateway) = &instance.role {
+            self.make_directory(gateway)?;
+        }
         let spec = labels::spec(&plan.release.target, instance, self.definition(instance)?);
         let created = self.runtime.create(&spec).await;
         created.map(|id| format!("container {id}")).map_err(|source| StepError::Runtime { what: step.to_string(), source })

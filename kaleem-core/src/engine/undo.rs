@@ -39,7 +39,8 @@ impl Engine {
                 }
             }
             Step::Rename { from, to, .. } => self.rename_back(plan, from, to).await.map_err(failed),
-            Step::CreateVolume { .. } | Step::Pull { .. } | Step::Gate { .. } => Ok(()),
+            Step::Steer { gateway, from, .. } => self.steer_back(plan, index, gateway, from).await,
+            Step::CreateVolume { .. } | Step::Pull { .. } | Step::Gate { .. } | Step::Watch { .. } | Step::Drain { .. } => Ok(()),
             // The plan check allows these only after the commit, and nothing goes back from there.
             Step::Commit { .. } | Step::Remove { .. } | Step::Unpin { .. } => Ok(()),
         }
@@ -91,8 +92,14 @@ impl Engine {
     async fn confirm(&self, plan: &Plan, index: usize, gates: &[BaselineGate], leave: &(dyn Fn() -> bool + Sync)) -> Result<(), StepError> {
         for baseline in gates {
             let secrets = self.secrets_of(plan, &baseline.service);
-            let request =
-                GateRequest { step: index, container: &baseline.container, gate: &baseline.gate, fresh: false, secrets: &secrets };
+            let request = GateRequest {
+                step: index,
+                container: &baseline.container,
+                gate: &baseline.gate,
+                through: None,
+                fresh: false,
+                secrets: &secrets,
+            };
             self.wait_healthy(&request, leave).await?;
         }
         Ok(())

@@ -85,6 +85,13 @@ pub enum KaleemError {
         /// Those there are, comma-separated.
         known: String,
     },
+    /// The gateway's program cannot be read. Nothing was touched.
+    #[error("could not read the program of the gateway")]
+    GatewayProgram {
+        /// Why.
+        #[source]
+        source: DurableError,
+    },
     /// The request could not be left for the other process.
     #[error("could not ask the running kaleem to go back")]
     Request {
@@ -116,7 +123,7 @@ impl Remedy for KaleemError {
             Self::NotStuck => "go on with `kaleem resume`, or take it back with `kaleem abort`".to_owned(),
             Self::NoSuchRelease { known, .. } if known.is_empty() => "deploy first: `kaleem deploy`".to_owned(),
             Self::NoSuchRelease { known, .. } => format!("choose one of: {known}"),
-            Self::Request { source } => source.remedy(),
+            Self::GatewayProgram { source } | Self::Request { source } => source.remedy(),
             Self::Crashed { .. } => "run `kaleem resume`, and report it: https://github.com/kaleem-release/kaleem/issues".to_owned(),
         }
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::definition::PortBinding;
 use crate::names::ServiceName;
 use crate::observed::Observed;
+use crate::plan::steps::is_gateway;
 use crate::plan::{ChangeKind, Interruption, Plan, Step, Undo};
 use crate::release::{Strategy, Wanted};
 
@@ -208,10 +209,15 @@ fn overlap_with_ports(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
 }
 
 fn gateway_missing(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
-    let services = starting(plan).filter(|(_, wanted)| matches!(wanted.strategy, Strategy::BlueGreen | Strategy::Rolling));
+    let services =
+        starting(plan).filter(|(_, wanted)| matches!(wanted.strategy, Strategy::BlueGreen | Strategy::Rolling) && wanted.gateway.is_none());
     let found = services.map(|(name, wanted)| {
-        let message = format!("the strategy {} of `{name}` needs a gateway, which this version does not set up", wanted.strategy);
-        objection("gateway-missing", Severity::Refuse, Some(name), message, "set `strategy = \"recreate\"` for it in kaleem.toml")
+        let message = format!(
+            "the strategy {} of `{name}` needs a gateway: its program is missing here, or no TCP port of it is known",
+            wanted.strategy
+        );
+        let remedy = "put `kaleem-agent` beside `kaleem`, declare the port with `expose:`, or set `strategy = \"recreate\"` in kaleem.toml";
+        objection("gateway-missing", Severity::Refuse, Some(name), message, remedy)
     });
     found.collect()
 }
@@ -243,7 +249,7 @@ fn strangers_in_project(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let mut services: Vec<&ServiceName> = observed
         .instances
         .iter()
-        .filter(|instance| !instance.oneoff)
+        .filter(|instance| !instance.oneoff && !is_gateway(instance))
         .map(|instance| &instance.service)
         .filter(|name| !known(name))
         .collect();

@@ -10,8 +10,10 @@ use crate::definition::DefinitionId;
 use crate::health::Question;
 use crate::names::{ContainerName, PlanId, ReleaseId, ServiceName};
 use crate::observed::Observed;
-use crate::plan::{BaselineGate, ChangeKind, Interruption, NewInstance, PLAN_FORMAT, Plan, PlanKind, ServiceChange, Step, check, pin_tag};
-use crate::release::{GateSettings, Release, Strategy, Target, Wanted};
+use crate::plan::{
+    BaselineGate, ChangeKind, Interruption, NewInstance, PLAN_FORMAT, Plan, PlanKind, Role, Route, ServiceChange, Step, check, pin_tag,
+};
+use crate::release::{GateSettings, Release, Strategy, Target, Wanted, WantedGateway};
 use crate::runtime::{Instance, InstanceHealth, InstanceStatus, StopPolicy};
 
 /// Time a service that runs to its end may take where nothing is said: migrations are slow, and a deploy must end.
@@ -155,17 +157,26 @@ impl<'a> Builder<'a> {
         let forced = wanted.companions.iter().any(|companion| self.replaced.contains(companion));
         let slots: Vec<Slot<'a>> = (1..=wanted.replicas).map(|number| self.slot(name, wanted, number, &all, forced)).collect();
         let kept: BTreeSet<&ContainerName> = slots.iter().filter(|slot| matches!(slot, Slot::Kept(_))).map(Slot::name).collect();
-        let old: Vec<&Instance> = all.iter().copied().filter(|instance| is_up(instance) && !kept.contains(&instance.name)).collect();
-        let changed = kept.len() < slots.len() || !old.is_empty();
+        let mut old: Vec<&Instance> = all.iter().copied().filter(|instance| is_up(instance) && !kept.contains(&instance.name)).collect();
+        let standing = self.gateway_of(name);
+        if wanted.gateway.is_none() {
+            // It holds the ports and the name that the containers get back.
+            old.extend(standing.filter(|gateway| is_up(gateway)));
+        }
+        let stale = wanted.gateway.as_ref().is_some_and(|gateway| !standing.is_some_and(|standing| is_current(standing, gateway)));
+        let changed = kept.len() < slots.len() || !old.is_empty() || stale;
         if let Some(first) = slots.first() {
             self.stands_for.insert(name.clone(), first.name().clone());
         }
         self.instances.insert(name.clone(), slots.iter().map(|slot| self.final_name(wanted, slot)).collect());
-        self.explain(name, wanted, &slots, &old);
+        self.explain(name, wanted, &slots, &old, stale);
         if changed {
             self.replaced.insert(name.clone());
             self.note_baseline(name, &old);
-            self.replace(name, wanted, &slots, &old);
+            match &wanted.gateway {
+                Some(gateway) => self.switch_over(name, wanted, gateway, standing, &slots, &old),
+                None => self.replace(name, wanted, &slots, &old),
+            }
             return;
         }
         for slot in &slots {
@@ -200,6 +211,7 @@ impl<'a> Builder<'a> {
             image: wanted.image.clone(),
             definition: wanted.definition.clone(),
             companions,
+            role: Role::Instance,
         }
     }
 
@@ -218,9 +230,9 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn explain(&mut self, name: &ServiceName, wanted: &Wanted, slots: &[Slot<'_>], old: &[&Instance]) {
+    fn explain(&mut self, name: &ServiceName, wanted: &Wanted, slots: &[Slot<'_>], old: &[&Instance], stale: bool) {
         let kept = slots.iter().filter(|slot| matches!(slot, Slot::Kept(_))).count();
-        let kind = if old.is_empty() && kept == slots.len() {
+        let kind = if old.is_empty() && kept == slots.len() && !stale {
             ChangeKind::Keep
         } else if old.is_empty() && kept == 0 {
             ChangeKind::Add
@@ -239,7 +251,9 @@ impl<'a> Builder<'a> {
         if let Some(before) = before.filter(|before| before.replicas != wanted.replicas) {
             fields.push(format!("replicas ({} to {})", before.replicas, wanted.replicas));
         }
-        let gap = !old.is_empty() && kept == 0 && wanted.strategy == Strategy::Recreate && wanted.replicas < 2;
+        let recreated = kept == 0 && wanted.strategy == Strategy::Recreate && wanted.replicas < 2;
+        // The one hand-over: the ports go from the containers, or from a gateway that must be another, to a new gateway.
+        let gap = !old.is_empty() && (recreated || stale) || stale && self.gateway_of(name).is_some_and(is_up);
         self.changes.push(ServiceChange {
             service: name.clone(),
             kind,
@@ -253,7 +267,7 @@ impl<'a> Builder<'a> {
     }
 
     fn note_baseline(&mut self, name: &ServiceName, old: &[&Instance]) {
-        for instance in old.iter().filter(|instance| is_well(instance)) {
+        for instance in old.iter().filter(|instance| is_well(instance) && !is_gateway(instance)) {
             let mut gate = self.old_gate(name, instance);
             gate.passes = 1;
             gate.steady = Duration::ZERO;
@@ -356,6 +370,7 @@ impl<'a> Builder<'a> {
                 image: before.image.clone(),
                 definition: before.definition.clone(),
                 companions: BTreeMap::new(),
+                role: Role::Instance,
             })
         });
         Step::Stop {
@@ -363,9 +378,144 @@ impl<'a> Builder<'a> {
             container: instance.name.clone(),
             stop: before.map_or_else(|| wanted.stop.clone(), |before| before.stop.clone()),
             restart: instance.restart,
-            gate: is_well(instance).then(|| self.old_gate(name, instance)),
+            gate: (is_well(instance) && !is_gateway(instance)).then(|| self.old_gate(name, instance)),
             again: again.filter(|_| before.is_some_and(|before| before.companions.is_empty())),
         }
+    }
+
+    /// The gateway of a service, whatever its state: a running one before one that does not run.
+    fn gateway_of(&self, service: &ServiceName) -> Option<&'a Instance> {
+        let plain = format!("{}-{service}-gateway", self.input.target.project);
+        let named = |instance: &&Instance| {
+            let rest = instance.name.as_str().strip_prefix(plain.as_str());
+            is_gateway(instance) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("-p"))
+        };
+        let all = || self.input.observed.instances.iter().filter(named);
+        all().find(|instance| is_up(instance)).or_else(|| all().next())
+    }
+
+    /// Replaces the instances behind a gateway, which is made first where there is none that fits.
+    fn switch_over(
+        &mut self,
+        name: &ServiceName,
+        wanted: &Wanted,
+        gateway: &WantedGateway,
+        standing: Option<&'a Instance>,
+        slots: &[Slot<'_>],
+        old: &[&Instance],
+    ) {
+        if slots.iter().any(|slot| matches!(slot, Slot::New(_))) {
+            self.pull(wanted);
+        }
+        let new: Vec<&Slot<'_>> = slots.iter().filter(|slot| !matches!(slot, Slot::Kept(_))).collect();
+        for slot in &new {
+            if let Slot::New(instance) = slot {
+                self.create.push(Step::Create { instance: instance.clone() });
+            }
+        }
+        let to: Vec<Route> = slots.iter().map(|slot| self.route(slot)).collect();
+        let from: Vec<Route> = self.routed_before(name);
+        let fits = standing.filter(|standing| is_current(standing, gateway));
+        let through = Some(gateway.name.clone()).filter(|_| asks_a_port(&wanted.gate));
+        for slot in &new {
+            self.switch.push(start(name, wanted, slot.name().clone()));
+        }
+        if fits.is_some() {
+            for slot in &new {
+                let (container, gate) = (slot.name().clone(), wanted.gate.clone());
+                self.switch.push(Step::Gate { service: name.clone(), container, gate, through: through.clone() });
+            }
+        } else {
+            // Everything is ready before the ports change hands: what is left of the hand-over is a stop and a start.
+            for slot in &new {
+                self.switch.push(gate(name, wanted, slot.name().clone()));
+            }
+            self.hand_over(name, wanted, gateway, standing, old);
+            if through.is_some() {
+                for slot in slots {
+                    let once = GateSettings { passes: 1, steady: Duration::ZERO, ..wanted.gate.clone() };
+                    let container = slot.name().clone();
+                    self.switch.push(Step::Gate { service: name.clone(), container, gate: once, through: through.clone() });
+                }
+            }
+        }
+        self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
+        if !gateway.watch.window.is_zero() && !old.is_empty() {
+            let watch = gateway.watch.clone();
+            self.switch.push(Step::Watch { service: name.clone(), gateway: gateway.name.clone(), instances: to, watch });
+        }
+        if fits.is_some() {
+            for instance in old {
+                let container = instance.name.clone();
+                self.retire.push(Step::Drain { service: name.clone(), gateway: gateway.name.clone(), container, drain: gateway.drain });
+                let stop = self.stop(name, wanted, instance);
+                self.retire.push(stop);
+            }
+        }
+    }
+
+    /// Takes the ports and the name of the service from what has them now, and gives them to a new gateway.
+    fn hand_over(
+        &mut self,
+        name: &ServiceName,
+        wanted: &Wanted,
+        gateway: &WantedGateway,
+        standing: Option<&'a Instance>,
+        old: &[&Instance],
+    ) {
+        let reused = standing.filter(|standing| !is_up(standing) && standing.definition.as_ref() == Some(&gateway.definition));
+        let container = match reused {
+            Some(standing) => standing.name.clone(),
+            None => {
+                let taken = self.input.observed.instances.iter().any(|instance| instance.name == gateway.container);
+                let container = if taken {
+                    ContainerName::fitting(&format!("{}-{}", gateway.container, self.input.id))
+                } else {
+                    gateway.container.clone()
+                };
+                self.create.push(Step::Create {
+                    instance: NewInstance {
+                        name: container.clone(),
+                        service: name.clone(),
+                        number: 0,
+                        release: self.input.release,
+                        image: gateway.image.clone(),
+                        definition: gateway.definition.clone(),
+                        companions: BTreeMap::new(),
+                        role: Role::Gateway(gateway.name.clone()),
+                    },
+                });
+                container
+            }
+        };
+        for instance in standing.into_iter().filter(|standing| is_up(standing)).chain(old.iter().copied()) {
+            let stop = self.stop(name, wanted, instance);
+            self.switch.push(stop);
+        }
+        let restart = crate::definition::RestartPolicy::Always;
+        self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
+    }
+
+    fn route(&self, slot: &Slot<'_>) -> Route {
+        let release = match slot {
+            Slot::Kept(instance) | Slot::Reused(instance) => instance.release.unwrap_or(self.input.release),
+            Slot::New(instance) => instance.release,
+        };
+        Route { container: slot.name().clone(), release }
+    }
+
+    /// Where the gateway of a service sends now, as far as the release that serves tells.
+    fn routed_before(&self, service: &ServiceName) -> Vec<Route> {
+        let Some(previous) =
+            self.previous().filter(|previous| previous.target.services.get(service).is_some_and(|before| before.gateway.is_some()))
+        else {
+            return Vec::new();
+        };
+        let names = previous.instances.get(service).into_iter().flatten();
+        let release = |name: &ContainerName| {
+            self.input.observed.instances.iter().find(|instance| instance.name == *name).and_then(|instance| instance.release)
+        };
+        names.map(|name| Route { container: name.clone(), release: release(name).unwrap_or(previous.id) }).collect()
     }
 
     fn restart(&mut self, name: &ServiceName, wanted: &Wanted, slots: &[Slot<'_>]) {
@@ -438,13 +588,14 @@ impl<'a> Builder<'a> {
     fn services_gone(&mut self) {
         let Some(previous) = self.previous() else { return };
         for (name, before) in previous.target.services.iter().filter(|(name, _)| !self.input.target.services.contains_key(*name)) {
-            let running: Vec<&Instance> = self.of_service(name).into_iter().filter(|instance| is_up(instance)).collect();
+            let running: Vec<&Instance> =
+                self.gateway_of(name).into_iter().chain(self.of_service(name)).filter(|instance| is_up(instance)).collect();
             if running.is_empty() {
                 continue;
             }
             self.note_baseline(name, &running);
             for instance in running {
-                let gate = is_well(instance).then(|| before.gate.clone());
+                let gate = (is_well(instance) && !is_gateway(instance)).then(|| before.gate.clone());
                 self.retire.push(Step::Stop {
                     service: name.clone(),
                     container: instance.name.clone(),
@@ -511,7 +662,9 @@ impl<'a> Builder<'a> {
         let (kept, dropped) = others.split_at(others.len().min(keep.saturating_sub(1)));
         let kept_release = |instance: &Instance| {
             std::iter::once(&release).chain(kept).any(|release| {
-                release.instances.values().flatten().any(|name| *name == instance.name)
+                let gateways = release.target.services.values().filter_map(|wanted| wanted.gateway.as_ref());
+                gateways.into_iter().any(|gateway| instance.definition.as_ref() == Some(&gateway.definition))
+                    || release.instances.values().flatten().any(|name| *name == instance.name)
                     || release.target.services.get(&instance.service).is_some_and(|wanted| self.matches(instance, wanted))
             })
         };
@@ -536,12 +689,27 @@ fn start(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> St
 }
 
 fn gate(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> Step {
-    Step::Gate { service: service.clone(), container, gate: wanted.gate.clone() }
+    Step::Gate { service: service.clone(), container, gate: wanted.gate.clone(), through: None }
 }
 
 /// Whether it runs, or would run again by itself.
 fn is_up(instance: &Instance) -> bool {
     matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused)
+}
+
+/// Whether a container is a gateway: kaleem made it, and it has no number among the containers of a service.
+pub(crate) fn is_gateway(instance: &Instance) -> bool {
+    instance.number == 0 && instance.definition.is_some()
+}
+
+/// Whether a gateway runs and is what is wanted. Its program may be older: that is upgraded without replacing it.
+fn is_current(standing: &Instance, wanted: &WantedGateway) -> bool {
+    is_up(standing) && standing.definition.as_ref() == Some(&wanted.definition)
+}
+
+/// Whether a gate's question can be put by a gateway.
+fn asks_a_port(gate: &GateSettings) -> bool {
+    matches!(gate.question, Question::Http { .. } | Question::Tcp { .. })
 }
 
 /// Whether it may be expected to be healthy again after it was stopped and started.

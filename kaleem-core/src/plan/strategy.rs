@@ -63,6 +63,15 @@ const STEADY: Duration = Duration::from_secs(3);
 const ENGINE_INTERVAL: Duration = Duration::from_secs(30);
 const ENGINE_RETRIES: u64 = 3;
 
+/// Whether gateways can be set up on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateways {
+    /// They can.
+    Available,
+    /// The gateway's program is not there.
+    Missing,
+}
+
 /// How a service is replaced, and why.
 pub fn decide(
     service: &Service,
@@ -70,15 +79,22 @@ pub fn decide(
     facts: &ImageFacts,
     waited_for_to_end: bool,
     settings: &ServiceSettings,
+    gateways: Gateways,
 ) -> (Strategy, String) {
     if waited_for_to_end {
         return (Strategy::RunToEnd, "another service waits for it to complete".to_owned());
     }
-    let (strategy, reason) = decide_kind(service, image, facts, settings);
+    let (strategy, reason) = decide_kind(service, image, facts, settings, gateways);
     (strategy, reason.to_owned())
 }
 
-fn decide_kind(service: &Service, image: &ImageRef, facts: &ImageFacts, settings: &ServiceSettings) -> (Strategy, &'static str) {
+fn decide_kind(
+    service: &Service,
+    image: &ImageRef,
+    facts: &ImageFacts,
+    settings: &ServiceSettings,
+    gateways: Gateways,
+) -> (Strategy, &'static str) {
     match settings.strategy {
         Some(StrategyName::Recreate) => return (Strategy::Recreate, "set in kaleem.toml"),
         Some(StrategyName::Overlap) => return (Strategy::Overlap, "set in kaleem.toml"),
@@ -111,6 +127,10 @@ fn decide_kind(service: &Service, image: &ImageRef, facts: &ImageFacts, settings
     }
     if definition.ports.iter().any(|port| port.container.protocol != Protocol::Tcp) {
         return (Strategy::Recreate, "it publishes a port that is not TCP");
+    }
+    let network = !definition.ports.is_empty() || !definition.expose.is_empty() || !facts.exposed_ports.is_empty();
+    if network && gateways == Gateways::Available && matches!(definition.network, NetworkMode::Networks(_)) {
+        return (Strategy::BlueGreen, "others connect to it: a gateway keeps its name and its ports while it is replaced");
     }
     if !definition.ports.is_empty() {
         return (Strategy::Recreate, "it publishes a port of the host, which one container can hold");

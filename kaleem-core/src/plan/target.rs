@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::config::{DependencyCondition, Project};
+use crate::config::{DependencyCondition, Project, Service};
 use crate::definition::{Definition, DefinitionId, NetworkMode};
 use crate::names::ServiceName;
 use crate::observed::ObservedImage;
-use crate::plan::strategy;
-use crate::release::{Target, Wanted};
+use crate::plan::gateway::{self, GatewayPlace};
+use crate::plan::strategy::{self, Gateways};
+use crate::release::{Strategy, Target, Wanted, WantedGateway};
 use crate::runtime::StopPolicy;
 
 /// Time between the stop signal and SIGKILL where nothing is said (Compose's own default).
@@ -16,8 +17,23 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Releases kept where nothing is said.
 const KEEP: u32 = 5;
 
-/// What is wanted of a project. Services without an image in `images` are left out; `identify` names a definition.
-pub fn target(project: &Project, images: &BTreeMap<ServiceName, ObservedImage>, identify: &dyn Fn(&Definition) -> DefinitionId) -> Target {
+/// What is wanted, and the definitions that it names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// What is wanted.
+    pub target: Target,
+    /// Every definition in it, by identity.
+    pub definitions: BTreeMap<DefinitionId, Definition>,
+}
+
+/// What is wanted of a project. Services without an image in `images` are left out; `identify` names a definition; without a
+/// `place` no service gets a gateway.
+pub fn resolve(
+    project: &Project,
+    images: &BTreeMap<ServiceName, ObservedImage>,
+    place: Option<&GatewayPlace>,
+    identify: &dyn Fn(&Definition) -> DefinitionId,
+) -> Resolved {
     let run_to_end: BTreeSet<&ServiceName> = project
         .services
         .values()
@@ -25,36 +41,19 @@ pub fn target(project: &Project, images: &BTreeMap<ServiceName, ObservedImage>, 
         .filter(|(_, dependency)| dependency.condition == DependencyCondition::ServiceCompletedSuccessfully)
         .map(|(name, _)| name)
         .collect();
-    let services = project
-        .services
-        .values()
-        .filter_map(|service| {
-            let image = images.get(&service.name)?;
-            let settings = project.settings.services.get(&service.name).cloned().unwrap_or_default();
-            let (strategy, reason) =
-                strategy::decide(service, &image.pinned.image, &image.facts, run_to_end.contains(&service.name), &settings);
-            let wanted = Wanted {
-                image: image.pinned.clone(),
-                platform: service.definition.platform.clone(),
-                definition: identify(&service.definition),
-                replicas: service.replicas,
-                container_name: service.container_name.clone(),
-                strategy,
-                reason,
-                gate: strategy::gate(service, &image.facts, settings.health.as_ref()),
-                depends_on: service.depends_on.clone(),
-                stop: StopPolicy {
-                    signal: service.definition.stop_signal.clone(),
-                    grace: service.definition.stop_grace.unwrap_or(STOP_GRACE),
-                },
-                restart: service.definition.restart,
-                ports: service.definition.ports.clone(),
-                companions: companions(&service.definition),
-            };
-            Some((service.name.clone(), wanted))
-        })
-        .collect();
-    Target {
+    let mut definitions = BTreeMap::new();
+    let mut services = BTreeMap::new();
+    for service in project.services.values() {
+        let Some(image) = images.get(&service.name) else { continue };
+        let mut keep = |definition: Definition| {
+            let id = identify(&definition);
+            definitions.insert(id.clone(), definition);
+            id
+        };
+        let wanted = wanted(project, service, image, run_to_end.contains(&service.name), place, &mut keep);
+        services.insert(service.name.clone(), wanted);
+    }
+    let target = Target {
         project: project.name.clone(),
         directory: project.directory.clone(),
         files: project.files.clone(),
@@ -62,6 +61,57 @@ pub fn target(project: &Project, images: &BTreeMap<ServiceName, ObservedImage>, 
         networks: project.networks.values().cloned().collect(),
         volumes: project.volumes.values().cloned().collect(),
         keep: project.settings.keep.unwrap_or(KEEP).max(1),
+    };
+    Resolved { target, definitions }
+}
+
+fn wanted(
+    project: &Project,
+    service: &Service,
+    image: &ObservedImage,
+    run_to_end: bool,
+    place: Option<&GatewayPlace>,
+    keep: &mut dyn FnMut(Definition) -> DefinitionId,
+) -> Wanted {
+    let settings = project.settings.services.get(&service.name).cloned().unwrap_or_default();
+    let gateways = if place.is_some() { Gateways::Available } else { Gateways::Missing };
+    let (strategy, reason) = strategy::decide(service, &image.pinned.image, &image.facts, run_to_end, &settings, gateways);
+    let gate = strategy::gate(service, &image.facts, settings.health.as_ref());
+    let behind = matches!(strategy, Strategy::BlueGreen | Strategy::Rolling);
+    let split = place.filter(|_| behind).and_then(|place| {
+        let split = gateway::split(&project.name, service, &image.facts, &gate, &settings, place)?;
+        Some((split, place))
+    });
+    let common = Wanted {
+        image: image.pinned.clone(),
+        platform: service.definition.platform.clone(),
+        definition: DefinitionId(String::new()),
+        replicas: service.replicas,
+        container_name: service.container_name.clone(),
+        strategy,
+        reason,
+        gate,
+        depends_on: service.depends_on.clone(),
+        stop: StopPolicy { signal: service.definition.stop_signal.clone(), grace: service.definition.stop_grace.unwrap_or(STOP_GRACE) },
+        restart: service.definition.restart,
+        ports: service.definition.ports.clone(),
+        companions: companions(&service.definition),
+        gateway: None,
+    };
+    match split {
+        None => Wanted { definition: keep(service.definition.clone()), ..common },
+        Some((split, place)) => {
+            let gateway = WantedGateway {
+                name: split.name,
+                container: split.container,
+                image: place.image.clone(),
+                definition: keep(split.gateway),
+                watch: gateway::watch(&settings),
+                drain: gateway::drain(&settings),
+            };
+            // Its containers get names of their own: the fixed one belongs to the gateway.
+            Wanted { definition: keep(split.instance), container_name: None, gateway: Some(gateway), ..common }
+        }
     }
 }
 

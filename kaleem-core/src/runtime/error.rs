@@ -1,5 +1,6 @@
 //! Why the engine did not do what it was asked, told apart as far as a person or a retry needs it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::{ContainerName, ProjectName};
@@ -125,6 +126,15 @@ pub enum RuntimeError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The program of which an image was to be made cannot be read.
+    #[error("could not read the program {}", path.display())]
+    ProgramUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The engine refused, in its own words.
     #[error("the Docker engine refused to {operation} (status {status}): {message}")]
     Refused {
@@ -170,6 +180,7 @@ impl Remedy for RuntimeError {
             Self::PullFailed { .. } => "check the network and the disk, then run the same command".to_owned(),
             Self::ExecTimedOut { .. } => "raise the timeout of the command, or look why it hangs with `docker exec`".to_owned(),
             Self::FileRefused { .. } => "check that the path exists in the image and can be written".to_owned(),
+            Self::ProgramUnreadable { path, .. } => format!("check that {} is there and can be read", path.display()),
             Self::Refused { .. } => "mend what the engine names, then run the same command".to_owned(),
             Self::Broken { .. } => "check that the engine runs (`docker info`), then run `kaleem resume`".to_owned(),
         }

@@ -102,6 +102,7 @@ pub enum FakeOperation {
     Logs,
     Pull,
     Image,
+    Assemble,
     Pin,
     Unpin,
     Networks,
@@ -118,7 +119,7 @@ impl FakeOperation {
             Self::List | Self::Inspect | Self::Drift | Self::ForeignPorts | Self::Engine => false,
             Self::Logs | Self::Image | Self::Networks | Self::Volumes => false,
             Self::Create | Self::Start | Self::Stop | Self::Remove | Self::Rename | Self::Exec => true,
-            Self::Pull | Self::Pin | Self::Unpin | Self::CreateNetwork | Self::RemoveNetwork | Self::CreateVolume => true,
+            Self::Assemble | Self::Pull | Self::Pin | Self::Unpin | Self::CreateNetwork | Self::RemoveNetwork | Self::CreateVolume => true,
         }
     }
 }

@@ -44,7 +44,7 @@ impl SocketTraffic {
         }
         // A long path does not fit into an address; one through an open directory always does.
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&self.directory(gateway), flags, rustix::fs::Mode::empty())?;
+        let directory = rustix::fs::open(self.directory(gateway), flags, rustix::fs::Mode::empty())?;
         let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
         UnixStream::connect(format!("/proc/self/fd/{number}/{SOCKET}")).await
     }
@@ -57,13 +57,9 @@ impl SocketTraffic {
         limit: Duration,
     ) -> Result<Outcome, TrafficError> {
         let exchange = async {
-            let stream = self
-                .connect(gateway)
-                .await
-                .map_err(|source| TrafficError::Unreachable { gateway: gateway.clone(), source })?;
-            let line = exchange(stream, command)
-                .await
-                .map_err(|source| TrafficError::Broken { gateway: gateway.clone(), operation, source })?;
+            let stream = self.connect(gateway).await.map_err(|source| TrafficError::Unreachable { gateway: gateway.clone(), source })?;
+            let line =
+                exchange(stream, command).await.map_err(|source| TrafficError::Broken { gateway: gateway.clone(), operation, source })?;
             self.read(gateway, operation, &line)
         };
         match tokio::time::timeout(limit, exchange).await {
@@ -133,13 +129,7 @@ impl Traffic for SocketTraffic {
         }
     }
 
-    async fn probe(
-        &self,
-        gateway: &GatewayName,
-        target: &Target,
-        question: &Question,
-        timeout: Duration,
-    ) -> Result<Finding, TrafficError> {
+    async fn probe(&self, gateway: &GatewayName, target: &Target, question: &Question, timeout: Duration) -> Result<Finding, TrafficError> {
         let operation = "probe an instance";
         let command = Command::Probe { target: target.clone(), question: question.clone(), timeout };
         match self.call(gateway, operation, command, timeout.saturating_add(Duration::from_millis(200))).await {

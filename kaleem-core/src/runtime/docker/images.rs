@@ -1,6 +1,7 @@
 //! Images on the engine.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use base64::Engine as _;
 use bollard::Docker;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::{CreateImageOptions, RemoveImageOptions, TagImageOptions};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::failure::{Failure, nonsense};
 use super::{DockerRuntime, with_version};
@@ -24,6 +25,20 @@ const SILENCE: Duration = Duration::from_secs(300);
 
 /// What `docker login` stores the default registry under.
 const HUB: &str = "https://index.docker.io/v1/";
+
+/// The name of the program in an image that holds only it.
+const PROGRAM: &str = "program";
+
+/// A root file system of one program. Nothing in it depends on when or where it was made.
+fn one_program(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(0o755);
+    header.set_size(bytes.len() as u64);
+    builder.append_data(&mut header, PROGRAM, bytes)?;
+    builder.into_inner()
+}
 
 fn facts(image: &ImageInspect) -> ImageFacts {
     let config = image.config.clone().unwrap_or_default();
@@ -246,6 +261,24 @@ impl Images for DockerRuntime {
             Err(failure) if failure.is_missing() => Err(RuntimeError::ImageMissing { image: reference }),
             Err(failure) => Err(failure.into_error()),
         }
+    }
+
+    async fn assemble(&self, tag: &ImageRef, program: &Path) -> Result<LocalImage, RuntimeError> {
+        let refused = |source: std::io::Error| RuntimeError::ProgramUnreadable { path: program.to_path_buf(), source };
+        let bytes = tokio::fs::read(program).await.map_err(refused)?;
+        let archive = one_program(&bytes).map_err(refused)?;
+        let options = CreateImageOptions {
+            from_src: Some("-".to_owned()),
+            repo: Some(tag.familiar_repository()),
+            tag: tag.tag().map(str::to_owned),
+            changes: vec![format!("ENTRYPOINT [\"/{PROGRAM}\"]")],
+            ..CreateImageOptions::default()
+        };
+        let stream = self.client.create_image(Some(options), Some(bollard::body_full(archive.into())), None);
+        let import = async { stream.try_for_each(|_| async { Ok(()) }).await };
+        self.ask_for("make an image", SILENCE, import).await.map_err(Failure::into_error)?;
+        let reference = tag.to_string();
+        self.look_at_image(&reference).await?.ok_or(RuntimeError::ImageMissing { image: reference })
     }
 
     async fn unpin(&self, pin: &ImageRef) -> Result<(), RuntimeError> {

@@ -1,6 +1,7 @@
 //! Images, networks and volumes of the fake.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use async_trait::async_trait;
 
@@ -106,6 +107,19 @@ impl Images for FakeRuntime {
             let Some(tag) = tag_of(pin) else { return Err(refused("tag the image", 400, format!("`{pin}` has no tag"))) };
             world.tags.insert(tag, id);
             Ok(())
+        })
+    }
+
+    async fn assemble(&self, tag: &ImageRef, program: &Path) -> Result<LocalImage, RuntimeError> {
+        self.call(FakeOperation::Assemble, tag, |world| {
+            if !program.is_file() {
+                let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+                return Err(RuntimeError::ProgramUnreadable { path: program.to_path_buf(), source });
+            }
+            let id = super::world::digest_of(&format!("program {tag}"));
+            let pinned = PinnedImage { image: tag.clone(), digest: id.clone(), source: ImageSource::Local };
+            world.store_image(&pinned, FakeImage::of(&pinned, super::Behaviour::Healthy), true);
+            world.local_image(&id).ok_or(RuntimeError::ImageMissing { image: tag.to_string() })
         })
     }
 

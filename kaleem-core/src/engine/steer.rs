@@ -1,0 +1,212 @@
+//! Steps that steer a gateway: the switch, the watch after it, and the drain of what was there before.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::fs::{Gid, Uid};
+
+use crate::durable;
+use crate::engine::{Engine, GatewayControl, StepError};
+use crate::names::{ContainerName, GatewayName, ReleaseId, ServiceName};
+use crate::plan::{Plan, Route};
+use crate::release::WatchSettings;
+use crate::remedy::Remedy;
+use crate::runtime::{InstanceStatus, RuntimeError};
+use crate::traffic::{Admission, Counts, DrainPolicy, GatewayStats, Generation, HoldLimits, Routing, Target, TrafficError};
+
+/// What is held while a gateway has no target: more than a second's requests of a busy service, for longer than most restarts take.
+const HOLD: HoldLimits = HoldLimits { requests: 4096, time: Duration::from_secs(30), release_per_second: 2000 };
+/// Time between two looks during a watch: a bad release is seen within it.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Why a new release did not stand the watch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// Too many requests failed.
+    #[error("{failed} of {requests} requests failed at it ({percent} %)")]
+    Failing {
+        /// How many failed.
+        failed: u64,
+        /// Of how many.
+        requests: u64,
+        /// Their share.
+        percent: u64,
+    },
+    /// Its answers are too slow.
+    #[error("99 of 100 answers began within {slowest:?} only, and {limit:?} is allowed")]
+    Slow {
+        /// What was measured.
+        slowest: Duration,
+        /// The limit.
+        limit: Duration,
+    },
+    /// It ended, or was restarted.
+    #[error("`{container}` crashed with exit code {code}{log}")]
+    Crashed {
+        /// The container.
+        container: ContainerName,
+        /// Its exit code.
+        code: i64,
+        /// Its last lines.
+        log: String,
+    },
+    /// The kernel killed it for memory.
+    #[error("`{container}` was killed because it used more memory than it may{log}")]
+    OutOfMemory {
+        /// The container.
+        container: ContainerName,
+        /// Its last lines.
+        log: String,
+    },
+    /// The engine of the host could not be asked.
+    #[error("the engine could not be asked about it")]
+    Runtime {
+        /// Why.
+        #[source]
+        source: RuntimeError,
+    },
+}
+
+impl Remedy for WatchError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::Failing { .. } => "read the log of the new release for its errors, mend it, and deploy again".to_owned(),
+            Self::Slow { .. } => "find out what makes the new release slow, and deploy again".to_owned(),
+            Self::Crashed { .. } => "read its last lines, mend it, and deploy again".to_owned(),
+            Self::OutOfMemory { .. } => "raise its memory limit, or find out what needs so much".to_owned(),
+            Self::Runtime { source } => source.remedy(),
+        }
+    }
+}
+
+impl Engine {
+    fn control(&self, gateway: &GatewayName) -> Result<&GatewayControl, StepError> {
+        self.gateways.as_ref().ok_or_else(|| StepError::NoGateways { gateway: gateway.clone() })
+    }
+
+    /// Makes the directory in which a gateway has its socket and its state, owned by the gateway's user.
+    pub(crate) fn make_directory(&self, gateway: &GatewayName) -> Result<(), StepError> {
+        let control = self.control(gateway)?;
+        let failed = |source| StepError::GatewayDirectory { gateway: gateway.clone(), source };
+        let path = control.directory.join(gateway.as_str());
+        durable::create_directory(&path, durable::PRIVATE_DIRECTORY).map_err(failed)?;
+        let (uid, gid) = control.user;
+        let owned = rustix::fs::chown(&path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        owned.map_err(|errno| {
+            failed(durable::DurableError::Failed { operation: durable::FileOperation::CreateDirectory, path, source: errno.into() })
+        })
+    }
+
+    pub(crate) async fn steer(&self, plan: &Plan, index: usize, gateway: &GatewayName, to: &[Route]) -> Result<String, StepError> {
+        let step = u32::try_from(index).unwrap_or(u32::MAX);
+        let routing = routing(Generation::of_perform(plan.id, step), to, gateway)?;
+        let failed = |source| StepError::Traffic { what: format!("switch {gateway}"), source };
+        self.control(gateway)?.traffic.steer(gateway, &routing).await.map_err(failed)?;
+        Ok(format!("sends to {}", to.iter().map(|route| route.container.to_string()).collect::<Vec<_>>().join(", ")))
+    }
+
+    pub(crate) async fn steer_back(&self, plan: &Plan, index: usize, gateway: &GatewayName, from: &[Route]) -> Result<(), StepError> {
+        let step = u32::try_from(index).unwrap_or(u32::MAX);
+        let routing = routing(Generation::of_undo(plan.id, step), from, gateway)?;
+        match self.control(gateway)?.traffic.steer(gateway, &routing).await {
+            // It was to be new, and never came up or is gone: nobody is sent anywhere.
+            Err(TrafficError::Unreachable { .. }) if from.is_empty() => Ok(()),
+            result => result.map_err(|source| StepError::Traffic { what: format!("switch {gateway} back"), source }),
+        }
+    }
+
+    pub(crate) async fn drain(&self, gateway: &GatewayName, container: &ContainerName, drain: &DrainPolicy) -> Result<String, StepError> {
+        let failed = |source| StepError::Traffic { what: format!("drain {container}"), source };
+        let report = self.control(gateway)?.traffic.drain(gateway, container, drain).await.map_err(failed)?;
+        Ok(format!("{} ended by themselves, {} were cut, {} streams were closed", report.finished, report.cut, report.closed_streams))
+    }
+
+    /// Watches until the window is over or something is bad.
+    pub(crate) async fn watch(
+        &self,
+        plan: &Plan,
+        service: &ServiceName,
+        gateway: &GatewayName,
+        instances: &[Route],
+        watch: &WatchSettings,
+        cut_short: &(dyn Fn() -> bool + Sync),
+    ) -> Result<String, StepError> {
+        let bad = |source| StepError::Watch { service: service.clone(), source };
+        let begun = self.clock.monotonic();
+        let mut first: Option<GatewayStats> = None;
+        let mut seen = Counts::default();
+        loop {
+            if cut_short() {
+                return Err(StepError::CutShort);
+            }
+            for route in instances {
+                self.refuse_crashed(plan, service, &route.container).await.map_err(bad)?;
+            }
+            // A gateway that cannot be asked for a moment says nothing about the release.
+            if let Ok(now) = self.control(gateway)?.traffic.stats(gateway).await {
+                let base = first.get_or_insert_with(|| now.clone());
+                if base.worker.epoch == now.worker.epoch {
+                    seen = counted(instances, &now).since(&counted(instances, base));
+                } else {
+                    first = Some(now);
+                }
+                judge(&seen, watch).map_err(bad)?;
+            }
+            if self.clock.monotonic().saturating_sub(begun) >= watch.window {
+                let slow = seen.latency.quantile(0.99).map_or_else(String::new, |p99| format!(", 99 % began within {p99:?}"));
+                return Ok(format!("{} requests, {} failed{slow}", seen.requests, seen.server_errors + seen.broken));
+            }
+            self.clock.sleep(LOOK).await;
+        }
+    }
+
+    async fn refuse_crashed(&self, plan: &Plan, service: &ServiceName, container: &ContainerName) -> Result<(), WatchError> {
+        let instance = self.runtime.inspect(container).await.map_err(|source| WatchError::Runtime { source })?;
+        let gone = |log| WatchError::Crashed { container: container.clone(), code: -1, log };
+        let Some(instance) = instance else { return Err(gone("; it was removed by somebody else".to_owned())) };
+        let state = &instance.state;
+        let ended = !matches!(state.status, InstanceStatus::Running | InstanceStatus::Paused) || state.restart_count > 0;
+        if !ended {
+            return Ok(());
+        }
+        let log = self.log_excerpt(container, &self.secrets_of(plan, service)).await;
+        if state.oom_killed {
+            return Err(WatchError::OutOfMemory { container: container.clone(), log });
+        }
+        Err(WatchError::Crashed { container: container.clone(), code: state.exit_code.unwrap_or(-1), log })
+    }
+}
+
+/// What was counted at these instances.
+fn counted(instances: &[Route], stats: &GatewayStats) -> Counts {
+    let mut sum = Counts::default();
+    for target in stats.targets.iter().filter(|target| instances.iter().any(|route| route.container == target.instance)) {
+        sum.add(&target.counts);
+    }
+    sum
+}
+
+fn judge(seen: &Counts, watch: &WatchSettings) -> Result<(), WatchError> {
+    if seen.requests < watch.least_requests.max(1) {
+        return Ok(());
+    }
+    let failed = seen.server_errors + seen.broken;
+    if failed.saturating_mul(1000) > seen.requests.saturating_mul(u64::from(watch.failures_per_mille)) {
+        return Err(WatchError::Failing { failed, requests: seen.requests, percent: failed.saturating_mul(100) / seen.requests });
+    }
+    match (watch.slowest, seen.latency.quantile(0.99)) {
+        (Some(limit), Some(slowest)) if slowest > limit => Err(WatchError::Slow { slowest, limit }),
+        _ => Ok(()),
+    }
+}
+
+fn routing(generation: Generation, routes: &[Route], gateway: &GatewayName) -> Result<Routing, StepError> {
+    let targets = routes.iter().map(|route| {
+        let host = route.container.as_str().parse().map_err(|_| StepError::NoGateways { gateway: gateway.clone() })?;
+        let release: ReleaseId = route.release;
+        Ok(Target { instance: route.container.clone(), release, host, ports: BTreeMap::new(), weight: 1 })
+    });
+    let targets = targets.collect::<Result<Vec<_>, StepError>>()?;
+    Ok(Routing { generation, admission: Admission::Serve, hold: HOLD, stickiness: None, targets })
+}

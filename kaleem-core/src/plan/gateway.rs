@@ -1,0 +1,168 @@
+//! The gateway of a service: it takes the name, the addresses and the ports of the service, and the service's containers lose them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::Service;
+use crate::config::settings::{ProtocolName, ServiceSettings};
+use crate::definition::{ContainerPort, Definition, HealthTest, Healthcheck, Mount, MountSource, NetworkMode, Protocol, RestartPolicy};
+use crate::health::Question;
+use crate::image::PinnedImage;
+use crate::names::{ContainerName, GatewayName, ProjectName};
+use crate::release::{GateSettings, WatchSettings};
+use crate::runtime::ImageFacts;
+use crate::traffic::DrainPolicy;
+
+/// Where the control socket and the state are, inside the container.
+pub const DIRECTORY_INSIDE: &str = "/run/kaleem";
+/// Ports on which HTTP is spoken unless somebody says otherwise: what frameworks and servers listen on by default.
+const HTTP_PORTS: &[u16] = &[80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8082, 8088, 8888, 9000];
+/// Time a switch is watched where nothing is said: errors of a bad release show in its first requests.
+const WATCH: Duration = Duration::from_secs(5);
+/// Failing requests allowed in the watch, in thousandths: the 5 % at which operators go back.
+const FAILURES_PER_MILLE: u32 = 50;
+/// Requests before that share counts: one failure of three says little.
+const LEAST_REQUESTS: u64 = 10;
+/// Time that requests have to end at an old instance where nothing is said; nginx gives an upstream 60 s, browsers give up earlier.
+const DRAIN: Duration = Duration::from_secs(30);
+/// The same for WebSockets and event streams, which do not end by themselves.
+const STREAMS: Duration = Duration::from_secs(10);
+
+/// What gateways are made from on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayPlace {
+    /// The image of the gateway's program.
+    pub image: PinnedImage,
+    /// Below it each gateway has a directory.
+    pub directory: PathBuf,
+    /// User and group in the container, which own that directory.
+    pub user: (u32, u32),
+}
+
+/// A service split in two.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Split {
+    /// What its containers are to be: without its ports and names.
+    pub instance: Definition,
+    /// What its gateway is to be: with them.
+    pub gateway: Definition,
+    /// The gateway's name.
+    pub name: GatewayName,
+    /// The gateway's container.
+    pub container: ContainerName,
+}
+
+/// Splits a service. `None` where no port is known on which it could be reached.
+pub fn split(
+    project: &ProjectName,
+    service: &Service,
+    facts: &ImageFacts,
+    gate: &GateSettings,
+    settings: &ServiceSettings,
+    place: &GatewayPlace,
+) -> Option<Split> {
+    let NetworkMode::Networks(networks) = &service.definition.network else { return None };
+    let ports = ports(service, facts, gate);
+    if ports.is_empty() {
+        return None;
+    }
+    let text = format!("{project}-{}-gateway", service.name);
+    let container = ContainerName::fitting(&text);
+    let name: GatewayName = container.as_str().parse().ok()?;
+    let mut instance = service.definition.clone();
+    instance.ports.clear();
+    let mut taken = networks.clone();
+    if let NetworkMode::Networks(own) = &mut instance.network {
+        for attachment in own {
+            attachment.aliases.clear();
+        }
+    }
+    if let Some(fixed) = &service.container_name {
+        // Whoever called it by its container's name finds the gateway there.
+        for attachment in &mut taken {
+            attachment.aliases.push(fixed.to_string());
+        }
+    }
+    let mut command = vec!["gateway".to_owned(), "--directory".to_owned(), DIRECTORY_INSIDE.to_owned()];
+    for port in &ports {
+        command.push("--listen".to_owned());
+        command.push(format!("{port}/{}", mode(*port, gate, settings)));
+    }
+    let bind = MountSource::Bind {
+        path: place.directory.join(name.as_str()).display().to_string(),
+        create_host_path: false,
+        propagation: None,
+        selinux: None,
+    };
+    let gateway = Definition {
+        command: Some(command),
+        user: Some(format!("{}:{}", place.user.0, place.user.1)),
+        restart: RestartPolicy::Always,
+        stop_grace: Some(Duration::from_secs(10)),
+        ports: service.definition.ports.clone(),
+        expose: ports.iter().map(|port| ContainerPort { port: *port, protocol: Protocol::Tcp }).collect(),
+        mounts: vec![Mount { target: DIRECTORY_INSIDE.to_owned(), read_only: false, source: bind }],
+        network: NetworkMode::Networks(taken),
+        cap_drop: vec!["ALL".to_owned()],
+        security_opt: vec!["no-new-privileges".to_owned()],
+        read_only: true,
+        healthcheck: Some(Healthcheck {
+            test: HealthTest::Disabled,
+            interval: None,
+            timeout: None,
+            start_period: None,
+            start_interval: None,
+            retries: None,
+        }),
+        extra_hosts: Vec::new(),
+        environment: BTreeMap::new(),
+        ..Definition::default()
+    };
+    Some(Split { instance, gateway, name, container })
+}
+
+/// TCP ports on which the service can be reached: published, exposed by the file, asked by its gate, exposed by its image.
+fn ports(service: &Service, facts: &ImageFacts, gate: &GateSettings) -> BTreeSet<u16> {
+    let definition = &service.definition;
+    let published = definition.ports.iter().map(|port| port.container);
+    let declared = published.chain(definition.expose.iter().copied()).filter(|port| port.protocol == Protocol::Tcp).map(|port| port.port);
+    let asked = match &gate.question {
+        Question::Http { port, .. } | Question::Tcp { port } => Some(*port),
+        Question::Running | Question::Healthcheck | Question::Command { .. } => None,
+    };
+    let exposed = facts.exposed_ports.iter().filter_map(|port| match port.split_once('/') {
+        Some((port, "tcp")) => port.parse().ok(),
+        Some(_) => None,
+        None => port.parse().ok(),
+    });
+    declared.chain(asked).chain(exposed).collect()
+}
+
+fn mode(port: u16, gate: &GateSettings, settings: &ServiceSettings) -> &'static str {
+    match settings.protocol {
+        Some(ProtocolName::Http) => return "http",
+        Some(ProtocolName::Tcp) => return "tcp",
+        None => {}
+    }
+    let asked = matches!(&gate.question, Question::Http { port: asked, .. } if *asked == port);
+    if asked || HTTP_PORTS.contains(&port) { "http" } else { "tcp" }
+}
+
+/// What is watched after a switch.
+pub fn watch(settings: &ServiceSettings) -> WatchSettings {
+    WatchSettings {
+        window: settings.watch.map_or(WATCH, |text| text.0),
+        failures_per_mille: FAILURES_PER_MILLE,
+        least_requests: LEAST_REQUESTS,
+        slowest: None,
+    }
+}
+
+/// How long what runs at an old instance may go on.
+pub fn drain(settings: &ServiceSettings) -> DrainPolicy {
+    DrainPolicy {
+        requests: settings.drain.map_or(DRAIN, |text| text.0),
+        streams: STREAMS.min(settings.drain.map_or(STREAMS, |text| text.0)),
+    }
+}
