@@ -11,7 +11,8 @@ pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Resu
     let parts = setup::run(place, consent)?;
     say::step("cargo test --workspace");
     // Every part is there, so a test that finds one missing has found a fault: it is not to skip.
-    let tests = parts.export(Program::new(place, place.cargo())).env("CI", "true").args(["test", "--workspace"]).args(arguments);
+    let tests =
+        parts.export(Program::new(place, place.cargo())).env("CI", "true").args(["test", "--workspace", "--no-fail-fast"]).args(arguments);
     let outcome = tests.run();
     drop(parts);
     outcome?;
