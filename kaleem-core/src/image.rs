@@ -1,7 +1,9 @@
 //! Images: what a person writes (a tag, which can move) and what a plan holds (a digest, which cannot).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -258,6 +260,30 @@ impl fmt::Display for PinnedImage {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(&format!("{} ({})", self.image, self.digest.short()))
     }
+}
+
+/// What the configuration of an image says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageFacts {
+    /// User; empty is root.
+    pub user: String,
+    /// Exposed ports, such as `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Whether it has a health check (that is not `NONE`).
+    pub has_healthcheck: bool,
+    /// Time between the runs of that health check.
+    pub healthcheck_interval: Option<Duration>,
+    /// Names of the variables that it sets: never their values.
+    pub environment_names: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Volumes that it declares.
+    pub volumes: Vec<String>,
+    /// `os/arch[/variant]`.
+    pub platform: String,
+    /// Compressed size at the registry, or size on the engine.
+    pub size_bytes: u64,
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@
 
 use async_trait::async_trait;
 
-use crate::image::{Digest, ImageRef};
+use crate::image::{Digest, ImageFacts, ImageRef};
 use crate::remedy::Remedy;
-use crate::runtime::ImageFacts;
 use crate::secret::Secret;
 
 /// What a reference means at the registry.

@@ -13,6 +13,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::definition::{Definition, DefinitionId, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
+pub use crate::image::ImageFacts;
 use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
 
@@ -185,30 +186,6 @@ pub enum InstanceHealth {
     Healthy,
     /// Failing.
     Unhealthy,
-}
-
-/// What the configuration of an image says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ImageFacts {
-    /// User; empty is root.
-    pub user: String,
-    /// Exposed ports, such as `80/tcp`.
-    pub exposed_ports: Vec<String>,
-    /// Whether it has a health check (that is not `NONE`).
-    pub has_healthcheck: bool,
-    /// Time between the runs of that health check.
-    pub healthcheck_interval: Option<Duration>,
-    /// Names of the variables that it sets: never their values.
-    pub environment_names: Vec<String>,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Volumes that it declares.
-    pub volumes: Vec<String>,
-    /// `os/arch[/variant]`.
-    pub platform: String,
-    /// Compressed size at the registry, or size on the engine.
-    pub size_bytes: u64,
 }
 
 /// An image on the engine.

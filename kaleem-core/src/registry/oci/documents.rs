@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::image::Digest;
+use crate::image::ImageFacts;
 use crate::registry::platform::{self, Platform, or_default};
-use crate::runtime::ImageFacts;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
