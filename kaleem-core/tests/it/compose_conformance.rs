@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kaleem_core::config::{LoadOptions, resolve};
+use kaleem_core::config::{ConfigError, LoadOptions, load, resolve};
 use serde_json::Value;
 
 /// Home directory of every case, so that `~` is the same everywhere.
@@ -231,4 +231,21 @@ fn the_goldens_are_what_docker_compose_prints_today() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_project_loads_or_is_refused_for_a_key_that_is_not_carried_out() {
+    let mut refused = Vec::new();
+    for case in cases() {
+        match load(&case.options()) {
+            Ok(_) => {}
+            Err(ConfigError::Invalid { problems }) => {
+                refused.extend(
+                    problems.iter().map(|problem| format!("{}: {:?}: {}: {}", case.name, problem.kind, problem.key, problem.reason)),
+                );
+            }
+            Err(error) => panic!("{}: {error}", case.name),
+        }
+    }
+    insta::assert_snapshot!(refused.join("\n"));
 }

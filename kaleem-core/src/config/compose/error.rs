@@ -62,10 +62,10 @@ pub enum ConfigError {
         /// What the reader stumbled over.
         reason: String,
     },
-    /// Aliases of a file unfold into more than any project needs.
-    #[error("{origin}: the aliases of this file unfold into too much")]
+    /// A file, with its aliases unfolded, holds more values than any project needs.
+    #[error("{origin}: this file unfolds into more values than any project has")]
     TooManyAliases {
-        /// The alias that went over the limit.
+        /// The value or alias that went over the limit.
         origin: Origin,
     },
     /// A file of variables (`.env`, `--env-file`) is not one.
@@ -86,7 +86,7 @@ pub enum ConfigError {
     /// The files are readable, and something in them is wrong or not carried out.
     #[error("{}", Listed(problems))]
     Invalid {
-        /// Everything that was found, in the order of the files.
+        /// Everything that was found, in the order of the files; at most 500.
         problems: Vec<Problem>,
     },
     /// `kaleem.toml` is not usable.
@@ -111,7 +111,7 @@ impl Remedy for ConfigError {
             Self::NotText { .. } => "save the file as UTF-8".to_owned(),
             Self::Empty { .. } => "write at least one service under `services:`".to_owned(),
             Self::Yaml { .. } => "correct the file at that place".to_owned(),
-            Self::TooManyAliases { .. } => "write the part out instead of repeating an alias of aliases".to_owned(),
+            Self::TooManyAliases { .. } => "do not repeat aliases of aliases; split a file that is really that large with `include:`".to_owned(),
             Self::Variables { .. } => "write one `NAME=value` a line; put a value that spans lines into double quotes".to_owned(),
             Self::Name { .. } => "name the project with `-p`, or with `name:` in the compose file".to_owned(),
             Self::Invalid { problems } => match problems.as_slice() {

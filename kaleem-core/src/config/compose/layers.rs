@@ -19,7 +19,9 @@ use crate::config::compose::yaml;
 
 /// Files that extend or include one another, at most; real projects have a handful.
 const CHAIN_LIMIT: usize = 50;
-const FILES_LIMIT: usize = 500;
+const FILES_LIMIT: usize = 1000;
+/// Variables without a value that are warned of; a file may hold any number.
+const WARNINGS_LIMIT: usize = 500;
 
 /// What is known and found while a project is read.
 pub(super) struct Session {
@@ -84,7 +86,7 @@ impl Session {
             for (name, mark, key) in unset {
                 let warning = ConfigWarning { origin: mark.origin(), key, reason: interpolate::unset(&name) };
                 // A file that is extended twice is read twice.
-                if !self.warnings.contains(&warning) {
+                if self.warnings.len() < WARNINGS_LIMIT && !self.warnings.contains(&warning) {
                     self.warnings.push(warning);
                 }
             }
@@ -213,7 +215,11 @@ impl Session {
             self.missing_base(&extends.mark, &path, &service, origin.services, origin.file);
             return self.service(&service, &same, place);
         };
-        if !other.is_file() || self.files_read > FILES_LIMIT {
+        if self.files_read > FILES_LIMIT {
+            self.problems.add(&extends.mark, &path, ProblemKind::Cycle, "more files are extended than any project needs", "extend less");
+            return Ok(None);
+        }
+        if !other.is_file() {
             let reason = format!("the file `{}` is not there", other.display());
             self.problems.add(&extends.mark, &path, ProblemKind::MissingFile, reason, "correct the path; it is relative to this file");
             return Ok(None);

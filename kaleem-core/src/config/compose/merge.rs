@@ -1,5 +1,7 @@
 //! One layer over another, by the rules of Compose: mappings merge, lists are appended without repeats, the rest is replaced.
 
+use std::collections::BTreeMap;
+
 use crate::config::compose::tree::{Map, Meeting, Node, Value};
 
 /// Keys by which entries of a list are the same entry; a list that is not named here keeps repeats.
@@ -140,15 +142,14 @@ pub(super) fn without_repeats(node: &mut Node, path: &str) {
         }
         Value::List(list) => {
             let Some(same) = sameness(&pattern(path)) else { return };
-            let mut kept: Vec<(String, Node)> = Vec::new();
+            let mut places: BTreeMap<String, usize> = BTreeMap::new();
             for item in std::mem::take(list) {
-                let key = identity(&item, &same);
-                match kept.iter_mut().find(|(known, _)| *known == key) {
-                    Some((_, older)) => *older = item,
-                    None => kept.push((key, item)),
+                let place = *places.entry(identity(&item, &same)).or_insert(list.len());
+                match list.get_mut(place) {
+                    Some(older) => *older = item,
+                    None => list.push(item),
                 }
             }
-            *list = kept.into_iter().map(|(_, item)| item).collect();
         }
         _ => {}
     }

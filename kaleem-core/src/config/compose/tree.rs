@@ -181,12 +181,15 @@ pub(super) fn go_float(value: f64) -> String {
     let scientific = format!("{value:e}");
     let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
     let power: i32 = exponent.parse().unwrap_or(0);
-    if value != 0.0 && !(-4..21).contains(&power) {
+    if value != 0.0 && !(-4..6).contains(&power) {
         let sign = if power < 0 { '-' } else { '+' };
         return format!("{digits}e{sign}{:02}", power.abs());
     }
     format!("{value}")
 }
+
+/// More than anyone reads; it keeps a file of garbage from taking minutes.
+pub(super) const PROBLEMS_LIMIT: usize = 500;
 
 /// Everything that was found to be wrong so far.
 #[derive(Debug, Default)]
@@ -195,7 +198,7 @@ pub(super) struct Problems(pub(super) Vec<Problem>);
 impl Problems {
     pub(super) fn add(&mut self, mark: &Mark, key: &str, kind: ProblemKind, reason: impl Into<String>, remedy: impl Into<String>) {
         let problem = Problem { origin: mark.origin(), key: key.to_owned(), kind, reason: reason.into(), remedy: remedy.into() };
-        if !self.0.contains(&problem) {
+        if self.0.len() < PROBLEMS_LIMIT && !self.0.contains(&problem) {
             self.0.push(problem);
         }
     }

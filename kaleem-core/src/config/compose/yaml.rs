@@ -76,6 +76,12 @@ impl Builder<'_> {
 
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), ConfigError> {
         let mark = self.mark(span);
+        if let Event::Scalar(_, _, _, Some(tag)) | Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) = &event
+            && tag.handle == "!"
+            && !matches!(tag.suffix.as_str(), "" | "reset" | "override")
+        {
+            return Err(Self::refuse(&mark, format!("the tag `!{}` means nothing here", tag.suffix)));
+        }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.grow(&mark, 1, text.len())?;
@@ -249,9 +255,16 @@ pub(super) fn plain_value(text: &str) -> Value {
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
         return Value::Text(text.to_owned());
     }
+    if let Some(time) = timestamp(text) {
+        return Value::Text(time);
+    }
     let digits: String = text.chars().filter(|c| *c != '_').collect();
     if let Some(value) = integer(&digits) {
         return Value::Int(value);
+    }
+    // Larger than any number that a key takes, and still a whole number where it becomes text.
+    if !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u64>().is_ok() {
+        return Value::Text(digits);
     }
     if is_float(&digits)
         && let Ok(value) = digits.parse()
@@ -259,6 +272,39 @@ pub(super) fn plain_value(text: &str) -> Value {
         return Value::Float(value);
     }
     Value::Text(text.to_owned())
+}
+
+/// A plain date or time as Compose passes it on: its YAML reader makes a point in time of it, and Go prints that in full.
+fn timestamp(text: &str) -> Option<String> {
+    if text.as_bytes().get(4) != Some(&b'-') {
+        return None;
+    }
+    let (date, time) = match text.find(['T', 't', ' ']) {
+        Some(at) => (text.get(..at)?, text.get(at + 1..)?),
+        None => (text, ""),
+    };
+    let mut parts = date.split('-').map(|part| if part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit()) { part.parse().ok() } else { None });
+    let (year, month, day): (i16, i16, i16) = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() {
+        return None;
+    }
+    let date = jiff::civil::Date::new(year, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()?;
+    if time.is_empty() {
+        return (text.len() == text.trim_end().len()).then(|| format!("{date} 00:00:00 +0000 UTC"));
+    }
+    let (clock, zone) = match time.find(['Z', '+', '-']) {
+        Some(at) => time.split_at(at),
+        None if text.contains(' ') => (time, "Z"),
+        None => return None,
+    };
+    let zone = if zone == "Z" { "+0000 UTC".to_owned() } else { format!("{0} {0}", zone.replace(':', "")) };
+    let (whole, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let mut parts = whole.split(':').map(|part| part.parse::<i8>().ok());
+    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
+    jiff::civil::Time::new(hour, minute, second, 0).ok()?;
+    let fraction = fraction.trim_end_matches('0');
+    let fraction = if fraction.is_empty() { String::new() } else { format!(".{fraction}") };
+    Some(format!("{date} {hour:02}:{minute:02}:{second:02}{fraction} {zone}"))
 }
 
 /// Decimal, `0x`, `0o`, `0b`, and a leading 0 for octal.
