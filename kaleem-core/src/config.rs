@@ -36,7 +36,8 @@ pub fn load(options: &LoadOptions) -> Result<Project, ConfigError> {
 /// What is read, and with which environment. The library looks at no environment of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Where to look for the files, and what relative paths start from.
+    /// Where the program was started, as an absolute path: where files are looked for, and what `files` and `env_files` are relative to.
+    /// Paths inside a compose file are relative to the directory of the first compose file, as with Compose.
     pub directory: PathBuf,
     /// Compose files in the order of `-f`; empty looks for `compose.yaml` and its relatives, with their override, upwards from `directory`.
     pub files: Vec<PathBuf>,

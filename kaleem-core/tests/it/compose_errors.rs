@@ -78,6 +78,7 @@ fn every_unreadable_file_is_named_with_the_place_and_the_way_out() {
         ("a key twice", vec![("compose.yaml", "services:\n  api:\n    image: x\n    image: y\n".to_owned())]),
         ("an alias of nothing", vec![("compose.yaml", "services: *nothing\n".to_owned())]),
         ("an alias in itself", vec![("compose.yaml", "services: &s\n  a: *s\n".to_owned())]),
+        ("a tag of nobody", vec![("compose.yaml", "services:\n  a: {image: !secret x}\n".to_owned())]),
         ("a merge of text", vec![("compose.yaml", "services:\n  a:\n    <<: text\n".to_owned())]),
         ("a bomb of aliases", vec![("compose.yaml", bomb)]),
         ("too deep", vec![("compose.yaml", deep)]),
@@ -181,6 +182,7 @@ fn every_sort_of_problem_is_said_with_its_line_and_a_remedy() {
                 ("other.yaml".to_owned(), "services: {a: {image: y}}\n".to_owned()),
             ],
         ),
+        ("include from elsewhere", whole("include: [{path: \"https://example.com/a.git\"}]\nservices: {a: {image: x}}\n")),
         ("no such env_file", own("env_file: absent.env")),
         (
             "two services on one port",

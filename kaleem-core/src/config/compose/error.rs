@@ -111,7 +111,9 @@ impl Remedy for ConfigError {
             Self::NotText { .. } => "save the file as UTF-8".to_owned(),
             Self::Empty { .. } => "write at least one service under `services:`".to_owned(),
             Self::Yaml { .. } => "correct the file at that place".to_owned(),
-            Self::TooManyAliases { .. } => "do not repeat aliases of aliases; split a file that is really that large with `include:`".to_owned(),
+            Self::TooManyAliases { .. } => {
+                "do not repeat aliases of aliases; split a file that is really that large with `include:`".to_owned()
+            }
             Self::Variables { .. } => "write one `NAME=value` a line; put a value that spans lines into double quotes".to_owned(),
             Self::Name { .. } => "name the project with `-p`, or with `name:` in the compose file".to_owned(),
             Self::Invalid { problems } => match problems.as_slice() {

@@ -194,6 +194,10 @@ impl Session {
             self.problems.add(&extends.mark, &path, ProblemKind::WrongType, "this must name a service", "write the name of a service");
             return Ok(None);
         };
+        if file.as_deref().is_some_and(paths::is_address) {
+            self.remote(&extends.mark, &path);
+            return Ok(None);
+        }
         let other_file = file.map(|file| PathBuf::from(paths::absolute(place.base, self.home.as_deref(), &file)));
         let target = other_file.clone().unwrap_or_else(|| origin.file.to_owned());
         let mut chain = origin.chain.to_vec();
@@ -230,6 +234,11 @@ impl Session {
         let services = documents.first().and_then(|document| document.get("services")).and_then(Node::map).cloned().unwrap_or_default();
         self.missing_base(&extends.mark, &path, &service, &services, &other);
         self.service(&service, &Extended { services: &services, file: &other, chain: &chain }, there)
+    }
+
+    fn remote(&mut self, mark: &Mark, path: &str) {
+        let reason = "files are not fetched from elsewhere: a release must be what lies on this host";
+        self.problems.add(mark, path, ProblemKind::NotCarriedOut, reason, "copy the file into the project");
     }
 
     fn missing_base(&mut self, mark: &Mark, path: &str, service: &str, services: &Map, file: &Path) {
@@ -284,6 +293,11 @@ impl Session {
             Value::Text(file) => item.made(Value::Map(Map::from([("path".to_owned(), item.text_here(file.clone()))]))),
             _ => item.clone(),
         };
+        let named = long.get("path").map(|path| path.list().iter().chain([path]).filter_map(Node::text).collect::<Vec<_>>());
+        if named.unwrap_or_default().into_iter().any(paths::is_address) {
+            self.remote(&item.mark, path);
+            return None;
+        }
         let mut layer = self.shaper(place);
         path.clone_into(&mut layer.path);
         let long = layer.read(long, &INCLUDE);

@@ -342,6 +342,9 @@ impl Layer<'_> {
     }
 
     fn unknown(&mut self, name: &str, value: &Node, keys: &[Key]) {
+        if self.problems.is_full() {
+            return;
+        }
         let remedy = match nearest(name, keys.iter().map(|key| key.name)) {
             Some(meant) => format!("did you mean `{meant}`? else remove it, or begin its name with `x-`"),
             None => "remove it, or begin its name with `x-`".to_owned(),

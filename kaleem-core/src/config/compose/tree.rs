@@ -189,16 +189,24 @@ pub(super) fn go_float(value: f64) -> String {
 }
 
 /// More than anyone reads; it keeps a file of garbage from taking minutes.
-pub(super) const PROBLEMS_LIMIT: usize = 500;
+const PROBLEMS_LIMIT: usize = 500;
 
 /// Everything that was found to be wrong so far.
 #[derive(Debug, Default)]
 pub(super) struct Problems(pub(super) Vec<Problem>);
 
 impl Problems {
+    /// Whether one more would not be kept, so that working out its remedy is for nothing.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= PROBLEMS_LIMIT
+    }
+
     pub(super) fn add(&mut self, mark: &Mark, key: &str, kind: ProblemKind, reason: impl Into<String>, remedy: impl Into<String>) {
+        if self.is_full() {
+            return;
+        }
         let problem = Problem { origin: mark.origin(), key: key.to_owned(), kind, reason: reason.into(), remedy: remedy.into() };
-        if self.0.len() < PROBLEMS_LIMIT && !self.0.contains(&problem) {
+        if !self.0.contains(&problem) {
             self.0.push(problem);
         }
     }

@@ -283,7 +283,8 @@ fn timestamp(text: &str) -> Option<String> {
         Some(at) => (text.get(..at)?, text.get(at + 1..)?),
         None => (text, ""),
     };
-    let mut parts = date.split('-').map(|part| if part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit()) { part.parse().ok() } else { None });
+    let mut parts =
+        date.split('-').map(|part| if part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit()) { part.parse().ok() } else { None });
     let (year, month, day): (i16, i16, i16) = (parts.next()??, parts.next()??, parts.next()??);
     if parts.next().is_some() {
         return None;
