@@ -10,3 +10,4 @@ mod hostile;
 mod switching;
 mod lifecycle;
 mod tunnels;
+mod contract;

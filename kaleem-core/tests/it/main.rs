@@ -21,4 +21,6 @@ mod plan;
 #[cfg(test)]
 mod registry;
 #[cfg(test)]
+mod traffic;
+#[cfg(test)]
 mod world;
