@@ -160,10 +160,10 @@ impl Drop for Streaming {
         if self.failed {
             lane.meter.broken.add_one();
         }
-        if let Some(upstream) = upstream {
-            if self.whole {
-                lane.give_back(self.client.listener, upstream);
-            }
+        if let Some(upstream) = upstream
+            && self.whole
+        {
+            lane.give_back(self.client.listener, upstream);
         }
         self.client.finish();
         if let (Some(entry), Some(log)) = (self.entry.take(), &self.client.shard.access_log) {

@@ -205,10 +205,10 @@ impl Control {
 
     /// Goes by the routing on the disk, which another worker has written.
     pub(crate) fn reload(&self) {
-        if let (Some(routing), Memory::Restored) = self.state.read() {
-            if self.board.compare(&routing) == Ok(true) {
-                self.board.apply(routing, Trust::Gated);
-            }
+        if let (Some(routing), Memory::Restored) = self.state.read()
+            && self.board.compare(&routing) == Ok(true)
+        {
+            self.board.apply(routing, Trust::Gated);
         }
     }
 

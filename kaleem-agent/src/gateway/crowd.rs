@@ -133,10 +133,10 @@ impl Client {
 
     /// Moves what its request still has to send, while its answer is already coming.
     pub(crate) fn drive_upload(&self, context: &mut Context<'_>) {
-        if self.uploads.get() {
-            if let Some(upstream) = self.upstream.borrow_mut().as_mut() {
-                upstream.drive(context);
-            }
+        if self.uploads.get()
+            && let Some(upstream) = self.upstream.borrow_mut().as_mut()
+        {
+            upstream.drive(context);
         }
     }
 

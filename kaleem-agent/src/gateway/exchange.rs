@@ -282,10 +282,10 @@ fn answer(asked: &mut Asked, response: Response<Incoming>, mut flight: Flight) -
         write(client, entry);
         return Response::from_parts(head, ResponseBody::Empty);
     }
-    if let Some(name) = asked.cookie.as_ref().filter(|_| asked.tag.as_ref() != Some(&lane.target.tag)) {
-        if let Ok(value) = HeaderValue::try_from(format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", lane.target.tag)) {
-            head.headers.append(header::SET_COOKIE, value);
-        }
+    if let Some(name) = asked.cookie.as_ref().filter(|_| asked.tag.as_ref() != Some(&lane.target.tag))
+        && let Ok(value) = HeaderValue::try_from(format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", lane.target.tag))
+    {
+        head.headers.append(header::SET_COOKIE, value);
     }
     if body.is_end_stream() {
         if let Some(upstream) = client.upstream.borrow_mut().take() {

@@ -81,10 +81,10 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
         let mut codings = value.as_bytes().split(|byte| *byte == b',');
         codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     };
-    if let Some(accepted) = headers.remove(header::TE) {
-        if trailers(&accepted) {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
+    if let Some(accepted) = headers.remove(header::TE)
+        && trailers(&accepted)
+    {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING] {
         headers.remove(name);
@@ -115,10 +115,10 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: &Client, host: Opti
     if !headers.contains_key(&FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if let Some(host) = host {
-        if !headers.contains_key(&FORWARDED_HOST) {
-            headers.insert(FORWARDED_HOST, host.clone());
-        }
+    if let Some(host) = host
+        && !headers.contains_key(&FORWARDED_HOST)
+    {
+        headers.insert(FORWARDED_HOST, host.clone());
     }
 }
 

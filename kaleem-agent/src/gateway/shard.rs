@@ -250,10 +250,10 @@ impl Shard {
             }
             let Ok(stream) = stream.into_std() else { continue };
             let message = ShardMessage::Serve { stream, peer, listener: place };
-            if let Err(ShardMessage::Serve { stream, .. }) = self.board.tell_one(thread, message) {
-                if let Ok(stream) = TcpStream::from_std(stream) {
-                    self.serve(stream, peer, place);
-                }
+            if let Err(ShardMessage::Serve { stream, .. }) = self.board.tell_one(thread, message)
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.serve(stream, peer, place);
             }
         }
     }

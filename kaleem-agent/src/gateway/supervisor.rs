@@ -252,7 +252,7 @@ impl Supervisor {
 
     fn hear(&mut self, pid: Pid, message: ToSupervisor) {
         match message {
-            ToSupervisor::Ready { version } => self.ready(pid, version),
+            ToSupervisor::Ready { version } => self.ready(pid, &version),
             ToSupervisor::Upgrade { file } => {
                 let candidate = if self.stop_by.is_some() || !self.with_role(Role::Candidate).is_empty() {
                     Err("another upgrade is under way, or the gateway is ending".to_owned())
@@ -269,7 +269,7 @@ impl Supervisor {
         }
     }
 
-    fn ready(&mut self, pid: Pid, version: String) {
+    fn ready(&mut self, pid: Pid, version: &str) {
         let Some(worker) = self.workers.iter_mut().find(|worker| worker.pid == pid) else { return };
         let was = worker.role;
         worker.role = if was == Role::Candidate { Role::Serving } else { was };
@@ -283,7 +283,7 @@ impl Supervisor {
         let old: Vec<Pid> = self.with_role(Role::Serving).into_iter().filter(|other| *other != pid).collect();
         for other in old {
             // Told first: it answers whoever asked for the upgrade.
-            self.tell(other, &ToWorker::Upgraded { version: version.clone() });
+            self.tell(other, &ToWorker::Upgraded { version: version.to_owned() });
             self.tell(other, &ToWorker::Leave);
             if let Some(worker) = self.workers.iter_mut().find(|worker| worker.pid == other) {
                 worker.role = Role::Leaving;

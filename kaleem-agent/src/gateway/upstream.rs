@@ -74,8 +74,11 @@ pub(crate) struct Lane {
     pub(crate) target: Arc<Target>,
     pub(crate) meter: Arc<Meter>,
     /// By port of the gateway.
-    idle: RefCell<Vec<Vec<Box<Upstream>>>>,
+    idle: RefCell<Vec<Kept>>,
 }
+
+/// Boxed, because one is a kilobyte and moves in and out with each request.
+type Kept = Vec<Box<Upstream>>;
 
 impl Lane {
     pub(crate) fn new(target: Arc<Target>, meter: Arc<Meter>, listeners: usize) -> Self {
@@ -101,10 +104,10 @@ impl Lane {
             return;
         }
         upstream.since = now();
-        if let Some(kept) = self.idle.borrow_mut().get_mut(listener) {
-            if kept.len() < MOST_IDLE {
-                kept.push(upstream);
-            }
+        if let Some(kept) = self.idle.borrow_mut().get_mut(listener)
+            && kept.len() < MOST_IDLE
+        {
+            kept.push(upstream);
         }
     }
 

@@ -53,7 +53,7 @@ async fn a_damaged_state_is_told_set_aside_and_never_served_from() {
             "a flipped bit",
             (|bytes: &mut Vec<u8>| {
                 let middle = bytes.len() / 2;
-                bytes[middle] ^= 4
+                bytes[middle] ^= 4;
             }) as fn(&mut Vec<u8>),
         ),
         ("torn", |bytes| bytes.truncate(bytes.len() / 3)),

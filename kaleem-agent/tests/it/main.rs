@@ -1,13 +1,24 @@
 //! Tests against real processes.
 
+#[cfg(test)]
 mod client;
-mod instance;
-mod requests;
-mod world;
-mod draining;
-mod holding;
-mod hostile;
-mod switching;
-mod lifecycle;
-mod tunnels;
+#[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod draining;
+#[cfg(test)]
+mod holding;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod instance;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod switching;
+#[cfg(test)]
+mod tunnels;
+#[cfg(test)]
+mod world;
