@@ -178,19 +178,15 @@ impl Target {
         if let Some(address) = self.literal {
             return Ok(vec![address]);
         }
-        let known = {
+        {
             let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-            if !resolved.addresses.is_empty() && resolved.at.is_some_and(|at| now().saturating_sub(at) < NAME_LIFE) {
+            if resolved.at.is_some_and(|at| now().saturating_sub(at) < NAME_LIFE) {
                 return Ok(resolved.addresses.clone());
             }
-            resolved.addresses.clone()
-        };
-        let found: Vec<IpAddr> = match tokio::net::lookup_host((self.host.as_str(), 0)).await {
-            Ok(found) => found.map(|address| address.ip()).collect(),
-            // The resolver of the engine is away while the engine restarts; containers keep their addresses then.
-            Err(_) if !known.is_empty() => known,
-            Err(error) => return Err(error),
-        };
+        }
+        // A name that is not found keeps nobody: its old address may have been dealt to another container by now. Requests are
+        // held while the engine's resolver is away.
+        let found: Vec<IpAddr> = tokio::net::lookup_host((self.host.as_str(), 0)).await?.map(|address| address.ip()).collect();
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         *resolved = Resolved { addresses: found.clone(), at: Some(now()) };
         Ok(found)
