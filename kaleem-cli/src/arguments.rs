@@ -1,0 +1,359 @@
+//! What was typed, as checked types: nothing behind this module sees a flag as text.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kaleem_core::config::settings::parse_duration;
+use kaleem_core::image::ImageRef;
+use kaleem_core::names::{ProjectName, ReleaseId, ServiceName};
+use kaleem_core::remedy::Remedy;
+
+const EXAMPLES: &str = "\
+Examples:
+  kaleem plan                        what a deploy would do
+  kaleem deploy                      do it
+  kaleem deploy api=shop/api:1.4     the same, with another image for one service
+  API_IMAGE=shop/api:1.4 kaleem deploy   where the compose file says ${API_IMAGE}
+  kaleem rollback                    back to the release before
+  kaleem status                      what serves
+
+Exit codes: 0 done or nothing to do, 1 bug, 2 usage, 3 config, 4 refused, 5 busy, 6 unreachable
+(2 to 6: no service was touched), 10 rolled back, 11 aborted, 12 interrupted, 13 stuck.";
+
+/// Ships a Docker Compose project as releases, and takes them back when they are bad.
+#[derive(Debug, Parser)]
+#[command(name = "kaleem", version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    /// Compose file; may be repeated, later ones override [env: COMPOSE_FILE]
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Project")]
+pub(crate) struct Global {
+    /// Compose files, from before or after the command.
+    #[arg(skip)]
+    pub files: Vec<PathBuf>,
+    /// Where relative paths start from; the directory of the first compose file where nothing is said
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    pub project_directory: Option<PathBuf>,
+    /// Name of the project [env: COMPOSE_PROJECT_NAME]
+    #[arg(short = 'p', long = "project-name", global = true, value_name = "NAME")]
+    pub project_name: Option<ProjectName>,
+    /// File with variables in place of `.env`; may be repeated
+    #[arg(long = "env-file", global = true, value_name = "FILE")]
+    pub env_files: Vec<PathBuf>,
+    /// Profile whose services take part; may be repeated [env: COMPOSE_PROFILES]
+    #[arg(long = "profile", global = true, value_name = "NAME")]
+    pub profiles: Vec<String>,
+    /// What the compose file cannot say; `kaleem.toml` beside it where nothing is said
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where kaleem keeps what it knows [env: KALEEM_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
+    /// One JSON object per line on standard output, for programs
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// Only results and errors
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub quiet: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", help_heading = "Output")]
+    pub color: Color,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On terminals, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Compose files after the command, where people write them too.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Files {
+    /// Compose file; may be repeated
+    #[arg(short = 'f', long = "file", id = "verb-file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Write a kaleem.toml that says how each service is replaced, and why
+    #[command(after_help = "Examples:\n  kaleem init --print\n  kaleem init --schema > kaleem.schema.json")]
+    Init(Init),
+    /// Show what a deploy would do, and do nothing
+    #[command(after_help = "Examples:\n  kaleem plan\n  kaleem plan --steps api=shop/api:1.4")]
+    Plan(PlanArguments),
+    /// Ship what the compose file says, behind health gates
+    #[command(after_help = "Examples:\n  kaleem deploy\n  kaleem deploy api=shop/api:1.4 worker=shop/api:1.4\n  kaleem deploy --build")]
+    Deploy(Deploy),
+    /// Show what serves
+    #[command(after_help = "Example:\n  kaleem status")]
+    Status,
+    /// List what was released
+    #[command(after_help = "Example:\n  kaleem releases")]
+    Releases,
+    /// Show one release: its images, its steps and what they measured
+    #[command(after_help = "Example:\n  kaleem show r7")]
+    Show(Show),
+    /// Go back to a release that served before
+    #[command(after_help = "Examples:\n  kaleem rollback\n  kaleem rollback r5")]
+    Rollback(Rollback),
+    /// Go on with a plan that was interrupted or is stuck
+    #[command(after_help = "Example:\n  kaleem resume")]
+    Resume,
+    /// Take the running or interrupted plan back
+    #[command(after_help = "Example:\n  kaleem abort")]
+    Abort,
+    /// Settle a stuck plan by hand: say what serves. Nothing is touched
+    #[command(after_help = "Example:\n  kaleem resolve --old")]
+    Resolve(Resolve),
+    /// Show the output of what serves
+    #[command(after_help = "Examples:\n  kaleem logs -f api\n  kaleem logs --tail 20 --since 10m")]
+    Logs(Logs),
+    /// Run a command in a running container, without a terminal
+    #[command(after_help = "Example:\n  kaleem exec api -- /app migrate --dry-run")]
+    Exec(Exec),
+    /// Look for what will bite
+    #[command(after_help = "Example:\n  kaleem doctor")]
+    Doctor(Doctor),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  kaleem completions bash > /etc/bash_completion.d/kaleem")]
+    Completions(Completions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    #[command(flatten)]
+    pub files: Files,
+    /// Write it to standard output
+    #[arg(long)]
+    pub print: bool,
+    /// Print the JSON schema of kaleem.toml instead
+    #[arg(long, conflicts_with_all = ["print", "force"])]
+    pub schema: bool,
+    /// Replace the one that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    #[command(flatten)]
+    pub files: Files,
+    /// Other images than those of the compose file
+    #[arg(value_name = "SERVICE=IMAGE")]
+    pub images: Vec<ImageChoice>,
+    /// Show every step
+    #[arg(long)]
+    pub steps: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    #[command(flatten)]
+    pub files: Files,
+    /// Other images than those of the compose file
+    #[arg(value_name = "SERVICE=IMAGE")]
+    pub images: Vec<ImageChoice>,
+    /// Build the images of services with `build:` first
+    #[arg(long)]
+    pub build: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The release, such as `r7`
+    pub release: ReleaseId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The release, such as `r7`; the one before the serving one where nothing is said
+    pub release: Option<ReleaseId>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Resolve {
+    /// What served before the plan serves
+    #[arg(long)]
+    pub old: bool,
+    /// The release of the plan serves
+    #[arg(long)]
+    pub new: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Services; all where nothing is said
+    pub services: Vec<ServiceName>,
+    /// Go on with lines that come later
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// How many of the last lines of each container
+    #[arg(short = 'n', long, value_name = "N", default_value = "100")]
+    pub tail: Tail,
+    /// Only lines since then: a time such as `2026-01-31T10:00:00Z`, or a duration such as `10m`
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<Since>,
+    /// Show when each line was written
+    #[arg(short = 't', long)]
+    pub timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Where: the first running container of this service
+    pub service: ServiceName,
+    /// What: a program in the container and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+    /// Time it may take
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub timeout: Span,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub files: Files,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+impl Arguments {
+    /// The verb and the global flags, with compose files from both places.
+    pub(crate) fn settle(mut self) -> (Global, Verb) {
+        let after = match &self.verb {
+            Verb::Init(verb) => &verb.files.files,
+            Verb::Plan(verb) => &verb.files.files,
+            Verb::Deploy(verb) => &verb.files.files,
+            Verb::Doctor(verb) => &verb.files.files,
+            _ => &Vec::new(),
+        };
+        self.global.files = self.files.iter().chain(after).cloned().collect();
+        (self.global, self.verb)
+    }
+}
+
+/// `SERVICE=IMAGE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImageChoice {
+    pub service: ServiceName,
+    pub image: ImageRef,
+}
+
+impl FromStr for ImageChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (service, image) = text.split_once('=').ok_or("write it as SERVICE=IMAGE, such as `api=shop/api:1.4`")?;
+        let service = service.parse().map_err(|error: kaleem_core::names::NameError| error.to_string())?;
+        let image = image.parse().map_err(|error: kaleem_core::image::ImageError| format!("{error}; {}", error.remedy()))?;
+        Ok(Self { service, image })
+    }
+}
+
+/// How many of the last lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Every line there is.
+    All,
+    /// So many.
+    Lines(u64),
+}
+
+impl FromStr for Tail {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "all" => Ok(Self::All),
+            text => text.parse().map(Self::Lines).map_err(|_| "write a number, or `all`"),
+        }
+    }
+}
+
+/// A length of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        parse_duration(text).map(Self).ok_or("write it as `500ms`, `30s` or `1h30m`")
+    }
+}
+
+/// A moment in the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// So long ago.
+    Ago(Duration),
+    /// Then.
+    At(jiff::Timestamp),
+}
+
+impl FromStr for Since {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let ago = parse_duration(text).map(Self::Ago);
+        ago.or_else(|| text.parse().map(Self::At).ok()).ok_or("write a time such as `2026-01-31T10:00:00Z`, or a duration such as `10m`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_service_and_its_image_are_told_apart_at_the_first_equals_sign() {
+        for (why, text, ok) in [
+            ("plain", "api=shop:1", true),
+            ("registry with a port", "api=127.0.0.1:5000/shop:1", true),
+            ("no image", "api", false),
+            ("empty image", "api=", false),
+            ("upper case", "api=Shop", false),
+            ("an option", "-x=shop", false),
+        ] {
+            assert_eq!(text.parse::<ImageChoice>().is_ok(), ok, "{why}: {text}");
+        }
+    }
+
+    #[test]
+    fn compose_files_may_stand_before_or_after_the_command() {
+        let files = |words: &[&str]| Arguments::try_parse_from(words).map(|arguments| arguments.settle().0.files.len());
+        for (why, words, count) in [
+            ("before", &["kaleem", "-f", "a", "plan"] as &[&str], 1),
+            ("after", &["kaleem", "plan", "-f", "a", "-f", "b"], 2),
+            ("follow is not a file", &["kaleem", "-f", "a", "logs", "-f"], 1),
+        ] {
+            assert_eq!(files(words).ok(), Some(count), "{why}");
+        }
+    }
+}

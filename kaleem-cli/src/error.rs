@@ -1,0 +1,141 @@
+//! Why a command did not do what it was asked. What the crates say is passed on; only what the command itself does is new here.
+
+use std::path::PathBuf;
+
+use kaleem_core::config::ConfigError;
+use kaleem_core::durable::DurableError;
+use kaleem_core::exec::ExecError;
+use kaleem_core::history::HistoryError;
+use kaleem_core::kaleem::KaleemError;
+use kaleem_core::names::{PlanId, ProjectName, ReleaseId, ServiceName};
+use kaleem_core::observed::ObserveError;
+use kaleem_core::registry::oci::RegistrySetupError;
+use kaleem_core::remedy::Remedy;
+use kaleem_core::runtime::RuntimeError;
+use kaleem_core::state::StateError;
+
+/// Where bugs are told.
+const ISSUES: &str = "https://github.com/kaleem-release/kaleem/issues";
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("could not start threads")]
+    Threads {
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("bug: the schema has no text form")]
+    Schema {
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("could not read the project")]
+    Config {
+        #[source]
+        source: ConfigError,
+    },
+    #[error("could not find out which project is meant")]
+    NameNeeded {
+        #[source]
+        source: ConfigError,
+    },
+    #[error("there is no service `{service}`")]
+    ServiceUnknown { service: ServiceName, known: String },
+    #[error("could not use the state directory")]
+    State {
+        #[source]
+        source: StateError,
+    },
+    #[error("could not write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: DurableError,
+    },
+    #[error("could not read the certificates of SSL_CERT_FILE")]
+    Certificates {
+        #[source]
+        source: DurableError,
+    },
+    #[error("could not prepare to ask registries")]
+    RegistrySetup {
+        #[source]
+        source: RegistrySetupError,
+    },
+    #[error("could not read what was released before")]
+    History {
+        #[source]
+        source: HistoryError,
+    },
+    #[error("could not use the container engine")]
+    Engine {
+        #[source]
+        source: RuntimeError,
+    },
+    #[error(transparent)]
+    Kaleem { source: KaleemError },
+    #[error("the plan stopped in the middle")]
+    Run {
+        #[source]
+        source: KaleemError,
+    },
+    #[error("the plan {plan} is stuck: step {step} could not be taken back")]
+    Stuck { plan: PlanId, step: usize },
+    #[error("{} exists already", path.display())]
+    Exists { path: PathBuf },
+    #[error("there was no release {release} in `{project}`")]
+    NoRelease { release: ReleaseId, project: ProjectName, known: String },
+    #[error("no container of `{service}` is running")]
+    NotRunning { service: ServiceName },
+    #[error("no plan is open")]
+    NothingOpen,
+    #[error("could not build the image of `{service}`")]
+    BuildTool {
+        service: ServiceName,
+        #[source]
+        source: ExecError,
+    },
+    #[error("the build of `{service}` failed with {status}")]
+    BuildFailed { service: ServiceName, status: String },
+    #[error("could not tell what to call the image of `{service}`")]
+    BuildImage {
+        service: ServiceName,
+        #[source]
+        source: ObserveError,
+    },
+    #[error("the plan {plan} is still running")]
+    AbortNotTaken { plan: PlanId },
+}
+
+impl Remedy for CliError {
+    fn remedy(&self) -> String {
+        match self {
+            Self::Threads { .. } => "raise the limit of processes of this user (`ulimit -u`)".to_owned(),
+            Self::Schema { .. } => format!("report it: {ISSUES}"),
+            Self::Config { source } => source.remedy(),
+            Self::NameNeeded { source } => {
+                format!("{}; or name the project with `-p NAME`: this command needs nothing else of its files", source.remedy())
+            }
+            Self::ServiceUnknown { known, .. } if known.is_empty() => "see what runs with `kaleem status`".to_owned(),
+            Self::ServiceUnknown { known, .. } => format!("choose one of: {known}"),
+            Self::State { source } => source.remedy(),
+            Self::Write { source, .. } | Self::Certificates { source } => source.remedy(),
+            Self::RegistrySetup { source } => source.remedy(),
+            Self::History { source } => source.remedy(),
+            Self::Engine { source } => source.remedy(),
+            Self::Kaleem { source } => source.remedy(),
+            Self::Run { source } => format!("{}, then run `kaleem resume`", source.remedy()),
+            Self::Stuck { .. } => "mend what is in its way and run `kaleem resume`, or settle it by hand with `kaleem resolve`".to_owned(),
+            Self::Exists { .. } => "write it anew with `--force`, or look at what would be written with `--print`".to_owned(),
+            Self::NoRelease { known, .. } if known.is_empty() => "deploy first: `kaleem deploy`".to_owned(),
+            Self::NoRelease { known, .. } => format!("choose one of: {known}"),
+            Self::NotRunning { service } => format!("see why with `kaleem status` and `kaleem logs {service}`"),
+            Self::NothingOpen => "see what serves with `kaleem status`".to_owned(),
+            Self::BuildTool { source, .. } => source.remedy(),
+            Self::BuildFailed { .. } => "mend what the build names above, then run the same command".to_owned(),
+            Self::BuildImage { source, .. } => source.remedy(),
+            Self::AbortNotTaken { .. } => "look at it with `kaleem status`; it goes back at its next step".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Exit codes, which are a contract with scripts. Below 10 no service of the host was touched.
+
+use kaleem_core::config::ConfigError;
+use kaleem_core::engine::Ending;
+use kaleem_core::history::HistoryError;
+use kaleem_core::kaleem::KaleemError;
+use kaleem_core::lease::LeaseError;
+use kaleem_core::observed::ObserveError;
+use kaleem_core::outcome::Outcome;
+use kaleem_core::registry::RegistryError;
+use kaleem_core::runtime::RuntimeError;
+
+use crate::error::CliError;
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0: it is done, or there was nothing to do.
+    Done,
+    /// 1: a fault of kaleem itself.
+    Bug,
+    /// 2: the command line does not make sense.
+    Usage,
+    /// 3: a file is not right: the compose file, `kaleem.toml`, or what kaleem keeps.
+    Config,
+    /// 4: what was asked for is refused; the same command will be refused again.
+    Refused,
+    /// 5: somebody else works on the project.
+    Busy,
+    /// 6: the engine or a registry could not be asked; the same command may succeed later.
+    Unreachable,
+    /// 10: the new release was bad and was taken back; what served before serves.
+    RolledBack,
+    /// 11: somebody asked to go back, and what served before serves.
+    Aborted,
+    /// 12: it ended in the middle; `kaleem resume` goes on.
+    Interrupted,
+    /// 13: a step could not be taken back; a person is asked.
+    Stuck,
+    /// The exit code of a command that ran in a container.
+    OfCommand(u8),
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Bug => 1,
+            Self::Usage => 2,
+            Self::Config => 3,
+            Self::Refused => 4,
+            Self::Busy => 5,
+            Self::Unreachable => 6,
+            Self::RolledBack => 10,
+            Self::Aborted => 11,
+            Self::Interrupted => 12,
+            Self::Stuck => 13,
+            Self::OfCommand(code) => code,
+        }
+    }
+
+    /// How a run ended.
+    pub(crate) fn of_ending(ending: &Ending) -> Self {
+        match ending {
+            Ending::Over(Outcome::Deployed { .. } | Outcome::Resolved { .. }) => Self::Done,
+            Ending::Over(Outcome::RolledBack { .. }) => Self::RolledBack,
+            Ending::Over(Outcome::Aborted { .. }) => Self::Aborted,
+            Ending::Left => Self::Interrupted,
+            Ending::Stuck { .. } => Self::Stuck,
+        }
+    }
+
+    /// What an error means for a script.
+    pub(crate) fn of_error(error: &CliError) -> Self {
+        match error {
+            CliError::Threads { .. } | CliError::Schema { .. } => Self::Bug,
+            CliError::ServiceUnknown { .. } => Self::Usage,
+            CliError::Config { source } => of_config(source),
+            CliError::NameNeeded { .. } | CliError::State { .. } | CliError::Write { .. } | CliError::Certificates { .. } => Self::Config,
+            CliError::RegistrySetup { .. } => Self::Config,
+            CliError::History { source } => of_history(source),
+            CliError::Engine { source } => of_runtime(source),
+            CliError::Kaleem { source } => of_kaleem(source),
+            // The journal is open.
+            CliError::Run { .. } => Self::Interrupted,
+            CliError::Stuck { .. } => Self::Stuck,
+            CliError::Exists { .. }
+            | CliError::NoRelease { .. }
+            | CliError::NotRunning { .. }
+            | CliError::NothingOpen
+            | CliError::BuildTool { .. }
+            | CliError::BuildFailed { .. }
+            | CliError::BuildImage { .. }
+            | CliError::AbortNotTaken { .. } => Self::Refused,
+        }
+    }
+}
+
+fn of_config(_: &ConfigError) -> Exit {
+    Exit::Config
+}
+
+fn of_history(_: &HistoryError) -> Exit {
+    Exit::Config
+}
+
+fn of_kaleem(error: &KaleemError) -> Exit {
+    match error {
+        KaleemError::Observe { source } => of_observe(source),
+        KaleemError::Runtime { source } => of_runtime(source),
+        KaleemError::State { .. } | KaleemError::Request { .. } | KaleemError::Journal { .. } => Exit::Config,
+        KaleemError::History { source } => of_history(source),
+        KaleemError::Lease { source: LeaseError::Busy { .. } } => Exit::Busy,
+        KaleemError::Lease { .. } => Exit::Config,
+        KaleemError::Refused { .. }
+        | KaleemError::Interrupted { .. }
+        | KaleemError::NothingOpen
+        | KaleemError::NotStuck
+        | KaleemError::NoSuchRelease { .. } => Exit::Refused,
+        // The rest is `Crashed`, and what a later core adds without telling us.
+        _ => Exit::Bug,
+    }
+}
+
+fn of_observe(error: &ObserveError) -> Exit {
+    match error {
+        ObserveError::Engine { source } => of_runtime(source),
+        ObserveError::Image { source: RegistryError::NotFound { .. } | RegistryError::NoPlatform { .. }, .. } => Exit::Refused,
+        ObserveError::Image { .. } => Exit::Unreachable,
+        ObserveError::NotBuilt { .. } => Exit::Refused,
+        ObserveError::NoImage { .. } => Exit::Config,
+        ObserveError::NoService { .. } => Exit::Usage,
+        _ => Exit::Bug,
+    }
+}
+
+fn of_runtime(error: &RuntimeError) -> Exit {
+    match error {
+        RuntimeError::Unreachable { .. }
+        | RuntimeError::PermissionDenied { .. }
+        | RuntimeError::TooOld { .. }
+        | RuntimeError::Broken { .. }
+        | RuntimeError::BadEndpoint { .. } => Exit::Unreachable,
+        // Asked to look or to run a command, the engine said no.
+        _ => Exit::Refused,
+    }
+}

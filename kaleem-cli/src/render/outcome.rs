@@ -1,0 +1,106 @@
+//! How it ended, truthfully, with what serves as the last line.
+
+use std::time::Duration;
+
+use kaleem_core::engine::Ending;
+use kaleem_core::history::History;
+use kaleem_core::outcome::{Outcome, Resolution};
+use kaleem_core::plan::Plan;
+use serde_json::{Value, json};
+
+use crate::exit::Exit;
+use crate::render::Printer;
+use crate::render::style::{BAD, GOOD, HELP, WARN, paint};
+use crate::words;
+
+impl Printer {
+    /// Says how a plan ended. The last line is what serves.
+    pub(crate) fn ending(&self, plan: &Plan, ending: &Ending, history: Option<&History>, took: Duration) -> Exit {
+        let exit = Exit::of_ending(ending);
+        let serving = history.map_or_else(|| "unknown: what was released before cannot be read".to_owned(), words::serving);
+        let release = plan.release.id;
+        let error = match ending {
+            Ending::Over(Outcome::Deployed { leftovers, .. }) => {
+                for leftover in leftovers {
+                    self.label("left", WARN, leftover);
+                }
+                self.note(&format!("{release} serves after {}", words::duration(took)));
+                self.result(&format!("{} {serving}", paint(GOOD, "serving:")));
+                None
+            }
+            Ending::Over(Outcome::Resolved { resolution, by, .. }) => {
+                let side = match resolution {
+                    Resolution::Old => "the release before",
+                    Resolution::New => "the new release",
+                };
+                self.note(&format!("settled by {by}: {side} serves"));
+                self.result(&format!("{} {serving}", paint(GOOD, "serving:")));
+                None
+            }
+            Ending::Over(Outcome::RolledBack { step, error, .. }) => {
+                let what = plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
+                self.label("error", BAD, &format!("{release} was taken back, because a step failed: {what}"));
+                self.label("cause", BAD, error);
+                self.label("help", HELP, "mend it and deploy again; every step is in `kaleem show` of the release");
+                Some(error.clone())
+            }
+            Ending::Over(Outcome::Aborted { by, .. }) => {
+                self.label("error", BAD, &format!("{release} was taken back, because {by} asked for it"));
+                self.label("help", HELP, "deploy again when you are ready");
+                None
+            }
+            Ending::Left => {
+                self.label("error", BAD, &format!("left in the middle: plan {} to {release} is open", plan.id));
+                self.label("help", HELP, "go on with `kaleem resume`, or take it back with `kaleem abort`");
+                None
+            }
+            Ending::Stuck { step, error, commands } => {
+                let what = plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
+                self.label("error", BAD, &format!("plan {} is stuck: this could not be taken back: {what}", plan.id));
+                self.label("cause", BAD, error);
+                let mut help = "mend what is in its way, then run `kaleem resume`; or do by hand".to_owned();
+                for command in commands {
+                    help = format!("{help}\n  {command}");
+                }
+                self.label("help", HELP, &format!("{help}\nand say what serves with `kaleem resolve --old` or `kaleem resolve --new`"));
+                Some(error.clone())
+            }
+        };
+        if exit != Exit::Done {
+            self.label("serving", GOOD, &serving);
+        }
+        self.json(&outcome(plan, ending, history, error.as_deref(), exit));
+        exit
+    }
+
+    /// Says that there is nothing to do.
+    pub(crate) fn nothing_to_do(&self, history: &History) -> Exit {
+        self.result(&format!("{} {}", paint(GOOD, "serving:"), words::serving(history)));
+        self.json(&json!({
+            "type": "outcome", "outcome": "nothing-to-do", "serving": history.serving().map(|id| id.to_string()), "exit_code": 0,
+        }));
+        Exit::Done
+    }
+}
+
+fn outcome(plan: &Plan, ending: &Ending, history: Option<&History>, error: Option<&str>, exit: Exit) -> Value {
+    let word = match ending {
+        Ending::Over(Outcome::Deployed { .. }) => "deployed",
+        Ending::Over(Outcome::RolledBack { .. }) => "rolled-back",
+        Ending::Over(Outcome::Aborted { .. }) => "aborted",
+        Ending::Over(Outcome::Resolved { .. }) => "resolved",
+        Ending::Left => "interrupted",
+        Ending::Stuck { .. } => "stuck",
+    };
+    // While a plan is open nobody can say what serves.
+    let decided = matches!(ending, Ending::Over(_));
+    json!({
+        "type": "outcome",
+        "outcome": word,
+        "plan": plan.id.to_string(),
+        "release": plan.release.id.to_string(),
+        "serving": history.filter(|_| decided).and_then(History::serving).map(|id| id.to_string()),
+        "error": error,
+        "exit_code": exit.code(),
+    })
+}

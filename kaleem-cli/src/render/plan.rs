@@ -1,0 +1,218 @@
+//! A plan as a person reads it: what changes, why that way, what it interrupts, what speaks against it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kaleem_core::config::ConfigWarning;
+use kaleem_core::history::History;
+use kaleem_core::names::ServiceName;
+use kaleem_core::plan::{ChangeKind, Interruption, Objection, Plan, PlanKind, ServiceChange, Severity, Step};
+use serde_json::{Value, json};
+
+use crate::render::style::{self, BAD, FAINT, HELP, STRONG, WARN, paint};
+use crate::words;
+
+/// A plan with what is known beside it.
+pub(crate) struct PlanView<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What there is to know of images, by service.
+    pub notes: &'a BTreeMap<ServiceName, String>,
+    /// What the files say that has no effect.
+    pub warnings: &'a [ConfigWarning],
+    /// What was measured before.
+    pub history: &'a History,
+}
+
+/// How much is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// What changes: what a deploy says before it begins.
+    Short,
+    /// Everything but the steps.
+    Full,
+    /// Everything.
+    Steps,
+}
+
+impl PlanView<'_> {
+    /// The lines for people.
+    pub(crate) fn lines(&self, detail: Detail) -> Vec<String> {
+        let plan = self.plan;
+        if plan.is_empty() {
+            let mut lines = vec![self.nothing()];
+            lines.extend(self.remarks(detail));
+            return lines;
+        }
+        let before = plan.previous.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
+        let mut lines = vec![paint(STRONG, &format!("{} {} of {}: {before} -> {}", plan.kind, plan.id, plan.project(), plan.release.id))];
+        lines.push(String::new());
+        let width = plan.changes.iter().map(|change| change.service.as_str().chars().count()).max().unwrap_or(0);
+        for change in &plan.changes {
+            if detail == Detail::Short && change.kind == ChangeKind::Keep {
+                continue;
+            }
+            lines.extend(self.change(change, width, detail));
+        }
+        lines.extend(self.remarks(detail));
+        if detail == Detail::Steps {
+            lines.push(String::new());
+            let digits = plan.steps.len().to_string().len();
+            lines.extend(plan.steps.iter().enumerate().map(|(index, step)| format!("{:>digits$}. {step}", index + 1)));
+        }
+        lines.push(String::new());
+        lines.push(self.summary());
+        lines
+    }
+
+    fn nothing(&self) -> String {
+        match self.plan.previous {
+            Some(release) if self.plan.kind == PlanKind::Rollback => format!("nothing to do: {release} serves already"),
+            Some(release) => format!("nothing to do: {release} serves, and it is what the files say"),
+            None => "nothing to do: there are no services".to_owned(),
+        }
+    }
+
+    fn change(&self, change: &ServiceChange, width: usize, detail: Detail) -> Vec<String> {
+        let (sign, word, colour) = style::change(change.kind);
+        let images = match (&change.image_before, &change.image_after) {
+            (Some(before), Some(after)) if before != after => format!("{before} -> {after}"),
+            (_, Some(image)) | (Some(image), None) => image.clone(),
+            (None, None) => String::new(),
+        };
+        let name = format!("{:width$}", change.service.as_str());
+        let head = format!("{sign} {name}  {word:<8} {images}");
+        let mut lines = vec![if change.kind == ChangeKind::Keep { paint(FAINT, &head) } else { format!("{}  {word:<8} {images}", paint(colour, &format!("{sign} {name}"))) }];
+        if change.kind == ChangeKind::Keep {
+            return lines;
+        }
+        let indent = " ".repeat(width + 4);
+        let detail_line = |label: &str, text: &str| format!("{indent}{} {text}", paint(FAINT, &format!("{label:<8}")));
+        if !change.fields.is_empty() {
+            lines.push(detail_line("changed", &change.fields.join(", ")));
+        }
+        if detail != Detail::Short && matches!(change.kind, ChangeKind::Add | ChangeKind::Replace | ChangeKind::Run) {
+            lines.push(detail_line("how", &format!("{}: {}", change.strategy, change.reason)));
+            if let Some(wanted) = self.plan.release.target.services.get(&change.service).filter(|_| change.kind != ChangeKind::Run) {
+                lines.push(detail_line("healthy", &format!("{}, within {}", wanted.gate.question, words::duration(wanted.gate.deadline))));
+            }
+        }
+        match (change.interruption, change.kind) {
+            (Interruption::StopAndStart, _) => lines.push(detail_line("gap", &self.gap(&change.service))),
+            (Interruption::None, ChangeKind::Replace) if detail != Detail::Short => lines.push(detail_line("gap", "none")),
+            (Interruption::None, _) => {}
+        }
+        lines
+    }
+
+    /// How long the service is away, as the last replacement of it measured.
+    fn gap(&self, service: &ServiceName) -> String {
+        match last_gap(self.history, service) {
+            Some(took) => format!("while the old stops and the new starts: {} last time", words::duration(took)),
+            None => "while the old stops and the new starts".to_owned(),
+        }
+    }
+
+    fn remarks(&self, detail: Detail) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut remark = |label: &str, colour, text: &str, help: Option<&str>| {
+            lines.push(format!("{} {text}", paint(colour, &format!("{label}:"))));
+            lines.extend(help.map(|help| format!("  {} {help}", paint(HELP, "help:"))));
+        };
+        for objection in &self.plan.objections {
+            match objection.severity {
+                Severity::Refuse => remark("refused", BAD, &objection.message, Some(&objection.remedy)),
+                // The gap of each service is said with the service.
+                Severity::Warn if objection.rule == "interruption" => {}
+                Severity::Warn => remark("warning", WARN, &objection.message, Some(&objection.remedy)),
+                Severity::Note if detail == Detail::Short => {}
+                Severity::Note => remark("note", FAINT, &objection.message, Some(&objection.remedy)),
+            }
+        }
+        for (service, note) in self.notes {
+            remark("warning", WARN, &format!("{service}: {note}"), None);
+        }
+        if detail != Detail::Short {
+            for warning in self.warnings {
+                remark("note", FAINT, &format!("{}: `{}` has no effect: {}", warning.origin, warning.key, warning.reason), None);
+            }
+        }
+        if !lines.is_empty() {
+            lines.insert(0, String::new());
+        }
+        lines
+    }
+
+    fn summary(&self) -> String {
+        let plan = self.plan;
+        let number = |kind| plan.changes.iter().filter(|change| change.kind == kind).count();
+        let kinds = [
+            (ChangeKind::Add, "to add"),
+            (ChangeKind::Replace, "to replace"),
+            (ChangeKind::Run, "to run"),
+            (ChangeKind::Stop, "to stop"),
+            (ChangeKind::Keep, "to keep"),
+        ];
+        let parts = kinds.into_iter().filter_map(|(kind, words)| Some((number(kind), words)).filter(|(number, _)| *number > 0));
+        let mut parts: Vec<String> = parts.map(|(number, words)| format!("{number} {words}")).collect();
+        parts.push(words::count(plan.steps.len(), "step", "steps"));
+        parts.join(", ")
+    }
+
+    /// The same facts for programs.
+    pub(crate) fn json(&self) -> Value {
+        let plan = self.plan;
+        json!({
+            "type": "plan",
+            "plan": plan.id.to_string(),
+            "project": plan.project().as_str(),
+            "kind": plan.kind.to_string(),
+            "from": plan.previous.map(|id| id.to_string()),
+            "to": plan.release.id.to_string(),
+            "empty": plan.is_empty(),
+            "refused": plan.refusals().next().is_some(),
+            "changes": plan.changes.iter().map(|change| json!({
+                "service": change.service.as_str(),
+                "change": style::change(change.kind).1,
+                "strategy": change.strategy.to_string(),
+                "reason": change.reason,
+                "image_before": change.image_before,
+                "image_after": change.image_after,
+                "fields": change.fields,
+                "interruption": change.interruption,
+            })).collect::<Vec<_>>(),
+            "objections": plan.objections.iter().map(objection).collect::<Vec<_>>(),
+            "notes": self.notes.iter().map(|(service, note)| json!({ "service": service.as_str(), "message": note })).collect::<Vec<_>>(),
+            "warnings": self.warnings.iter().map(|warning| json!({
+                "place": warning.origin.to_string(),
+                "key": warning.key,
+                "reason": warning.reason,
+            })).collect::<Vec<_>>(),
+            "steps": plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn objection(objection: &Objection) -> Value {
+    json!({
+        "rule": objection.rule,
+        "severity": objection.severity,
+        "service": objection.service.as_ref().map(ServiceName::as_str),
+        "message": objection.message,
+        "help": objection.remedy,
+    })
+}
+
+/// From the stop of the old to the pass of the gate, in the last plan that replaced the service and came to its end.
+fn last_gap(history: &History, service: &ServiceName) -> Option<Duration> {
+    let entry = history.entries().iter().rev().find(|entry| {
+        let stops = entry.plan.steps.iter().any(|step| matches!(step, Step::Stop { .. }) && step.service() == Some(service));
+        stops && entry.progress.is_committed()
+    })?;
+    let evidence = History::evidence(entry);
+    let steps = entry.plan.steps.iter().enumerate().filter(|(_, step)| {
+        step.service() == Some(service) && matches!(step, Step::Stop { .. } | Step::Rename { .. } | Step::Start { .. } | Step::Gate { .. })
+    });
+    let took: u64 = steps.filter_map(|(index, _)| evidence.get(&index)).map(|evidence| evidence.took_ms).sum();
+    Some(Duration::from_millis(took))
+}

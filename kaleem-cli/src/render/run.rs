@@ -1,0 +1,186 @@
+//! A plan under way: a line for each step that is done, and on a terminal one that moves for the step that is not.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kaleem_core::engine::Notice;
+use kaleem_core::plan::{Plan, Step};
+use serde_json::{Value, json};
+
+use crate::render::Printer;
+use crate::render::style::{BAD, FAINT, GOOD, WARN, paint};
+use crate::words;
+
+/// How often a gate says in a pipe that it still waits.
+const REMINDER: Duration = Duration::from_secs(10);
+/// How often the moving line moves.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Shows the notices of one run.
+pub(crate) struct RunView<'a> {
+    printer: &'a Printer,
+    plan: &'a Plan,
+    bar: ProgressBar,
+    /// What was left of the gate's time when it was last told of.
+    reminded: Option<Duration>,
+    undoing: Option<String>,
+}
+
+impl<'a> RunView<'a> {
+    /// A view of a plan that is about to run.
+    pub(crate) fn new(printer: &'a Printer, plan: &'a Plan) -> Self {
+        let bar = ProgressBar::with_draw_target(None, if printer.is_live() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+        Self { printer, plan, bar, reminded: None, undoing: None }
+    }
+
+    /// Shows one more notice.
+    pub(crate) fn notice(&mut self, notice: &Notice) {
+        self.printer.json(&self.to_json(notice));
+        match notice {
+            Notice::Started { step, what } => {
+                self.reminded = None;
+                self.spin(&format!("{} {what}", self.place(*step)));
+            }
+            Notice::Pulling { progress, step } => self.pulling(*step, progress.received_bytes, progress.total_bytes),
+            Notice::Waiting { step, container, reason, passes, wanted, left } => {
+                let left_text = words::duration(*left);
+                let passed = if *passes == 0 { String::new() } else { format!(", {passes} of {wanted} passes") };
+                self.spin(&format!("{} wait for {container}: {}{passed} ({left_text} left)", self.place(*step), first_line(reason)));
+                if !self.printer.is_live() {
+                    let due = self.reminded.is_some_and(|last| last.saturating_sub(*left) >= REMINDER);
+                    if due {
+                        self.line(FAINT, "..", &format!("{container}: {}{passed} ({left_text} left)", first_line(reason)));
+                    }
+                    if due || self.reminded.is_none() {
+                        self.reminded = Some(*left);
+                    }
+                }
+            }
+            Notice::Retrying { error, .. } => self.line(WARN, "again", &first_line(error)),
+            Notice::Done { step, evidence } => {
+                let took = Duration::from_millis(evidence.took_ms);
+                let what = self.plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
+                self.line(GOOD, "ok", &format!("{what}{}", self.measured(*step, took)));
+            }
+            Notice::Failed { step, error, goes_back } => {
+                let what = self.plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
+                let label = if *goes_back { "failed" } else { "left" };
+                self.line(if *goes_back { BAD } else { WARN }, label, &what);
+                if !goes_back {
+                    self.line(WARN, "", &format!("it does no harm, and the next plan tries again: {}", first_line(error)));
+                }
+            }
+            Notice::Aborted { by } => self.line(WARN, "abort", &format!("{by} asked to go back")),
+            Notice::Undoing { what, .. } => {
+                self.spin(&format!("take back: {what}"));
+                self.undoing = Some(what.clone());
+            }
+            Notice::Undone { took, .. } => {
+                let what = self.undoing.take().unwrap_or_default();
+                self.line(WARN, "back", &format!("{what}{}", slow(*took)));
+            }
+            Notice::UndoFailed { error, .. } => {
+                let what = self.undoing.take().unwrap_or_default();
+                self.line(BAD, "stuck", &format!("{what}: {error}"));
+            }
+            Notice::Finished { .. } => self.bar.finish_and_clear(),
+        }
+    }
+
+    /// Says something in between.
+    pub(crate) fn say(&self, line: &str) {
+        self.bar.suspend(|| self.printer.note(line));
+    }
+
+    /// Takes the moving line away.
+    pub(crate) fn close(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// How long a step took, where that says something.
+    fn measured(&self, step: usize, took: Duration) -> String {
+        match self.plan.steps.get(step) {
+            Some(Step::Gate { .. } | Step::RunToEnd { .. } | Step::Pull { .. } | Step::Stop { .. }) => {
+                format!(" {}", paint(FAINT, &words::duration(took)))
+            }
+            _ => slow(took),
+        }
+    }
+
+    fn place(&self, step: usize) -> String {
+        format!("{}/{}", step + 1, self.plan.steps.len())
+    }
+
+    fn line(&self, colour: anstyle::Style, label: &str, text: &str) {
+        self.bar.suspend(|| self.printer.note(&format!("{} {text}", paint(colour, &format!("{label:>6}")))));
+    }
+
+    fn spin(&self, text: &str) {
+        if !self.printer.is_live() {
+            return;
+        }
+        if self.bar.length().is_some() {
+            self.bar.unset_length();
+        }
+        let style = ProgressStyle::with_template("     {spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        self.bar.set_style(style.tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"]));
+        self.bar.set_message(text.to_owned());
+        self.bar.enable_steady_tick(TICK);
+    }
+
+    fn pulling(&self, step: usize, received: u64, total: u64) {
+        if !self.printer.is_live() {
+            return;
+        }
+        let image = match self.plan.steps.get(step) {
+            Some(Step::Pull { image, .. }) => image.to_string(),
+            _ => String::new(),
+        };
+        let style = ProgressStyle::with_template("     {spinner} {msg} [{bar:24}] {prefix}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar.set_style(style.progress_chars("=> "));
+        self.bar.set_length(total.max(received).max(1));
+        self.bar.set_position(received);
+        self.bar.set_message(format!("{} pull {image}", self.place(step)));
+        self.bar.set_prefix(format!("{} of {}", words::size(received), words::size(total.max(received))));
+    }
+
+    fn to_json(&self, notice: &Notice) -> Value {
+        let plan = self.plan.id.to_string();
+        match notice {
+            Notice::Started { step, what } => json!({ "type": "started", "plan": plan, "step": step, "what": what }),
+            Notice::Pulling { step, progress } => json!({
+                "type": "pulling", "plan": plan, "step": step,
+                "received_bytes": progress.received_bytes, "total_bytes": progress.total_bytes,
+            }),
+            Notice::Waiting { step, container, reason, passes, wanted, left } => json!({
+                "type": "waiting", "plan": plan, "step": step, "container": container.as_str(),
+                "reason": reason, "passes": passes, "wanted": wanted, "left_ms": milliseconds(*left),
+            }),
+            Notice::Retrying { step, error } => json!({ "type": "retrying", "plan": plan, "step": step, "error": error }),
+            Notice::Done { step, evidence } => json!({
+                "type": "done", "plan": plan, "step": step, "took_ms": evidence.took_ms, "seen": evidence.seen,
+            }),
+            Notice::Failed { step, error, goes_back } => {
+                json!({ "type": "failed", "plan": plan, "step": step, "error": error, "goes_back": goes_back })
+            }
+            Notice::Aborted { by } => json!({ "type": "aborted", "plan": plan, "by": by }),
+            Notice::Undoing { step, what } => json!({ "type": "undoing", "plan": plan, "step": step, "what": what }),
+            Notice::Undone { step, took } => json!({ "type": "undone", "plan": plan, "step": step, "took_ms": milliseconds(*took) }),
+            Notice::UndoFailed { step, error } => json!({ "type": "undo-failed", "plan": plan, "step": step, "error": error }),
+            Notice::Finished { outcome } => json!({ "type": "finished", "plan": plan, "result": outcome }),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_end_matches([':', ';']).to_owned()
+}
+
+/// The time, where it is long enough to matter.
+fn slow(took: Duration) -> String {
+    if took < Duration::from_secs(1) { String::new() } else { format!(" {}", paint(FAINT, &words::duration(took))) }
+}

@@ -1,0 +1,192 @@
+//! Which parts are put together: files, engine, registries, probes, state. Nothing is asked before a command needs it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use kaleem_core::clock::{Clock, SystemClock};
+use kaleem_core::config::{self, LoadOptions, Project};
+use kaleem_core::durable;
+use kaleem_core::history::History;
+use kaleem_core::kaleem::{Kaleem, default_state_directory};
+use kaleem_core::names::ProjectName;
+use kaleem_core::registry::PullCredentials;
+use kaleem_core::registry::oci::{DockerConfig, HttpsProxy, OciOptions, OciRegistry};
+use kaleem_core::runtime::Runtime;
+use kaleem_core::runtime::docker::{DockerOptions, DockerRuntime};
+use kaleem_core::secret::Secret;
+use kaleem_core::state::StateDirectory;
+use kaleem_health::StandardProbes;
+
+use crate::arguments::Global;
+use crate::env::Environment;
+use crate::error::CliError;
+use crate::words;
+
+/// Time the engine has for one answer.
+const ENGINE_ANSWER: Duration = Duration::from_secs(30);
+/// Time a registry has for one answer, and how often it is asked.
+const REGISTRY_ANSWER: Duration = Duration::from_secs(20);
+const REGISTRY_ATTEMPTS: u32 = 3;
+
+/// What a command works with.
+pub(crate) struct Wiring {
+    global: Global,
+    environment: Environment,
+    clock: Arc<dyn Clock>,
+    /// The project that is meant, once it is known: errors say what serves in it.
+    project: OnceLock<ProjectName>,
+}
+
+impl Wiring {
+    /// Wires by the command line and the environment.
+    pub(crate) fn new(global: Global, environment: Environment) -> Self {
+        Self { global, environment, clock: Arc::new(SystemClock), project: OnceLock::new() }
+    }
+
+    /// The environment.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Time.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The project, read from its files.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Config`]
+    pub(crate) fn project(&self) -> Result<Project, CliError> {
+        let project = config::load(&self.load_options()).map_err(|source| CliError::Config { source })?;
+        self.project.set(project.name.clone()).ok();
+        Ok(project)
+    }
+
+    /// The project's name alone. Where it is said, no file is read: going back must not need a sound compose file.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::NameNeeded`]
+    pub(crate) fn project_name(&self) -> Result<ProjectName, CliError> {
+        let said = self.global.project_name.clone();
+        let said = said.or_else(|| self.environment.get("COMPOSE_PROJECT_NAME").and_then(|name| name.parse().ok()));
+        let name = match said {
+            Some(name) => name,
+            None => config::load(&self.load_options()).map_err(|source| CliError::NameNeeded { source })?.name,
+        };
+        self.project.set(name.clone()).ok();
+        Ok(name)
+    }
+
+    fn load_options(&self) -> LoadOptions {
+        let start = &self.environment.directory;
+        LoadOptions {
+            directory: self.global.project_directory.as_ref().map_or_else(|| start.clone(), |directory| start.join(directory)),
+            files: self.global.files.iter().map(|file| start.join(file)).collect(),
+            env_files: self.global.env_files.iter().map(|file| start.join(file)).collect(),
+            environment: self.environment.variables().clone(),
+            profiles: self.global.profiles.clone(),
+            project_name: self.global.project_name.clone(),
+            settings_file: self.global.config.as_ref().map(|file| start.join(file)),
+        }
+    }
+
+    /// Where `kaleem.toml` is, or would be written.
+    pub(crate) fn settings_path(&self, project: &Project) -> PathBuf {
+        match &self.global.config {
+            Some(path) => self.environment.directory.join(path),
+            None => project.directory.join("kaleem.toml"),
+        }
+    }
+
+    /// The state directory of all projects.
+    pub(crate) fn state_base(&self) -> PathBuf {
+        let environment = &self.environment;
+        let said = self.global.state_dir.clone().or_else(|| environment.path("KALEEM_STATE_DIR"));
+        let (xdg, home) = (environment.path("XDG_STATE_HOME"), environment.path("HOME"));
+        let base = said.unwrap_or_else(|| default_state_directory(environment.is_root, xdg.as_deref(), home.as_deref()));
+        environment.directory.join(base)
+    }
+
+    /// The state directory of one project.
+    pub(crate) fn state(&self, project: &ProjectName) -> StateDirectory {
+        StateDirectory::new(&self.state_base(), project)
+    }
+
+    /// What was released before.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::History`]
+    pub(crate) fn history(&self, project: &ProjectName) -> Result<History, CliError> {
+        History::load(&self.state(project)).map_err(|source| CliError::History { source })
+    }
+
+    /// What serves, in words, as far as the journals of the project can be read; for errors.
+    pub(crate) fn serving(&self) -> Option<String> {
+        let history = History::load(&self.state(self.project.get()?)).ok()?;
+        // A project that was never deployed has nothing to worry about.
+        if history.entries().is_empty() { None } else { Some(words::serving(&history)) }
+    }
+
+    /// The engine of DOCKER_HOST.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Engine`]
+    pub(crate) async fn runtime(&self) -> Result<Arc<dyn Runtime>, CliError> {
+        let options = DockerOptions {
+            endpoint: self.environment.get("DOCKER_HOST").map(str::to_owned),
+            rootless_socket: self.environment.path("XDG_RUNTIME_DIR").map(|directory| directory.join("docker.sock")),
+            credentials: self.credentials(),
+            answer_timeout: ENGINE_ANSWER,
+        };
+        let runtime = DockerRuntime::connect(&options).await.map_err(|source| CliError::Engine { source })?;
+        Ok(Arc::new(runtime))
+    }
+
+    /// Everything together. `verb` is what others read who find the project busy.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Engine`], [`CliError::RegistrySetup`], [`CliError::Certificates`]
+    pub(crate) async fn kaleem(&self, verb: &str) -> Result<Kaleem, CliError> {
+        let runtime = self.runtime().await?;
+        let registry = Arc::new(self.registry()?);
+        let probes = Arc::new(StandardProbes::new(runtime.clone()));
+        let owner = format!("{verb} by {}", self.environment.user());
+        let builder = Kaleem::builder(runtime, registry, probes).state_directory(self.state_base());
+        Ok(builder.owner(owner).clock(self.clock.clone()).build())
+    }
+
+    fn credentials(&self) -> Arc<dyn PullCredentials> {
+        let environment = &self.environment;
+        let directory = environment.path("DOCKER_CONFIG").or_else(|| environment.path("HOME").map(|home| home.join(".docker")));
+        let path = directory.unwrap_or_else(|| PathBuf::from("/root/.docker")).join("config.json");
+        Arc::new(DockerConfig::new(path, environment.variables().clone()))
+    }
+
+    fn registry(&self) -> Result<OciRegistry, CliError> {
+        let environment = &self.environment;
+        let certificates = match environment.path("SSL_CERT_FILE") {
+            Some(path) => Some(durable::read(&path).map_err(|source| CliError::Certificates { source })?),
+            None => None,
+        };
+        let proxy = environment.get("HTTPS_PROXY").or_else(|| environment.get("https_proxy"));
+        let except = environment.get("NO_PROXY").or_else(|| environment.get("no_proxy")).unwrap_or_default();
+        let plain = environment.get("KALEEM_PLAIN_HTTP").unwrap_or_default();
+        let options = OciOptions {
+            credentials: self.credentials(),
+            clock: self.clock.clone(),
+            plain_http: plain.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned).collect(),
+            timeout: REGISTRY_ANSWER,
+            attempts: REGISTRY_ATTEMPTS,
+            extra_root_certificates: certificates,
+            https_proxy: proxy.map(|address| HttpsProxy { address: Secret::new(address.to_owned()), except: except.to_owned() }),
+        };
+        OciRegistry::new(options).map_err(|source| CliError::RegistrySetup { source })
+    }
+}

@@ -1,0 +1,101 @@
+//! How facts read: durations, sizes, images, releases. Pure; nothing here prints.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kaleem_core::history::{Entry, History};
+use kaleem_core::journal::Next;
+use kaleem_core::outcome::Outcome;
+use kaleem_core::release::Release;
+
+/// A duration for people: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 5 min`, `3 d 4 h`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..10 => format!("{:.1} s", duration.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A moment for people, in UTC: servers and their logs are read from everywhere.
+pub(crate) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// Time from `then` to `now`; nothing where clocks disagree.
+pub(crate) fn since(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
+/// A size for people.
+pub(crate) fn size(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let amount = bytes as f64;
+    match bytes {
+        0..1_000_000 => format!("{:.0} kB", amount / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", amount / 1e6),
+        _ => format!("{:.1} GB", amount / 1e9),
+    }
+}
+
+/// A word with its number.
+pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A release and its images: `r7 (api shop:v2 1f3a5c7d9e0b, worker …)`.
+pub(crate) fn release(release: &Release) -> String {
+    let images = release.target.services.iter().map(|(name, wanted)| format!("{name} {} {}", wanted.image.image, wanted.image.digest.short()));
+    format!("{} ({})", release.id, images.collect::<Vec<_>>().join(", "))
+}
+
+/// What serves, as the journals tell it: the text behind `serving:`.
+pub(crate) fn serving(history: &History) -> String {
+    let release = history.serving().and_then(|id| history.release(id)).map_or_else(|| "nothing".to_owned(), |id| release(&id));
+    match history.open() {
+        None => release,
+        Some(entry) if entry.progress.is_committed() => format!("{release}; plan {} is not finished", entry.plan.id),
+        Some(entry) if !entry.progress.has_touched() => release,
+        Some(entry) => {
+            let before = entry.plan.previous.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
+            format!("undecided: plan {} from {before} to {} is open", entry.plan.id, entry.plan.release.id)
+        }
+    }
+}
+
+/// How an entry ended, in one word.
+pub(crate) fn outcome(entry: &Entry) -> &'static str {
+    match &entry.outcome {
+        Some(Outcome::Deployed { .. }) => "deployed",
+        Some(Outcome::RolledBack { .. }) => "rolled back",
+        Some(Outcome::Aborted { .. }) => "aborted",
+        Some(Outcome::Resolved { .. }) => "resolved",
+        None if matches!(entry.progress.next(), Next::Stuck { .. }) => "stuck",
+        None => "open",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_read_as_people_write_them() {
+        for (milliseconds, text) in [
+            (0, "0.0 s"),
+            (420, "0.4 s"),
+            (12_900, "12 s"),
+            (185_000, "3 min 5 s"),
+            (7_500_000, "2 h 5 min"),
+            (273_600_000, "3 d 4 h"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(milliseconds)), text);
+        }
+        for (bytes, text) in [(488_000, "488 kB"), (12_340_000, "12.3 MB"), (2_000_000_000, "2.0 GB")] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}
