@@ -12,10 +12,6 @@ use kaleem_core::observed::ObserveError;
 use kaleem_core::registry::oci::RegistrySetupError;
 use kaleem_core::remedy::Remedy;
 use kaleem_core::runtime::RuntimeError;
-use kaleem_core::state::StateError;
-
-/// Where bugs are told.
-const ISSUES: &str = "https://github.com/kaleem-release/kaleem/issues";
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +20,6 @@ pub(crate) enum CliError {
     Threads {
         #[source]
         source: std::io::Error,
-    },
-    #[error("bug: the schema has no text form")]
-    Schema {
-        #[source]
-        source: serde_json::Error,
     },
     #[error("could not read the project")]
     Config {
@@ -42,11 +33,6 @@ pub(crate) enum CliError {
     },
     #[error("there is no service `{service}`")]
     ServiceUnknown { service: ServiceName, known: String },
-    #[error("could not use the state directory")]
-    State {
-        #[source]
-        source: StateError,
-    },
     #[error("could not write {}", path.display())]
     Write {
         path: PathBuf,
@@ -112,14 +98,12 @@ impl Remedy for CliError {
     fn remedy(&self) -> String {
         match self {
             Self::Threads { .. } => "raise the limit of processes of this user (`ulimit -u`)".to_owned(),
-            Self::Schema { .. } => format!("report it: {ISSUES}"),
             Self::Config { source } => source.remedy(),
             Self::NameNeeded { source } => {
                 format!("{}; or name the project with `-p NAME`: this command needs nothing else of its files", source.remedy())
             }
             Self::ServiceUnknown { known, .. } if known.is_empty() => "see what runs with `kaleem status`".to_owned(),
             Self::ServiceUnknown { known, .. } => format!("choose one of: {known}"),
-            Self::State { source } => source.remedy(),
             Self::Write { source, .. } | Self::Certificates { source } => source.remedy(),
             Self::RegistrySetup { source } => source.remedy(),
             Self::History { source } => source.remedy(),

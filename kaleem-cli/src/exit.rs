@@ -74,10 +74,10 @@ impl Exit {
     /// What an error means for a script.
     pub(crate) fn of_error(error: &CliError) -> Self {
         match error {
-            CliError::Threads { .. } | CliError::Schema { .. } => Self::Bug,
+            CliError::Threads { .. } => Self::Bug,
             CliError::ServiceUnknown { .. } => Self::Usage,
             CliError::Config { source } => of_config(source),
-            CliError::NameNeeded { .. } | CliError::State { .. } | CliError::Write { .. } | CliError::Certificates { .. } => Self::Config,
+            CliError::NameNeeded { .. } | CliError::Write { .. } | CliError::Certificates { .. } => Self::Config,
             CliError::RegistrySetup { .. } => Self::Config,
             CliError::History { source } => of_history(source),
             CliError::Engine { source } => of_runtime(source),

@@ -1,0 +1,107 @@
+//! The verbs, one file each, and what they share: the notice of an open plan, and carrying a plan out.
+
+use std::sync::Arc;
+
+use kaleem_core::clock::Clock;
+use kaleem_core::history::History;
+use kaleem_core::journal::Next;
+use kaleem_core::lease;
+use kaleem_core::names::ProjectName;
+
+use crate::arguments::Verb;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::render::Printer;
+use crate::wiring::Wiring;
+
+mod abort;
+mod carry_out;
+mod completions;
+mod deploy;
+mod doctor;
+mod exec;
+mod image_build;
+mod init;
+mod logs;
+mod plan;
+mod releases;
+mod resolve;
+mod resume;
+mod rollback;
+mod show;
+mod status;
+
+/// Does what was asked.
+///
+/// # Errors
+///
+/// [`CliError`]; what it means for the host is said by [`Exit::of_error`].
+pub(crate) async fn run(verb: Verb, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
+    match verb {
+        Verb::Init(arguments) => init::run(&arguments, wiring, printer).await,
+        Verb::Plan(arguments) => plan::run(&arguments, wiring, printer).await,
+        Verb::Deploy(arguments) => deploy::run(&arguments, wiring, printer).await,
+        Verb::Status => status::run(wiring, printer).await,
+        Verb::Releases => releases::run(wiring, printer),
+        Verb::Show(arguments) => show::run(&arguments, wiring, printer),
+        Verb::Rollback(arguments) => rollback::run(&arguments, wiring, printer).await,
+        Verb::Resume => resume::run(wiring, printer).await,
+        Verb::Abort => abort::run(wiring, printer).await,
+        Verb::Resolve(arguments) => resolve::run(&arguments, wiring, printer).await,
+        Verb::Logs(arguments) => logs::run(&arguments, wiring, printer).await,
+        Verb::Exec(arguments) => exec::run(&arguments, wiring, printer).await,
+        Verb::Doctor(_) => doctor::run(wiring, printer).await,
+        Verb::Completions(arguments) => Ok(completions::run(&arguments, printer)),
+    }
+}
+
+/// Says before anything else that an earlier plan is open and nobody works on it.
+fn notice_open(wiring: &Wiring, printer: &Printer, project: &ProjectName) {
+    // A history that cannot be read is told of by the command itself.
+    let Ok(history) = wiring.history(project) else { return };
+    if let Some((text, help)) = open_plan(wiring, project, &history) {
+        printer.warning(&text, Some(help));
+    }
+}
+
+/// What is to be said of an open plan that nobody works on, and what to do about it.
+fn open_plan(wiring: &Wiring, project: &ProjectName, history: &History) -> Option<(String, &'static str)> {
+    let entry = history.open()?;
+    if lease::is_held(wiring.state(project).root()) {
+        return None;
+    }
+    let plan = &entry.plan;
+    let what = format!("plan {} ({} to {})", plan.id, plan.kind, plan.release.id);
+    let of = plan.steps.len();
+    Some(match entry.progress.next() {
+        Next::Stuck { step, .. } => (
+            format!("{what} is stuck: step {} of {of} could not be taken back", step + 1),
+            "see why with `kaleem status`; mend it and run `kaleem resume`, or settle it with `kaleem resolve`",
+        ),
+        Next::Run(step) => (
+            format!("{what} was interrupted at step {} of {of}", step + 1),
+            "go on with `kaleem resume`, or take it back with `kaleem abort`",
+        ),
+        Next::Undo(step) => (
+            format!("{what} was interrupted while it was taken back, at step {} of {of}", step + 1),
+            "finish taking it back with `kaleem resume`",
+        ),
+        Next::Finish(_) | Next::Over(_) => (format!("{what} was interrupted at its very end"), "finish it with `kaleem resume`"),
+    })
+}
+
+/// Measures time for people.
+struct Stopwatch {
+    clock: Arc<dyn Clock>,
+    begun: std::time::Duration,
+}
+
+impl Stopwatch {
+    fn start(clock: &Arc<dyn Clock>) -> Self {
+        Self { clock: clock.clone(), begun: clock.monotonic() }
+    }
+
+    fn took(&self) -> std::time::Duration {
+        self.clock.monotonic().saturating_sub(self.begun)
+    }
+}

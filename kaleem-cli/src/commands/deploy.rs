@@ -1,0 +1,80 @@
+//! `kaleem deploy`: finish what was interrupted, plan, carry out, say what serves.
+
+use kaleem_core::engine::Ending;
+use kaleem_core::journal::Next;
+use kaleem_core::kaleem::{Kaleem, Work};
+use kaleem_core::names::ProjectName;
+
+use crate::arguments::Deploy;
+use crate::commands::carry_out::carry_out;
+use crate::commands::{image_build, open_plan, plan};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::render::Printer;
+use crate::render::plan::{Detail, PlanView};
+use crate::wiring::Wiring;
+
+/// Deploys.
+///
+/// # Errors
+///
+/// [`CliError`]
+pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
+    let project = wiring.project()?;
+    let kaleem = wiring.kaleem("deploy").await?;
+    let work = match ready(wiring, printer, &kaleem, &project.name).await? {
+        Ready::Work(work) => work,
+        Ready::Ended(exit) => return Ok(exit),
+    };
+    let images = plan::images(&arguments.images);
+    if arguments.build {
+        image_build::run(&project, &images, wiring, printer).await?;
+    }
+    let planned = kaleem.deploy_plan(&work, &project, &images).await.map_err(|source| CliError::Kaleem { source })?;
+    let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &project.warnings, history: work.history() };
+    view.lines(Detail::Short).iter().for_each(|line| printer.note(line));
+    printer.json(&view.json());
+    if planned.plan.is_empty() {
+        return Ok(printer.nothing_to_do(work.history()));
+    }
+    printer.note("");
+    let run = kaleem.start(work, &planned).map_err(|source| CliError::Kaleem { source })?;
+    Ok(carry_out(wiring, printer, &project.name, &planned.plan, run).await?.exit)
+}
+
+/// Whether work may begin.
+pub(crate) enum Ready {
+    /// It may.
+    Work(Work),
+    /// Finishing what was interrupted did not come to an end that new work could stand on.
+    Ended(Exit),
+}
+
+/// Takes the right to change the project, and finishes what an earlier process left open.
+///
+/// # Errors
+///
+/// [`CliError::Stuck`] for a plan that a person must look at first; [`CliError::Kaleem`], [`CliError::Run`].
+pub(crate) async fn ready(wiring: &Wiring, printer: &Printer, kaleem: &Kaleem, project: &ProjectName) -> Result<Ready, CliError> {
+    let notice = open_plan(wiring, project, &wiring.history(project)?);
+    let work = kaleem.work(project).await.map_err(|source| CliError::Kaleem { source })?;
+    let Some(entry) = work.history().open() else { return Ok(Ready::Work(work)) };
+    if let Some((text, help)) = notice {
+        let stuck = matches!(entry.progress.next(), Next::Stuck { .. });
+        printer.warning(&text, stuck.then_some(help));
+    }
+    let plan = entry.plan.clone();
+    if let Next::Stuck { step, .. } = entry.progress.next() {
+        return Err(CliError::Stuck { plan: plan.id, step: step + 1 });
+    }
+    printer.note("finishing it first");
+    let run = kaleem.resume(work).map_err(|source| CliError::Kaleem { source })?;
+    let carried = carry_out(wiring, printer, project, &plan, run).await?;
+    match carried.ending {
+        Ending::Over(_) => {
+            let work = kaleem.work(project).await.map_err(|source| CliError::Kaleem { source })?;
+            Ok(Ready::Work(work))
+        }
+        Ending::Left | Ending::Stuck { .. } => Ok(Ready::Ended(carried.exit)),
+    }
+}

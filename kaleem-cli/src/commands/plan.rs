@@ -1,0 +1,37 @@
+//! `kaleem plan`: what a deploy would do. Nothing is touched, not even the state directory.
+
+use std::collections::BTreeMap;
+
+use kaleem_core::image::ImageRef;
+use kaleem_core::names::ServiceName;
+
+use crate::arguments::{ImageChoice, PlanArguments};
+use crate::commands::notice_open;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::render::Printer;
+use crate::render::plan::{Detail, PlanView};
+use crate::wiring::Wiring;
+
+/// Plans and shows. Exits with [`Exit::Refused`] when a deploy would be refused.
+///
+/// # Errors
+///
+/// [`CliError`]
+pub(crate) async fn run(arguments: &PlanArguments, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
+    let project = wiring.project()?;
+    notice_open(wiring, printer, &project.name);
+    let kaleem = wiring.kaleem("plan").await?;
+    let planned = kaleem.plan_deploy(&project, &images(&arguments.images)).await.map_err(|source| CliError::Kaleem { source })?;
+    let history = wiring.history(&project.name)?;
+    let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &project.warnings, history: &history };
+    let detail = if arguments.steps { Detail::Steps } else { Detail::Full };
+    view.lines(detail).iter().for_each(|line| printer.result(line));
+    printer.json(&view.json());
+    Ok(if planned.plan.refusals().next().is_some() { Exit::Refused } else { Exit::Done })
+}
+
+/// The images of the command line, the last one of a service counting.
+pub(crate) fn images(choices: &[ImageChoice]) -> BTreeMap<ServiceName, ImageRef> {
+    choices.iter().map(|choice| (choice.service.clone(), choice.image.clone())).collect()
+}

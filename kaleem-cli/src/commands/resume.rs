@@ -1,0 +1,27 @@
+//! `kaleem resume`: goes on with what was interrupted; a stuck plan is tried once more.
+
+use crate::commands::carry_out::carry_out;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::render::Printer;
+use crate::wiring::Wiring;
+
+/// Resumes.
+///
+/// # Errors
+///
+/// [`CliError`]
+pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
+    let project = wiring.project_name()?;
+    let history = wiring.history(&project)?;
+    if history.open().is_none() {
+        printer.note("nothing to resume: no plan is open");
+        return Ok(printer.nothing_to_do(&history));
+    }
+    let kaleem = wiring.kaleem("resume").await?;
+    let work = kaleem.work(&project).await.map_err(|source| CliError::Kaleem { source })?;
+    let Some(plan) = work.interrupted().cloned() else { return Ok(printer.nothing_to_do(work.history())) };
+    printer.note(&format!("going on with plan {} ({} to {})", plan.id, plan.kind, plan.release.id));
+    let run = kaleem.resume(work).map_err(|source| CliError::Kaleem { source })?;
+    Ok(carry_out(wiring, printer, &project, &plan, run).await?.exit)
+}

@@ -1,0 +1,169 @@
+//! `kaleem status`: an open plan first, then what serves, then every container of it.
+
+use kaleem_core::history::History;
+use kaleem_core::journal::Next;
+use kaleem_core::lease;
+use kaleem_core::names::ProjectName;
+use kaleem_core::runtime::{Instance, InstanceHealth, InstanceStatus};
+use serde_json::json;
+
+use crate::commands::open_plan;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::render::Printer;
+use crate::render::style::{BAD, FAINT, GOOD, HELP, STRONG, WARN, paint};
+use crate::render::table::{self, Cell};
+use crate::wiring::Wiring;
+use crate::words;
+
+/// Shows it. What the journals tell is shown also when the engine is away.
+///
+/// # Errors
+///
+/// [`CliError`]
+pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
+    let project = wiring.project_name()?;
+    let history = wiring.history(&project)?;
+    show_open(wiring, printer, &project, &history);
+    let serving = history.serving();
+    let since = serving.and_then(|id| history.entry_of(id)).map(|entry| entry.ended);
+    let now = wiring.clock().now();
+    match serving {
+        Some(release) => {
+            let since = since.map_or_else(String::new, |at| format!(" since {} ({})", words::moment(at), words::duration(words::since(at, now))));
+            printer.result(&format!("{} {release} serves{since}", paint(STRONG, &format!("{project}:"))));
+        }
+        None => printer.result(&format!("{} nothing was released yet", paint(STRONG, &format!("{project}:")))),
+    }
+    let runtime = wiring.runtime().await?;
+    let instances = runtime.list(&project).await.map_err(|source| CliError::Engine { source })?;
+    show_instances(printer, &history, instances, now);
+    printer.json(&json!({
+        "type": "status",
+        "project": project.as_str(),
+        "serving": serving.map(|id| id.to_string()),
+        "since": since.map(|at| at.to_string()),
+    }));
+    Ok(Exit::Done)
+}
+
+fn show_open(wiring: &Wiring, printer: &Printer, project: &ProjectName, history: &History) {
+    let Some(entry) = history.open() else { return };
+    let root = wiring.state(project).root().to_owned();
+    let plan = &entry.plan;
+    let holder = if lease::is_held(&root) { lease::holder(&root) } else { None };
+    let next = entry.progress.next();
+    if let Some(holder) = &holder {
+        let step = match &next {
+            Next::Run(step) | Next::Undo(step) => format!(", step {} of {}", step + 1, plan.steps.len()),
+            Next::Stuck { .. } | Next::Finish(_) | Next::Over(_) => String::new(),
+        };
+        let direction = if entry.progress.is_going_back() { "is being taken back" } else { "is under way" };
+        printer.result(&format!(
+            "{} plan {} ({} to {}) {direction}{step}: {} (process {} on {}, since {})",
+            paint(WARN, "running:"),
+            plan.id,
+            plan.kind,
+            plan.release.id,
+            holder.owner,
+            holder.pid,
+            holder.host,
+            holder.since
+        ));
+    } else if let Some((text, help)) = open_plan(wiring, project, history) {
+        printer.result(&format!("{} {text}", paint(BAD, "open:")));
+        if let Next::Stuck { step, error } = &next {
+            printer.result(&format!("{} {error}", paint(BAD, "cause:")));
+            let by_hand = plan.steps.get(*step).map(|step| step.undo_by_hand(project)).unwrap_or_default();
+            by_hand.iter().for_each(|command| printer.result(&format!("  by hand: {command}")));
+        }
+        printer.result(&format!("{} {help}", paint(HELP, "help:")));
+    }
+    printer.json(&json!({
+        "type": "open",
+        "plan": plan.id.to_string(),
+        "kind": plan.kind.to_string(),
+        "to": plan.release.id.to_string(),
+        "going_back": entry.progress.is_going_back(),
+        "stuck": matches!(next, Next::Stuck { .. }),
+        "holder": holder.map(|holder| json!({ "owner": holder.owner, "pid": holder.pid, "host": holder.host, "since": holder.since })),
+    }));
+}
+
+fn show_instances(printer: &Printer, history: &History, instances: Vec<Instance>, now: jiff::Timestamp) {
+    let release = history.serving().and_then(|id| history.release(id));
+    let expected = |instance: &Instance| {
+        release.as_ref().is_none_or(|release| release.instances.values().flatten().any(|name| *name == instance.name))
+    };
+    let up = |instance: &Instance| !matches!(instance.state.status, InstanceStatus::Exited | InstanceStatus::Created);
+    let instances = serving_first(history, instances);
+    let (shown, kept): (Vec<&Instance>, Vec<&Instance>) =
+        instances.iter().filter(|instance| !instance.oneoff).partition(|instance| expected(instance) || up(instance));
+    let mut rows: Vec<Vec<Cell>> = shown.iter().map(|instance| row(instance, expected(instance), now)).collect();
+    for (service, name) in release.iter().flat_map(|release| &release.instances).flat_map(|(service, names)| names.iter().map(move |name| (service, name))) {
+        if !instances.iter().any(|instance| instance.name == *name) {
+            rows.push(vec![Cell::new(service.as_str()), Cell::new(name.as_str()), Cell::styled("missing", BAD)]);
+        }
+    }
+    if !rows.is_empty() {
+        printer.result("");
+        let heads = ["SERVICE", "CONTAINER", "STATE", "HEALTH", "IMAGE", "UP", "RESTARTS"];
+        table::lines(&heads, rows).iter().for_each(|line| printer.result(line));
+    }
+    if !kept.is_empty() {
+        printer.result("");
+        printer.result(&paint(FAINT, &format!("{} kept to go back to", words::count(kept.len(), "stopped container is", "stopped containers are"))));
+    }
+    for instance in &instances {
+        printer.json(&json!({
+            "type": "instance",
+            "service": instance.service.as_str(),
+            "container": instance.name.as_str(),
+            "serving": release.is_some() && expected(instance),
+            "release": instance.release.map(|id| id.to_string()),
+            "image": instance.image,
+            "digest": instance.digest.as_ref().map(kaleem_core::image::Digest::as_str),
+            "state": instance.state.status,
+            "health": instance.state.health,
+            "restarts": instance.state.restart_count,
+            "started_at": instance.state.started_at,
+        }));
+    }
+}
+
+fn row(instance: &Instance, expected: bool, now: jiff::Timestamp) -> Vec<Cell> {
+    let state = &instance.state;
+    let status = match (state.status, state.exit_code) {
+        (InstanceStatus::Running, _) => Cell::new("running"),
+        (InstanceStatus::Exited, Some(0)) => Cell::new("done"),
+        (InstanceStatus::Exited, Some(code)) => Cell::styled(format!("exited ({code})"), BAD),
+        (status, _) => Cell::styled(format!("{status:?}").to_lowercase(), WARN),
+    };
+    let health = match state.health {
+        InstanceHealth::None => Cell::styled("no check", FAINT),
+        InstanceHealth::Starting => Cell::styled("starting", WARN),
+        InstanceHealth::Healthy => Cell::styled("healthy", GOOD),
+        InstanceHealth::Unhealthy => Cell::styled("unhealthy", BAD),
+    };
+    let up = match (&state.started_at, state.status) {
+        (Some(at), InstanceStatus::Running) => at.parse().map(|at| words::duration(words::since(at, now))).unwrap_or_default(),
+        _ => String::new(),
+    };
+    let restarts = Cell::styled(state.restart_count.to_string(), if state.restart_count == 0 { anstyle::Style::new() } else { WARN });
+    let name = if expected { Cell::new(instance.name.as_str()) } else { Cell::styled(format!("{} (not of this release)", instance.name), WARN) };
+    vec![Cell::new(instance.service.as_str()), name, status, health, Cell::new(image(instance)), Cell::new(up), restarts]
+}
+
+/// Image and digest in short. What Compose made from an id alone shows that.
+fn image(instance: &Instance) -> String {
+    let digest = instance.digest.as_ref().unwrap_or(&instance.image_id).short();
+    if instance.image.contains(digest) { instance.image.clone() } else { format!("{} {digest}", instance.image) }
+}
+
+/// The containers, those of the serving release first, each group by service and number.
+pub(crate) fn serving_first(history: &History, mut instances: Vec<Instance>) -> Vec<Instance> {
+    let release = history.serving().and_then(|id| history.release(id));
+    let serves = |instance: &Instance| release.as_ref().is_some_and(|release| release.instances.values().flatten().any(|name| *name == instance.name));
+    instances.sort_by_key(|instance| (!serves(instance), instance.service.clone(), instance.number, instance.name.clone()));
+    instances
+}
