@@ -1,0 +1,40 @@
+//! What differs between two runs of one story is replaced: names, times, ids, ports.
+
+use regex::{Captures, Regex};
+
+use crate::sandbox::Sandbox;
+
+/// The text as it reads in every run.
+pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
+    let mut text = text.replace('\t', "  ");
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    for (what, name) in [
+        (sandbox.path().display().to_string(), "DIR"),
+        (sandbox.project.clone(), "PROJECT"),
+        (sandbox.registry.clone(), "REGISTRY"),
+        (format!(":{}", sandbox.port), ":PORT"),
+        (format!(" on {host},"), " on HOST,"),
+    ] {
+        text = text.replace(&what, name);
+    }
+    for (pattern, name) in [
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "YYYY-MM-DD HH:MM:SS UTC"),
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "YYYY-MM-DDTHH:MM:SSZ"),
+        (r"\b\d+\.\d s\b", "N.N s"),
+        (r"\((\d+ s|\d+ min \d+ s) left\)", "(N s left)"),
+        (r"\b\d+ ms\b", "N ms"),
+        (r#""took_ms":\d+"#, r#""took_ms":N"#),
+        (r#""left_ms":\d+"#, r#""left_ms":N"#),
+        (r"\bprocess \d+\b", "process PID"),
+        (r"\d+\.\d [MG]B (are free|free)", "N GB $1"),
+    ] {
+        text = Regex::new(pattern).unwrap().replace_all(&text, name).into_owned();
+    }
+    // Ids keep their length.
+    let ids = Regex::new(r"\b([0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{12})\b").unwrap();
+    text = ids.replace_all(&text, |found: &Captures<'_>| "#".repeat(found[0].len())).into_owned();
+    // Columns are as wide as what was replaced; how they line up is tested where tables are made.
+    let gaps = Regex::new(r"(\S)   +").unwrap();
+    text = gaps.replace_all(&text, "$1  ").into_owned();
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}

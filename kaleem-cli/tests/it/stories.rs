@@ -1,0 +1,29 @@
+//! The stories, each told in the file of its name.
+
+use crate::story::play;
+
+macro_rules! stories {
+    ($($name:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                play(stringify!($name)).await;
+            }
+        )*
+
+        #[test]
+        fn every_story_is_told() {
+            let told = [$(stringify!($name)),*];
+            let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/stories");
+            let written = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+            for path in written {
+                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                assert!(told.contains(&name.as_str()), "{name} is not among the stories");
+            }
+        }
+    };
+}
+
+stories! {
+    a_first_deploy_and_a_change,
+}
