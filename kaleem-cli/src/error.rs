@@ -82,8 +82,8 @@ pub(crate) enum CliError {
         #[source]
         source: ExecError,
     },
-    #[error("the build of `{service}` failed with {status}")]
-    BuildFailed { service: ServiceName, status: String },
+    #[error("the build of `{service}` failed with {status}{log}")]
+    BuildFailed { service: ServiceName, status: String, log: String },
     #[error("could not tell what to call the image of `{service}`")]
     BuildImage {
         service: ServiceName,
@@ -117,7 +117,7 @@ impl Remedy for CliError {
             Self::NotRunning { service } => format!("see why with `kaleem status` and `kaleem logs {service}`"),
             Self::NothingOpen => "see what serves with `kaleem status`".to_owned(),
             Self::BuildTool { source, .. } => source.remedy(),
-            Self::BuildFailed { .. } => "mend what the build names above, then run the same command".to_owned(),
+            Self::BuildFailed { .. } => "mend what the build names, then run the same command".to_owned(),
             Self::BuildImage { source, .. } => source.remedy(),
             Self::AbortNotTaken { .. } => "look at it with `kaleem status`; it goes back at its next step".to_owned(),
         }

@@ -62,14 +62,14 @@ impl Printer {
         if error.use_stderr() { Exit::Usage } else { Exit::Done }
     }
 
-    /// Whether results are JSON lines.
-    pub(crate) fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// Whether progress can move on a terminal.
     pub(crate) fn is_live(&self) -> bool {
         self.live
+    }
+
+    /// Whether notes are shown.
+    pub(crate) fn shows_notes(&self) -> bool {
+        !self.quiet && !self.json
     }
 
     /// Whether nobody reads standard output any more.
@@ -101,7 +101,7 @@ impl Printer {
 
     /// A line that people may want to know while they wait.
     pub(crate) fn note(&self, line: &str) {
-        if !self.quiet && !self.json {
+        if self.shows_notes() {
             self.write_err(line);
         }
     }

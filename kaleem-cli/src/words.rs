@@ -14,10 +14,14 @@ pub(crate) fn duration(duration: Duration) -> String {
     match seconds {
         0..10 => format!("{:.1} s", duration.as_secs_f64()),
         10..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+        60..3600 => parts((seconds / 60, "min"), (seconds % 60, "s")),
+        3600..86_400 => parts((seconds / 3600, "h"), (seconds % 3600 / 60, "min")),
+        _ => parts((seconds / 86_400, "d"), (seconds % 86_400 / 3600, "h")),
     }
+}
+
+fn parts((large, unit): (u64, &str), (small, part): (u64, &str)) -> String {
+    if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {part}") }
 }
 
 /// A moment for people, in UTC: servers and their logs are read from everywhere.
@@ -88,6 +92,7 @@ mod tests {
             (0, "0.0 s"),
             (420, "0.4 s"),
             (12_900, "12 s"),
+            (120_000, "2 min"),
             (185_000, "3 min 5 s"),
             (7_500_000, "2 h 5 min"),
             (273_600_000, "3 d 4 h"),

@@ -1,6 +1,6 @@
 //! `kaleem deploy --build`: images are built by the Docker client, which knows contexts, ignore files and build secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use crate::wiring::Wiring;
 const LIMIT: Duration = Duration::from_secs(2 * 3600);
 /// A line of a build's output is cut to this.
 const LINE_BYTES: usize = 16 * 1024;
+/// Lines of a failed build that are shown where its output was not.
+const LAST_LINES: usize = 12;
 
 /// Builds the image of every service with `build:` for which no other image was chosen.
 ///
@@ -44,10 +46,21 @@ pub(crate) async fn run(project: &Project, chosen: &BTreeMap<ServiceName, ImageR
             max_output_bytes: LINE_BYTES,
         };
         let prefix = paint(FAINT, &format!("{} |", service.name));
-        let status = run_streaming(&request, |_, line| printer.note(&format!("{prefix} {line}"))).await;
+        let mut last = VecDeque::new();
+        let status = run_streaming(&request, |_, line| {
+            printer.note(&format!("{prefix} {line}"));
+            last.push_back(line.to_owned());
+            if last.len() > LAST_LINES {
+                last.pop_front();
+            }
+        })
+        .await;
         let status = status.map_err(|source| CliError::BuildTool { service: service.name.clone(), source })?;
         if !status.success() {
-            return Err(CliError::BuildFailed { service: service.name.clone(), status: status.to_string() });
+            // Who saw the build needs no second look at it.
+            let lines = last.iter().map(|line| format!("\n{line}")).collect::<String>();
+            let log = if printer.shows_notes() { String::new() } else { format!("; its last lines:{lines}") };
+            return Err(CliError::BuildFailed { service: service.name.clone(), status: status.to_string(), log });
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use kaleem_core::history::History;
 use kaleem_core::journal::Next;
 use kaleem_core::lease;
 use kaleem_core::names::ProjectName;
+use kaleem_core::release::{Release, Strategy};
 use kaleem_core::runtime::{Instance, InstanceHealth, InstanceStatus};
 use serde_json::json;
 
@@ -28,7 +29,9 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
     let serving = history.serving();
     let since = serving.and_then(|id| history.entry_of(id)).map(|entry| entry.ended);
     let now = wiring.clock().now();
+    let undecided = history.open().is_some_and(|entry| entry.progress.has_touched() && !entry.progress.is_committed());
     match serving {
+        _ if undecided => printer.result(&format!("{} {}", paint(STRONG, &format!("{project}:")), words::serving(&history))),
         Some(release) => {
             let since = since.map_or_else(String::new, |at| format!(" since {} ({})", words::moment(at), words::duration(words::since(at, now))));
             printer.result(&format!("{} {release} serves{since}", paint(STRONG, &format!("{project}:"))));
@@ -41,7 +44,7 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
     printer.json(&json!({
         "type": "status",
         "project": project.as_str(),
-        "serving": serving.map(|id| id.to_string()),
+        "serving": serving.filter(|_| !undecided).map(|id| id.to_string()),
         "since": since.map(|at| at.to_string()),
     }));
     Ok(Exit::Done)
@@ -99,7 +102,7 @@ fn show_instances(printer: &Printer, history: &History, instances: Vec<Instance>
     let instances = serving_first(history, instances);
     let (shown, kept): (Vec<&Instance>, Vec<&Instance>) =
         instances.iter().filter(|instance| !instance.oneoff).partition(|instance| expected(instance) || up(instance));
-    let mut rows: Vec<Vec<Cell>> = shown.iter().map(|instance| row(instance, expected(instance), now)).collect();
+    let mut rows: Vec<Vec<Cell>> = shown.iter().map(|instance| row(instance, release.as_ref().filter(|_| expected(instance)), now)).collect();
     for (service, name) in release.iter().flat_map(|release| &release.instances).flat_map(|(service, names)| names.iter().map(move |name| (service, name))) {
         if !instances.iter().any(|instance| instance.name == *name) {
             rows.push(vec![Cell::new(service.as_str()), Cell::new(name.as_str()), Cell::styled("missing", BAD)]);
@@ -131,15 +134,20 @@ fn show_instances(printer: &Printer, history: &History, instances: Vec<Instance>
     }
 }
 
-fn row(instance: &Instance, expected: bool, now: jiff::Timestamp) -> Vec<Cell> {
+/// A line of the table. `release` is the serving one where the container is part of it.
+fn row(instance: &Instance, release: Option<&Release>, now: jiff::Timestamp) -> Vec<Cell> {
     let state = &instance.state;
+    let wanted = release.and_then(|release| release.target.services.get(&instance.service));
+    let ends = wanted.is_some_and(|wanted| wanted.strategy == Strategy::RunToEnd);
     let status = match (state.status, state.exit_code) {
         (InstanceStatus::Running, _) => Cell::new("running"),
-        (InstanceStatus::Exited, Some(0)) => Cell::new("done"),
+        (InstanceStatus::Exited, Some(0)) if ends => Cell::new("done"),
         (InstanceStatus::Exited, Some(code)) => Cell::styled(format!("exited ({code})"), BAD),
         (status, _) => Cell::styled(format!("{status:?}").to_lowercase(), WARN),
     };
     let health = match state.health {
+        // What was said of it while it ran says nothing now.
+        _ if state.status != InstanceStatus::Running => Cell::new(""),
         InstanceHealth::None => Cell::styled("no check", FAINT),
         InstanceHealth::Starting => Cell::styled("starting", WARN),
         InstanceHealth::Healthy => Cell::styled("healthy", GOOD),
@@ -150,14 +158,16 @@ fn row(instance: &Instance, expected: bool, now: jiff::Timestamp) -> Vec<Cell> {
         _ => String::new(),
     };
     let restarts = Cell::styled(state.restart_count.to_string(), if state.restart_count == 0 { anstyle::Style::new() } else { WARN });
-    let name = if expected { Cell::new(instance.name.as_str()) } else { Cell::styled(format!("{} (not of this release)", instance.name), WARN) };
-    vec![Cell::new(instance.service.as_str()), name, status, health, Cell::new(image(instance)), Cell::new(up), restarts]
+    let belongs = release.is_some() || instance.release.is_none();
+    let image = wanted.map_or_else(|| image(instance), |wanted| format!("{} {}", wanted.image.image, wanted.image.digest.short()));
+    let name = if belongs { Cell::new(instance.name.as_str()) } else { Cell::styled(format!("{} (not of this release)", instance.name), WARN) };
+    vec![Cell::new(instance.service.as_str()), name, status, health, Cell::new(image), Cell::new(up), restarts]
 }
 
-/// Image and digest in short. What Compose made from an id alone shows that.
+/// Image and digest in short, where no release tells. What was made from an id alone shows that.
 fn image(instance: &Instance) -> String {
     let digest = instance.digest.as_ref().unwrap_or(&instance.image_id).short();
-    if instance.image.contains(digest) { instance.image.clone() } else { format!("{} {digest}", instance.image) }
+    if instance.image.contains(digest) { digest.to_owned() } else { format!("{} {digest}", instance.image) }
 }
 
 /// The containers, those of the serving release first, each group by service and number.

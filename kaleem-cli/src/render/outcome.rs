@@ -92,6 +92,10 @@ fn outcome(plan: &Plan, ending: &Ending, history: Option<&History>, error: Optio
         Ending::Left => "interrupted",
         Ending::Stuck { .. } => "stuck",
     };
+    let leftovers = match ending {
+        Ending::Over(Outcome::Deployed { leftovers, .. }) => leftovers.as_slice(),
+        _ => &[],
+    };
     // While a plan is open nobody can say what serves.
     let decided = matches!(ending, Ending::Over(_));
     json!({
@@ -101,6 +105,7 @@ fn outcome(plan: &Plan, ending: &Ending, history: Option<&History>, error: Optio
         "release": plan.release.id.to_string(),
         "serving": history.filter(|_| decided).and_then(History::serving).map(|id| id.to_string()),
         "error": error,
+        "leftovers": leftovers,
         "exit_code": exit.code(),
     })
 }

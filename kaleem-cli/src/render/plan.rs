@@ -48,6 +48,9 @@ impl PlanView<'_> {
         let mut lines = vec![paint(STRONG, &format!("{} {} of {}: {before} -> {}", plan.kind, plan.id, plan.project(), plan.release.id))];
         lines.push(String::new());
         let width = plan.changes.iter().map(|change| change.service.as_str().chars().count()).max().unwrap_or(0);
+        if plan.changes.iter().all(|change| change.kind == ChangeKind::Keep) {
+            lines.push("what runs is taken over as it is".to_owned());
+        }
         for change in &plan.changes {
             if detail == Detail::Short && change.kind == ChangeKind::Keep {
                 continue;
@@ -121,6 +124,8 @@ impl PlanView<'_> {
         };
         for objection in &self.plan.objections {
             match objection.severity {
+                // The error says it.
+                Severity::Refuse if detail == Detail::Short => {}
                 Severity::Refuse => remark("refused", BAD, &objection.message, Some(&objection.remedy)),
                 // The gap of each service is said with the service.
                 Severity::Warn if objection.rule == "interruption" => {}

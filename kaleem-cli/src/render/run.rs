@@ -35,7 +35,9 @@ impl<'a> RunView<'a> {
 
     /// Shows one more notice.
     pub(crate) fn notice(&mut self, notice: &Notice) {
-        self.printer.json(&self.to_json(notice));
+        if let Some(value) = self.to_json(notice) {
+            self.printer.json(&value);
+        }
         match notice {
             Notice::Started { step, what } => {
                 self.reminded = None;
@@ -77,7 +79,7 @@ impl<'a> RunView<'a> {
             }
             Notice::Undone { took, .. } => {
                 let what = self.undoing.take().unwrap_or_default();
-                self.line(WARN, "back", &format!("{what}{}", slow(*took)));
+                self.line(WARN, "undo", &format!("{what}{}", slow(*took)));
             }
             Notice::UndoFailed { error, .. } => {
                 let what = self.undoing.take().unwrap_or_default();
@@ -144,9 +146,9 @@ impl<'a> RunView<'a> {
         self.bar.set_prefix(format!("{} of {}", words::size(received), words::size(total.max(received))));
     }
 
-    fn to_json(&self, notice: &Notice) -> Value {
+    fn to_json(&self, notice: &Notice) -> Option<Value> {
         let plan = self.plan.id.to_string();
-        match notice {
+        Some(match notice {
             Notice::Started { step, what } => json!({ "type": "started", "plan": plan, "step": step, "what": what }),
             Notice::Pulling { step, progress } => json!({
                 "type": "pulling", "plan": plan, "step": step,
@@ -167,8 +169,9 @@ impl<'a> RunView<'a> {
             Notice::Undoing { step, what } => json!({ "type": "undoing", "plan": plan, "step": step, "what": what }),
             Notice::Undone { step, took } => json!({ "type": "undone", "plan": plan, "step": step, "took_ms": milliseconds(*took) }),
             Notice::UndoFailed { step, error } => json!({ "type": "undo-failed", "plan": plan, "step": step, "error": error }),
-            Notice::Finished { outcome } => json!({ "type": "finished", "plan": plan, "result": outcome }),
-        }
+            // The line about the outcome, which is always the last, says it.
+            Notice::Finished { .. } => return None,
+        })
     }
 }
 

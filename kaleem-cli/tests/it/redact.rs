@@ -14,6 +14,7 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (sandbox.registry.clone(), "REGISTRY"),
         (format!(":{}", sandbox.port), ":PORT"),
         (format!(" on {host},"), " on HOST,"),
+        (format!(" on {host})"), " on HOST)"),
     ] {
         text = text.replace(&what, name);
     }
@@ -26,9 +27,15 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (r#""took_ms":\d+"#, r#""took_ms":N"#),
         (r#""left_ms":\d+"#, r#""left_ms":N"#),
         (r"\bprocess \d+\b", "process PID"),
-        (r"\d+\.\d [MG]B (are free|free)", "N GB $1"),
+        (r"\d+\.\d [MG]B are free", "N GB are free"),
+        (r"up to \d+\.\d MB", "up to N MB"),
+        (r"\b[1-4]\d s( last time)?$", "N.N s$1"),
+        (r"after [1-4]\d s\b", "after N.N s"),
+        // Whoever is removed may be seen while it goes.
+        (r"it crashed with exit code (-1|0|137)$|it was removed by somebody else$", "it is gone"),
+        (r"\b\d+\.\d+\.\d+\.\d+:8080\b", "ADDRESS:8080"),
     ] {
-        text = Regex::new(pattern).unwrap().replace_all(&text, name).into_owned();
+        text = Regex::new(&format!("(?m){pattern}")).unwrap().replace_all(&text, name).into_owned();
     }
     // Ids keep their length.
     let ids = Regex::new(r"\b([0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{12})\b").unwrap();

@@ -25,5 +25,16 @@ macro_rules! stories {
 }
 
 stories! {
+    a_bad_image_is_rolled_back,
+    a_broken_project_touches_nothing,
     a_first_deploy_and_a_change,
+    a_host_that_is_not_ready,
+    a_project_is_looked_at,
+    adopted_from_compose,
+    an_image_that_cannot_be_had,
+    images_are_built_first,
+    interrupted_and_resumed,
+    journals_that_are_damaged,
+    removed_by_hand_while_deploying,
+    several_services_go_back_together,
 }
