@@ -46,8 +46,9 @@ impl<'a> RunView<'a> {
             Notice::Pulling { progress, step } => self.pulling(*step, progress.received_bytes, progress.total_bytes),
             Notice::Waiting { step, container, reason, passes, wanted, left } => {
                 let left_text = words::duration(*left);
-                let passed = if *passes == 0 { String::new() } else { format!(", {passes} of {wanted} passes") };
-                self.spin(&format!("{} wait for {container}: {}{passed} ({left_text} left)", self.place(*step), first_line(reason)));
+                // What stays up long enough passes more often than it must.
+                let passed = if (1..*wanted).contains(passes) { format!(", {passes} of {wanted} passes") } else { String::new() };
+                self.spin(&format!("{} {container}, {left_text} left: {}{passed}", self.place(*step), first_line(reason)));
                 if !self.printer.is_live() {
                     let due = self.reminded.is_some_and(|last| last.saturating_sub(*left) >= REMINDER);
                     if due {
@@ -124,7 +125,8 @@ impl<'a> RunView<'a> {
         if self.bar.length().is_some() {
             self.bar.unset_length();
         }
-        let style = ProgressStyle::with_template("     {spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        // The room at the end is for what the terminal echoes, such as `^C`.
+        let style = ProgressStyle::with_template("     {spinner} {wide_msg}     ").unwrap_or_else(|_| ProgressStyle::default_spinner());
         self.bar.set_style(style.tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"]));
         self.bar.set_message(text.to_owned());
         self.bar.enable_steady_tick(TICK);
