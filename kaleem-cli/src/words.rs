@@ -52,7 +52,8 @@ pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
 
 /// A release and its images: `r7 (api shop:v2 1f3a5c7d9e0b, worker …)`.
 pub(crate) fn release(release: &Release) -> String {
-    let images = release.target.services.iter().map(|(name, wanted)| format!("{name} {} {}", wanted.image.image, wanted.image.digest.short()));
+    let images =
+        release.target.services.iter().map(|(name, wanted)| format!("{name} {} {}", wanted.image.image, wanted.image.digest.short()));
     format!("{} ({})", release.id, images.collect::<Vec<_>>().join(", "))
 }
 

@@ -28,11 +28,7 @@ impl Signals {
     /// Begins to listen. Where the system refuses, its own reaction stays: the process ends, and the plan can be resumed.
     pub(crate) fn listen() -> Self {
         let open = |kind| signal(kind).ok();
-        Self {
-            interrupt: open(SignalKind::interrupt()),
-            terminate: open(SignalKind::terminate()),
-            _hang_up: open(SignalKind::hangup()),
-        }
+        Self { interrupt: open(SignalKind::interrupt()), terminate: open(SignalKind::terminate()), _hang_up: open(SignalKind::hangup()) }
     }
 }
 
@@ -58,7 +54,13 @@ pub(crate) struct Carried {
 /// # Errors
 ///
 /// [`CliError::Run`]; the journal is open.
-pub(crate) async fn carry_out(wiring: &Wiring, printer: &Printer, project: &ProjectName, plan: &Plan, mut run: Run) -> Result<Carried, CliError> {
+pub(crate) async fn carry_out(
+    wiring: &Wiring,
+    printer: &Printer,
+    project: &ProjectName,
+    plan: &Plan,
+    mut run: Run,
+) -> Result<Carried, CliError> {
     let watch = Stopwatch::start(wiring.clock());
     let mut signals = Signals::listen();
     let mut view = RunView::new(printer, plan);

@@ -41,7 +41,12 @@ fn show(printer: &Printer, answer: &Answer) {
         Verdict::Warn | Verdict::Unknown => WARN,
         Verdict::Fail => BAD,
     };
-    printer.result(&format!("{} {} {}", paint(style, &format!("{:>7}", answer.verdict)), answer.message, paint(FAINT, &format!("[{}]", answer.rule))));
+    printer.result(&format!(
+        "{} {} {}",
+        paint(style, &format!("{:>7}", answer.verdict)),
+        answer.message,
+        paint(FAINT, &format!("[{}]", answer.rule))
+    ));
     if let Some(remedy) = &answer.remedy {
         printer.result(&format!("          {} {remedy}", paint(HELP, "help:")));
     }

@@ -28,7 +28,12 @@ const LAST_LINES: usize = 12;
 /// # Errors
 ///
 /// [`CliError::BuildFailed`], [`CliError::BuildTool`], [`CliError::BuildImage`]; no service was touched.
-pub(crate) async fn run(project: &Project, chosen: &BTreeMap<ServiceName, ImageRef>, wiring: &Wiring, printer: &Printer) -> Result<(), CliError> {
+pub(crate) async fn run(
+    project: &Project,
+    chosen: &BTreeMap<ServiceName, ImageRef>,
+    wiring: &Wiring,
+    printer: &Printer,
+) -> Result<(), CliError> {
     for service in project.services.values().filter(|service| !chosen.contains_key(&service.name)) {
         let Some(build) = &service.build else { continue };
         let failed = |source| CliError::BuildImage { service: service.name.clone(), source };
@@ -74,7 +79,9 @@ fn arguments(build: &Build, service: &Service, image: &ImageRef) -> Vec<String> 
     match (&build.dockerfile_inline, &build.dockerfile) {
         (Some(_), _) => flag("file", "-".to_owned()),
         // The client takes it from its own directory, Compose from the context.
-        (None, Some(file)) if !build.context.contains("://") => flag("file", PathBuf::from(&build.context).join(file).display().to_string()),
+        (None, Some(file)) if !build.context.contains("://") => {
+            flag("file", PathBuf::from(&build.context).join(file).display().to_string())
+        }
         (None, Some(file)) => flag("file", file.clone()),
         (None, None) => {}
     }

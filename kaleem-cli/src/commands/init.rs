@@ -89,7 +89,9 @@ async fn text(project: &Project, runtime: Option<&Arc<dyn Runtime>>) -> String {
 }
 
 async fn facts(project: &Project, service: &Service, runtime: Option<&Arc<dyn Runtime>>) -> (ImageFacts, bool) {
-    let (Some(runtime), Ok(image)) = (runtime, image_reference(&project.name, service, None)) else { return (ImageFacts::default(), false) };
+    let (Some(runtime), Ok(image)) = (runtime, image_reference(&project.name, service, None)) else {
+        return (ImageFacts::default(), false);
+    };
     match runtime.image(&image.to_string()).await {
         Ok(Some(local)) => (local.facts, true),
         Ok(None) | Err(_) => (ImageFacts::default(), false),
@@ -120,14 +122,18 @@ fn write_service(text: &mut String, project: &Project, service: &Service, facts:
     let (why, keys) = match &gate.question {
         Question::Healthcheck => ("its own health check is asked".to_owned(), Vec::new()),
         Question::Running => (
-            format!("nothing can be asked, so it counts as healthy after {} s without a crash; better: http = \"/health\"", gate.steady.as_secs()),
+            format!(
+                "nothing can be asked, so it counts as healthy after {} s without a crash; better: http = \"/health\"",
+                gate.steady.as_secs()
+            ),
             Vec::new(),
         ),
-        Question::Tcp { port } => (
-            format!("it publishes port {port}, which must accept connections; better: http = \"/health\""),
-            vec![format!("tcp = {port}")],
-        ),
-        Question::Http { port, path, .. } => ("it is asked over HTTP".to_owned(), vec![format!("http = {path:?}"), format!("port = {port}")]),
+        Question::Tcp { port } => {
+            (format!("it publishes port {port}, which must accept connections; better: http = \"/health\""), vec![format!("tcp = {port}")])
+        }
+        Question::Http { port, path, .. } => {
+            ("it is asked over HTTP".to_owned(), vec![format!("http = {path:?}"), format!("port = {port}")])
+        }
         Question::Command { command } => ("a command is run in it".to_owned(), vec![format!("command = {command:?}")]),
     };
     line(text, &format!("# {name}: {why}."));

@@ -29,7 +29,9 @@ pub(crate) fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> 
     let serving = history.serving();
     let current = history.entries().iter().rposition(|entry| Some(entry.plan.release.id) == serving && entry.progress.is_committed());
     let rows = history.entries().iter().enumerate().rev().map(|(index, entry)| row(entry, current == Some(index)));
-    table::lines(&["", "RELEASE", "WHEN", "PLAN", "OUTCOME", "TOOK", "IMAGES"], rows.collect()).iter().for_each(|line| printer.result(line));
+    table::lines(&["", "RELEASE", "WHEN", "PLAN", "OUTCOME", "TOOK", "IMAGES"], rows.collect())
+        .iter()
+        .for_each(|line| printer.result(line));
     for (index, entry) in history.entries().iter().enumerate().rev() {
         printer.json(&json!({
             "type": "release",

@@ -70,7 +70,12 @@ fn show_entry(printer: &Printer, entry: &Entry) {
         let seen = evidence.get(&index);
         let took = seen.map_or_else(String::new, |seen| format!("  {} ms", seen.took_ms));
         let saw = seen.filter(|seen| !seen.seen.is_empty()).map_or_else(String::new, |seen| format!("  {}", seen.seen));
-        printer.result(&format!("{:>digits$}. {} {step}{}", index + 1, paint(style, &format!("{word:>6}")), paint(FAINT, &format!("{took}{saw}"))));
+        printer.result(&format!(
+            "{:>digits$}. {} {step}{}",
+            index + 1,
+            paint(style, &format!("{word:>6}")),
+            paint(FAINT, &format!("{took}{saw}"))
+        ));
         printer.json(&json!({
             "type": "step",
             "plan": entry.plan.id.to_string(),

@@ -33,7 +33,8 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
     match serving {
         _ if undecided => printer.result(&format!("{} {}", paint(STRONG, &format!("{project}:")), words::serving(&history))),
         Some(release) => {
-            let since = since.map_or_else(String::new, |at| format!(" since {} ({})", words::moment(at), words::duration(words::since(at, now))));
+            let since =
+                since.map_or_else(String::new, |at| format!(" since {} ({})", words::moment(at), words::duration(words::since(at, now))));
             printer.result(&format!("{} {release} serves{since}", paint(STRONG, &format!("{project}:"))));
         }
         None => printer.result(&format!("{} nothing was released yet", paint(STRONG, &format!("{project}:")))),
@@ -102,8 +103,11 @@ fn show_instances(printer: &Printer, history: &History, instances: Vec<Instance>
     let instances = serving_first(history, instances);
     let (shown, kept): (Vec<&Instance>, Vec<&Instance>) =
         instances.iter().filter(|instance| !instance.oneoff).partition(|instance| expected(instance) || up(instance));
-    let mut rows: Vec<Vec<Cell>> = shown.iter().map(|instance| row(instance, release.as_ref().filter(|_| expected(instance)), now)).collect();
-    for (service, name) in release.iter().flat_map(|release| &release.instances).flat_map(|(service, names)| names.iter().map(move |name| (service, name))) {
+    let mut rows: Vec<Vec<Cell>> =
+        shown.iter().map(|instance| row(instance, release.as_ref().filter(|_| expected(instance)), now)).collect();
+    for (service, name) in
+        release.iter().flat_map(|release| &release.instances).flat_map(|(service, names)| names.iter().map(move |name| (service, name)))
+    {
         if !instances.iter().any(|instance| instance.name == *name) {
             rows.push(vec![Cell::new(service.as_str()), Cell::new(name.as_str()), Cell::styled("missing", BAD)]);
         }
@@ -115,7 +119,10 @@ fn show_instances(printer: &Printer, history: &History, instances: Vec<Instance>
     }
     if !kept.is_empty() {
         printer.result("");
-        printer.result(&paint(FAINT, &format!("{} kept to go back to", words::count(kept.len(), "stopped container is", "stopped containers are"))));
+        printer.result(&paint(
+            FAINT,
+            &format!("{} kept to go back to", words::count(kept.len(), "stopped container is", "stopped containers are")),
+        ));
     }
     for instance in &instances {
         printer.json(&json!({
@@ -160,7 +167,8 @@ fn row(instance: &Instance, release: Option<&Release>, now: jiff::Timestamp) -> 
     let restarts = Cell::styled(state.restart_count.to_string(), if state.restart_count == 0 { anstyle::Style::new() } else { WARN });
     let belongs = release.is_some() || instance.release.is_none();
     let image = wanted.map_or_else(|| image(instance), |wanted| format!("{} {}", wanted.image.image, wanted.image.digest.short()));
-    let name = if belongs { Cell::new(instance.name.as_str()) } else { Cell::styled(format!("{} (not of this release)", instance.name), WARN) };
+    let name =
+        if belongs { Cell::new(instance.name.as_str()) } else { Cell::styled(format!("{} (not of this release)", instance.name), WARN) };
     vec![Cell::new(instance.service.as_str()), name, status, health, Cell::new(image), Cell::new(up), restarts]
 }
 
@@ -173,7 +181,9 @@ fn image(instance: &Instance) -> String {
 /// The containers, those of the serving release first, each group by service and number.
 pub(crate) fn serving_first(history: &History, mut instances: Vec<Instance>) -> Vec<Instance> {
     let release = history.serving().and_then(|id| history.release(id));
-    let serves = |instance: &Instance| release.as_ref().is_some_and(|release| release.instances.values().flatten().any(|name| *name == instance.name));
+    let serves = |instance: &Instance| {
+        release.as_ref().is_some_and(|release| release.instances.values().flatten().any(|name| *name == instance.name))
+    };
     instances.sort_by_key(|instance| (!serves(instance), instance.service.clone(), instance.number, instance.name.clone()));
     instances
 }

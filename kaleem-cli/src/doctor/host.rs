@@ -33,7 +33,11 @@ pub(super) fn state_directory(patient: &Patient<'_>) -> Vec<Answer> {
     };
     if !existing.is_dir() {
         let message = format!("{} is no directory, so {} cannot be made", existing.display(), path.display());
-        return vec![Answer::fail(rule, message, format!("move {} out of the way, or choose another place with `--state-dir`", existing.display()))];
+        return vec![Answer::fail(
+            rule,
+            message,
+            format!("move {} out of the way, or choose another place with `--state-dir`", existing.display()),
+        )];
     }
     if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
         let message = format!("{} may not be written", existing.display());
@@ -53,7 +57,9 @@ pub(super) fn state_directory(patient: &Patient<'_>) -> Vec<Answer> {
 /// The journals can be read.
 pub(super) fn journals(patient: &Patient<'_>) -> Vec<Answer> {
     match &patient.history {
-        Ok(history) => vec![Answer::ok("journals", format!("{} can be read", words::count(history.entries().len(), "journal", "journals")))],
+        Ok(history) => {
+            vec![Answer::ok("journals", format!("{} can be read", words::count(history.entries().len(), "journal", "journals")))]
+        }
         Err(error) => vec![Answer::fail("journals", one_line(error), error.remedy())],
     }
 }
@@ -69,7 +75,11 @@ pub(super) fn open_plan(patient: &Patient<'_>) -> Vec<Answer> {
         return vec![Answer::ok(rule, format!("{what} is under way"))];
     }
     if let Next::Stuck { error, .. } = entry.progress.next() {
-        return vec![Answer::fail(rule, format!("{what} is stuck since {since}: {error}"), "mend it and run `kaleem resume`, or `kaleem resolve`")];
+        return vec![Answer::fail(
+            rule,
+            format!("{what} is stuck since {since}: {error}"),
+            "mend it and run `kaleem resume`, or `kaleem resolve`",
+        )];
     }
     vec![Answer::fail(rule, format!("{what} was interrupted {since} ago"), "run `kaleem resume` or `kaleem abort`")]
 }
@@ -89,7 +99,11 @@ pub(super) fn disk(patient: &Patient<'_>) -> Vec<Answer> {
     let (free_text, needed_text) = (words::size(free), words::size(needed));
     if free < needed {
         let message = format!("{free_text} are free on {}, and another set of images takes up to {needed_text}", root.display());
-        return vec![Answer::fail(rule, message, "free some: `docker image prune`, `docker builder prune`; kaleem's own tags keep what it needs")];
+        return vec![Answer::fail(
+            rule,
+            message,
+            "free some: `docker image prune`, `docker builder prune`; kaleem's own tags keep what it needs",
+        )];
     }
     vec![Answer::ok(rule, format!("{free_text} are free on {}; another set of images takes up to {needed_text}", root.display()))]
 }

@@ -13,7 +13,8 @@ pub(super) fn cached_names(patient: &Patient<'_>) -> Vec<Answer> {
     for (container, (service, configuration)) in &patient.configurations {
         let names = remembered(configuration, &services);
         for name in &names {
-            let message = format!("nginx in `{container}` looks `{name}` up once, when it starts, and keeps sending to that address after a deploy");
+            let message =
+                format!("nginx in `{container}` looks `{name}` up once, when it starts, and keeps sending to that address after a deploy");
             let remedy = format!("use `resolver 127.0.0.11 valid=5s;` and a variable: `set $to http://{name}:PORT; proxy_pass $to;`");
             found.push(Answer::warn("nginx-dns", message, remedy).of(service));
         }

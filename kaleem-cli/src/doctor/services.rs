@@ -18,7 +18,11 @@ const SECRET_WORDS: &[&str] = &["PASSWORD", "PASSWD", "SECRET", "TOKEN", "APIKEY
 /// What the compose files say has an effect.
 pub(super) fn compose_warnings(patient: &Patient<'_>) -> Vec<Answer> {
     let warnings = patient.project.warnings.iter().map(|warning| {
-        Answer::warn("compose-file", format!("{}: `{}` has no effect: {}", warning.origin, warning.key, warning.reason), "remove it, or live with it")
+        Answer::warn(
+            "compose-file",
+            format!("{}: `{}` has no effect: {}", warning.origin, warning.key, warning.reason),
+            "remove it, or live with it",
+        )
     });
     let found: Vec<Answer> = warnings.collect();
     if found.is_empty() { vec![Answer::ok("compose-file", "everything in the compose files is carried out")] } else { found }
@@ -43,7 +47,10 @@ pub(super) fn health(patient: &Patient<'_>) -> Vec<Answer> {
         let gate = strategy::gate(service, &facts(patient, service).unwrap_or_default(), settings);
         let name = &service.name;
         let weak = match gate.question {
-            Question::Running => Some(format!("`{name}` has no health check: it counts as healthy when it does not crash within {} s", gate.steady.as_secs())),
+            Question::Running => Some(format!(
+                "`{name}` has no health check: it counts as healthy when it does not crash within {} s",
+                gate.steady.as_secs()
+            )),
             Question::Tcp { port } if settings.is_none() => {
                 Some(format!("`{name}` has no health check: it counts as healthy when port {port} accepts connections"))
             }
@@ -106,7 +113,10 @@ pub(super) fn secrets_in_images(patient: &Patient<'_>) -> Vec<Answer> {
             // What names a file holds none itself.
             if !upper.ends_with("_FILE") && SECRET_WORDS.iter().any(|word| upper.contains(word)) {
                 let message = format!("the image of `{service}` sets `{name}`, which looks like a secret");
-                found.push(Answer::warn("secret-in-image", message, "remove it from the image and change the secret; give it at run time").of(service));
+                found.push(
+                    Answer::warn("secret-in-image", message, "remove it from the image and change the secret; give it at run time")
+                        .of(service),
+                );
             }
         }
     }

@@ -85,7 +85,11 @@ impl PlanView<'_> {
         };
         let name = format!("{:width$}", change.service.as_str());
         let head = format!("{sign} {name}  {word:<8} {images}");
-        let mut lines = vec![if change.kind == ChangeKind::Keep { paint(FAINT, &head) } else { format!("{}  {word:<8} {images}", paint(colour, &format!("{sign} {name}"))) }];
+        let mut lines = vec![if change.kind == ChangeKind::Keep {
+            paint(FAINT, &head)
+        } else {
+            format!("{}  {word:<8} {images}", paint(colour, &format!("{sign} {name}")))
+        }];
         if change.kind == ChangeKind::Keep {
             return lines;
         }

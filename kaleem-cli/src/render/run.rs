@@ -29,7 +29,10 @@ pub(crate) struct RunView<'a> {
 impl<'a> RunView<'a> {
     /// A view of a plan that is about to run.
     pub(crate) fn new(printer: &'a Printer, plan: &'a Plan) -> Self {
-        let bar = ProgressBar::with_draw_target(None, if printer.is_live() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+        let bar = ProgressBar::with_draw_target(
+            None,
+            if printer.is_live() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+        );
         Self { printer, plan, bar, reminded: None, undoing: None }
     }
 
@@ -140,7 +143,8 @@ impl<'a> RunView<'a> {
             Some(Step::Pull { image, .. }) => image.to_string(),
             _ => String::new(),
         };
-        let style = ProgressStyle::with_template("     {spinner} {msg} [{bar:24}] {prefix}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template("     {spinner} {msg} [{bar:24}] {prefix}").unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar.set_style(style.progress_chars("=> "));
         self.bar.set_length(total.max(received).max(1));
         self.bar.set_position(received);

@@ -39,7 +39,9 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
     }
     // Limits are part of the story, times are not.
     let times = Regex::new(r"(within |at most )?\b\d+(\.\d)? s\b").unwrap();
-    text = times.replace_all(&text, |found: &Captures<'_>| if found.get(1).is_some() { found[0].to_owned() } else { "N.N s".to_owned() }).into_owned();
+    text = times
+        .replace_all(&text, |found: &Captures<'_>| if found.get(1).is_some() { found[0].to_owned() } else { "N.N s".to_owned() })
+        .into_owned();
     // Ids keep their length.
     let ids = Regex::new(r"\b([0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{12})\b").unwrap();
     text = ids.replace_all(&text, |found: &Captures<'_>| "#".repeat(found[0].len())).into_owned();
