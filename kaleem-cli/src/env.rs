@@ -15,10 +15,14 @@ pub(crate) struct Environment {
     pub directory: PathBuf,
     /// Whether progress goes to a terminal.
     pub stderr_is_terminal: bool,
+    /// The program itself; its gateway is looked for beside it.
+    pub executable: Option<PathBuf>,
     /// Whether the user may do everything on this host.
     pub is_root: bool,
     /// Where the process runs, as uid: state of others is not ours.
     pub uid: u32,
+    /// Its group.
+    pub gid: u32,
 }
 
 impl Environment {
@@ -32,8 +36,10 @@ impl Environment {
             variables: variables.collect(),
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
             stderr_is_terminal: std::io::stderr().is_terminal(),
+            executable: std::env::current_exe().ok(),
             is_root: uid.is_root(),
             uid: uid.as_raw(),
+            gid: rustix::process::getegid().as_raw(),
         }
     }
 

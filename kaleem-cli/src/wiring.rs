@@ -7,8 +7,9 @@ use std::time::Duration;
 use kaleem_core::clock::{Clock, SystemClock};
 use kaleem_core::config::{self, LoadOptions, Project};
 use kaleem_core::durable;
+use kaleem_core::engine::GatewayControl;
 use kaleem_core::history::History;
-use kaleem_core::kaleem::{Kaleem, default_state_directory};
+use kaleem_core::kaleem::{GatewayParts, Kaleem, default_state_directory};
 use kaleem_core::names::ProjectName;
 use kaleem_core::registry::PullCredentials;
 use kaleem_core::registry::oci::{DockerConfig, HttpsProxy, OciOptions, OciRegistry};
@@ -16,6 +17,7 @@ use kaleem_core::runtime::Runtime;
 use kaleem_core::runtime::docker::{DockerOptions, DockerRuntime};
 use kaleem_core::secret::Secret;
 use kaleem_core::state::StateDirectory;
+use kaleem_core::traffic::SocketTraffic;
 use kaleem_health::StandardProbes;
 
 use crate::arguments::Global;
@@ -28,6 +30,9 @@ const ENGINE_ANSWER: Duration = Duration::from_secs(30);
 /// Time a registry has for one answer, and how often it is asked.
 const REGISTRY_ANSWER: Duration = Duration::from_secs(20);
 const REGISTRY_ATTEMPTS: u32 = 3;
+
+/// User and group of gateways where kaleem runs as root: what images without users call nobody.
+const GATEWAY_USER: (u32, u32) = (65532, 65532);
 
 /// What a command works with.
 pub(crate) struct Wiring {
@@ -159,7 +164,23 @@ impl Wiring {
         let probes = Arc::new(StandardProbes::new(runtime.clone()));
         let owner = format!("{verb} by {}", self.environment.user());
         let builder = Kaleem::builder(runtime, registry, probes).state_directory(self.state_base());
-        Ok(builder.owner(owner).clock(self.clock.clone()).build())
+        let builder = builder.owner(owner).clock(self.clock.clone());
+        Ok(match self.gateways() {
+            Some(parts) => builder.gateways(parts).build(),
+            None => builder.build(),
+        })
+    }
+
+    /// What gateways are made from: the program of KALEEM_AGENT, or the one beside this program.
+    fn gateways(&self) -> Option<GatewayParts> {
+        let environment = &self.environment;
+        let beside = || Some(environment.executable.as_ref()?.parent()?.join("kaleem-agent"));
+        let program = environment.path("KALEEM_AGENT").or_else(beside).filter(|program| program.is_file())?;
+        // A project cannot have a name that begins with a dot.
+        let directory = self.state_base().join(".gateways");
+        let user = if environment.is_root { GATEWAY_USER } else { (environment.uid, environment.gid) };
+        let control = GatewayControl { traffic: Arc::new(SocketTraffic::new(&directory)), directory, user };
+        Some(GatewayParts { control, program })
     }
 
     fn credentials(&self) -> Arc<dyn PullCredentials> {

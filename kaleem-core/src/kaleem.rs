@@ -37,6 +37,7 @@ use crate::runtime::{EngineInfo, Instance, InstanceSpec, Runtime};
 use crate::state::{DefinitionKey, StateDirectory};
 
 pub mod error;
+pub mod program;
 
 pub use error::KaleemError;
 
@@ -250,6 +251,12 @@ impl Kaleem {
         Some(OpenPlan { plan: entry.plan.clone(), next: entry.progress.next(), going_back: entry.progress.is_going_back(), holder })
     }
 
+    /// Whether services can get gateways here: their program is there, and needs nothing beside itself.
+    pub fn has_gateways(&self) -> bool {
+        let program = self.gateways.as_ref().and_then(|parts| durable::read(&parts.program).ok());
+        program.is_some_and(|bytes| program::is_static(&bytes))
+    }
+
     /// What `kaleem deploy` would do. Nothing is changed, not even the state directory.
     ///
     /// # Errors
@@ -435,8 +442,11 @@ impl Kaleem {
     async fn gateway_place(&self, make: MakeImage) -> Result<Option<GatewayPlace>, KaleemError> {
         let Some(parts) = self.gateways.as_ref().filter(|parts| parts.program.is_file()) else { return Ok(None) };
         let failed = |source| KaleemError::Runtime { source };
-        let program = durable::read(&parts.program).map_err(|source| KaleemError::GatewayProgram { source })?;
-        let digest = hex::encode(Sha256::digest(&program));
+        let bytes = durable::read(&parts.program).map_err(|source| KaleemError::GatewayProgram { source })?;
+        if !program::is_static(&bytes) {
+            return Ok(None);
+        }
+        let digest = hex::encode(Sha256::digest(&bytes));
         let text = format!("kaleem.invalid/gateway:{}", digest.get(..12).unwrap_or_default());
         // Twelve hexadecimal digits are a tag.
         let Ok(image) = text.parse::<ImageRef>() else { return Ok(None) };

@@ -80,7 +80,7 @@ fn arguments(build: &Build, service: &Service, image: &ImageRef) -> Vec<String> 
         (Some(_), _) => flag("file", "-".to_owned()),
         // The client takes it from its own directory, Compose from the context.
         (None, Some(file)) if !build.context.contains("://") => {
-            flag("file", PathBuf::from(&build.context).join(file).display().to_string())
+            flag("file", PathBuf::from(&build.context).join(file).display().to_string());
         }
         (None, Some(file)) => flag("file", file.clone()),
         (None, None) => {}

@@ -8,9 +8,10 @@ use kaleem_core::config::settings::ServiceSettings;
 use kaleem_core::config::{DependencyCondition, Project, Service, settings_schema};
 use kaleem_core::durable::{self, DurableError};
 use kaleem_core::health::Question;
+use kaleem_core::kaleem::Kaleem;
 use kaleem_core::names::ServiceName;
 use kaleem_core::observed::image_reference;
-use kaleem_core::plan::strategy;
+use kaleem_core::plan::strategy::{self, Gateways};
 use kaleem_core::release::Strategy;
 use kaleem_core::runtime::{ImageFacts, Runtime};
 
@@ -41,8 +42,9 @@ pub(crate) async fn run(arguments: &Init, wiring: &Wiring, printer: &Printer) ->
         return Err(CliError::Exists { path });
     }
     // Without an engine the files alone must do.
-    let runtime = wiring.runtime().await.ok();
-    let text = text(&project, runtime.as_ref()).await;
+    let kaleem = wiring.kaleem("init").await.ok();
+    let gateways = if kaleem.as_ref().is_some_and(Kaleem::has_gateways) { Gateways::Available } else { Gateways::Missing };
+    let text = text(&project, kaleem.as_ref().map(Kaleem::runtime), gateways).await;
     if arguments.print {
         printer.raw(&text);
         return Ok(Exit::Done);
@@ -62,7 +64,7 @@ fn write_new(path: &std::path::Path, text: &str) -> Result<(), DurableError> {
     }
 }
 
-async fn text(project: &Project, runtime: Option<&Arc<dyn Runtime>>) -> String {
+async fn text(project: &Project, runtime: Option<&Arc<dyn Runtime>>, gateways: Gateways) -> String {
     let mut text = "\
 # What the compose file cannot say. Every key is optional: what stands here is what kaleem decides by itself,
 # with the reason, so that you can change it. All keys: `kaleem init --schema`.
@@ -80,7 +82,7 @@ async fn text(project: &Project, runtime: Option<&Arc<dyn Runtime>>) -> String {
         .collect();
     for service in project.services.values() {
         let (facts, known) = facts(project, service, runtime).await;
-        write_service(&mut text, project, service, &facts, run_to_end.contains(&service.name));
+        write_service(&mut text, project, service, &facts, run_to_end.contains(&service.name), gateways);
         if !known {
             line(&mut text, "# Its image is not on this engine: what the image itself says was not looked at.");
         }
@@ -98,13 +100,13 @@ async fn facts(project: &Project, service: &Service, runtime: Option<&Arc<dyn Ru
     }
 }
 
-fn write_service(text: &mut String, project: &Project, service: &Service, facts: &ImageFacts, run_to_end: bool) {
+fn write_service(text: &mut String, project: &Project, service: &Service, facts: &ImageFacts, run_to_end: bool, gateways: Gateways) {
     let name = &service.name;
     let settings = project.settings.services.get(name).cloned().unwrap_or_default();
     // The reason is that of kaleem, not that the file said so before.
     let asked = ServiceSettings { strategy: None, ..settings.clone() };
     let Ok(image) = image_reference(&project.name, service, None) else { return };
-    let (decided, reason) = strategy::decide(service, &image, facts, run_to_end, &asked);
+    let (decided, reason) = strategy::decide(service, &image, facts, run_to_end, &asked, gateways);
     line(text, "");
     if decided == Strategy::RunToEnd {
         line(text, &format!("# {name} runs to its end: {reason}. There is nothing to choose."));

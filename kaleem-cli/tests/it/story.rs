@@ -53,10 +53,7 @@ impl Player<'_> {
         let mut lines = written.lines();
         while let Some(line) = lines.next() {
             let command = line.get(2..).unwrap_or_default();
-            let kept = match line.split(' ').next().unwrap_or_default() {
-                "#" | "---" | "%" | "$" | "&" | "~" | "!" | "=" => true,
-                _ => false,
-            };
+            let kept = matches!(line.split(' ').next().unwrap_or_default(), "#" | "---" | "%" | "$" | "&" | "~" | "!" | "=");
             if !kept {
                 continue;
             }
