@@ -11,10 +11,15 @@ use crate::health::Question;
 use crate::names::{ContainerName, PlanId, ReleaseId, ServiceName};
 use crate::observed::Observed;
 use crate::plan::{
-    BaselineGate, ChangeKind, Interruption, NewInstance, PLAN_FORMAT, Plan, PlanKind, Role, Route, ServiceChange, Step, check, pin_tag,
+    BaselineGate, ChangeKind, Interruption, NewInstance, PLAN_FORMAT, Plan, PlanKind, Role, ServiceChange, Step, check, pin_tag,
 };
-use crate::release::{GateSettings, Release, Strategy, Target, Wanted, WantedGateway};
+use crate::release::{GateSettings, Release, Strategy, Target, Wanted};
 use crate::runtime::{Instance, InstanceHealth, InstanceStatus, StopPolicy};
+
+mod behind_gateway;
+mod cleanup;
+
+use behind_gateway::is_current;
 
 /// Time a service that runs to its end may take where nothing is said: migrations are slow, and a deploy must end.
 const RUN_TO_END_DEADLINE: Duration = Duration::from_secs(600);
@@ -383,141 +388,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The gateway of a service, whatever its state: a running one before one that does not run.
-    fn gateway_of(&self, service: &ServiceName) -> Option<&'a Instance> {
-        let plain = format!("{}-{service}-gateway", self.input.target.project);
-        let named = |instance: &&Instance| {
-            let rest = instance.name.as_str().strip_prefix(plain.as_str());
-            is_gateway(instance) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("-p"))
-        };
-        let all = || self.input.observed.instances.iter().filter(named);
-        all().find(|instance| is_up(instance)).or_else(|| all().next())
-    }
-
-    /// Replaces the instances behind a gateway, which is made first where there is none that fits.
-    fn switch_over(
-        &mut self,
-        name: &ServiceName,
-        wanted: &Wanted,
-        gateway: &WantedGateway,
-        standing: Option<&'a Instance>,
-        slots: &[Slot<'_>],
-        old: &[&Instance],
-    ) {
-        if slots.iter().any(|slot| matches!(slot, Slot::New(_))) {
-            self.pull(wanted);
-        }
-        let new: Vec<&Slot<'_>> = slots.iter().filter(|slot| !matches!(slot, Slot::Kept(_))).collect();
-        for slot in &new {
-            if let Slot::New(instance) = slot {
-                self.create.push(Step::Create { instance: instance.clone() });
-            }
-        }
-        let to: Vec<Route> = slots.iter().map(|slot| self.route(slot)).collect();
-        let from: Vec<Route> = self.routed_before(name);
-        let fits = standing.filter(|standing| is_current(standing, gateway));
-        let through = Some(gateway.name.clone()).filter(|_| asks_a_port(&wanted.gate));
-        for slot in &new {
-            self.switch.push(start(name, wanted, slot.name().clone()));
-        }
-        if fits.is_some() {
-            for slot in &new {
-                let (container, gate) = (slot.name().clone(), wanted.gate.clone());
-                self.switch.push(Step::Gate { service: name.clone(), container, gate, through: through.clone() });
-            }
-        } else {
-            // Everything is ready before the ports change hands: what is left of the hand-over is a stop and a start.
-            for slot in &new {
-                self.switch.push(gate(name, wanted, slot.name().clone()));
-            }
-            self.hand_over(name, wanted, gateway, standing, old);
-            if through.is_some() {
-                for slot in slots {
-                    let once = GateSettings { passes: 1, steady: Duration::ZERO, ..wanted.gate.clone() };
-                    let container = slot.name().clone();
-                    self.switch.push(Step::Gate { service: name.clone(), container, gate: once, through: through.clone() });
-                }
-            }
-        }
-        self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
-        if !gateway.watch.window.is_zero() && !old.is_empty() {
-            let watch = gateway.watch.clone();
-            self.switch.push(Step::Watch { service: name.clone(), gateway: gateway.name.clone(), instances: to, watch });
-        }
-        if fits.is_some() {
-            for instance in old {
-                let container = instance.name.clone();
-                self.retire.push(Step::Drain { service: name.clone(), gateway: gateway.name.clone(), container, drain: gateway.drain });
-                let stop = self.stop(name, wanted, instance);
-                self.retire.push(stop);
-            }
-        }
-    }
-
-    /// Takes the ports and the name of the service from what has them now, and gives them to a new gateway.
-    fn hand_over(
-        &mut self,
-        name: &ServiceName,
-        wanted: &Wanted,
-        gateway: &WantedGateway,
-        standing: Option<&'a Instance>,
-        old: &[&Instance],
-    ) {
-        let reused = standing.filter(|standing| !is_up(standing) && standing.definition.as_ref() == Some(&gateway.definition));
-        let container = match reused {
-            Some(standing) => standing.name.clone(),
-            None => {
-                let taken = self.input.observed.instances.iter().any(|instance| instance.name == gateway.container);
-                let container = if taken {
-                    ContainerName::fitting(&format!("{}-{}", gateway.container, self.input.id))
-                } else {
-                    gateway.container.clone()
-                };
-                self.create.push(Step::Create {
-                    instance: NewInstance {
-                        name: container.clone(),
-                        service: name.clone(),
-                        number: 0,
-                        release: self.input.release,
-                        image: gateway.image.clone(),
-                        definition: gateway.definition.clone(),
-                        companions: BTreeMap::new(),
-                        role: Role::Gateway(gateway.name.clone()),
-                    },
-                });
-                container
-            }
-        };
-        for instance in standing.into_iter().filter(|standing| is_up(standing)).chain(old.iter().copied()) {
-            let stop = self.stop(name, wanted, instance);
-            self.switch.push(stop);
-        }
-        let restart = crate::definition::RestartPolicy::Always;
-        self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
-    }
-
-    fn route(&self, slot: &Slot<'_>) -> Route {
-        let release = match slot {
-            Slot::Kept(instance) | Slot::Reused(instance) => instance.release.unwrap_or(self.input.release),
-            Slot::New(instance) => instance.release,
-        };
-        Route { container: slot.name().clone(), release }
-    }
-
-    /// Where the gateway of a service sends now, as far as the release that serves tells.
-    fn routed_before(&self, service: &ServiceName) -> Vec<Route> {
-        let Some(previous) =
-            self.previous().filter(|previous| previous.target.services.get(service).is_some_and(|before| before.gateway.is_some()))
-        else {
-            return Vec::new();
-        };
-        let names = previous.instances.get(service).into_iter().flatten();
-        let release = |name: &ContainerName| {
-            self.input.observed.instances.iter().find(|instance| instance.name == *name).and_then(|instance| instance.release)
-        };
-        names.map(|name| Route { container: name.clone(), release: release(name).unwrap_or(previous.id) }).collect()
-    }
-
     fn restart(&mut self, name: &ServiceName, wanted: &Wanted, slots: &[Slot<'_>]) {
         for slot in slots {
             if let Slot::Kept(instance) = slot {
@@ -653,35 +523,6 @@ impl<'a> Builder<'a> {
             steps,
         }
     }
-
-    /// Removes what no kept release refers to. What this plan stops belongs to the release before, and is kept with it.
-    fn cleanup(&self, release: &Release) -> Vec<Step> {
-        let observed = self.input.observed;
-        let keep = usize::try_from(self.input.target.keep).unwrap_or(usize::MAX);
-        let others: Vec<&Release> = observed.releases.iter().filter(|other| other.id != release.id).collect();
-        let (kept, dropped) = others.split_at(others.len().min(keep.saturating_sub(1)));
-        let kept_release = |instance: &Instance| {
-            std::iter::once(&release).chain(kept).any(|release| {
-                let gateways = release.target.services.values().filter_map(|wanted| wanted.gateway.as_ref());
-                gateways.into_iter().any(|gateway| instance.definition.as_ref() == Some(&gateway.definition))
-                    || release.instances.values().flatten().any(|name| *name == instance.name)
-                    || release.target.services.get(&instance.service).is_some_and(|wanted| self.matches(instance, wanted))
-            })
-        };
-        let mut steps = Vec::new();
-        for instance in observed.instances.iter().filter(|instance| !instance.oneoff && !is_up(instance) && !kept_release(instance)) {
-            let ours = instance.release.is_some() || self.input.target.services.contains_key(&instance.service);
-            if ours {
-                let name = self.renamed.get(&instance.name).unwrap_or(&instance.name).clone();
-                steps.push(Step::Remove { service: instance.service.clone(), container: name });
-            }
-        }
-        for old in dropped {
-            let pins = old.target.services.keys().filter_map(|name| pin_tag(&old.target.project, name, old.id));
-            steps.extend(pins.map(|pin| Step::Unpin { pin }));
-        }
-        steps
-    }
 }
 
 fn start(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> Step {
@@ -700,16 +541,6 @@ fn is_up(instance: &Instance) -> bool {
 /// Whether a container is a gateway: kaleem made it, and it has no number among the containers of a service.
 pub(crate) fn is_gateway(instance: &Instance) -> bool {
     instance.number == 0 && instance.definition.is_some()
-}
-
-/// Whether a gateway runs and is what is wanted. Its program may be older: that is upgraded without replacing it.
-fn is_current(standing: &Instance, wanted: &WantedGateway) -> bool {
-    is_up(standing) && standing.definition.as_ref() == Some(&wanted.definition)
-}
-
-/// Whether a gate's question can be put by a gateway.
-fn asks_a_port(gate: &GateSettings) -> bool {
-    matches!(gate.question, Question::Http { .. } | Question::Tcp { .. })
 }
 
 /// Whether it may be expected to be healthy again after it was stopped and started.

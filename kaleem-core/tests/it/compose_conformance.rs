@@ -12,6 +12,8 @@ use serde_json::Value;
 /// Home directory of every case, so that `~` is the same everywhere.
 const HOME: &str = "/home/kaleem";
 const PLACEHOLDER: &str = "<DIR>";
+/// The directory of all cases, which relative paths can lead up to.
+const ABOVE: &str = "<CASES>";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/compose")
@@ -66,7 +68,8 @@ impl Case {
 
     fn normalized(&self, value: Value) -> Value {
         let directory = self.directory.display().to_string();
-        map_text(value, &|text| text.replace(&directory, PLACEHOLDER))
+        let above = root().join("cases").display().to_string();
+        map_text(value, &|text| text.replace(&directory, PLACEHOLDER).replace(&above, ABOVE))
     }
 }
 

@@ -1,0 +1,159 @@
+//! Replacing a service behind its gateway: start, gate, switch, watch, drain, stop; and the one hand-over by which a gateway takes its place.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Builder, ORPHAN_STOP, Slot, gate, is_gateway, is_up, start};
+use crate::definition::RestartPolicy;
+use crate::health::Question;
+use crate::names::{ContainerName, ServiceName};
+use crate::plan::{NewInstance, Role, Route, Step};
+use crate::release::{GateSettings, Wanted, WantedGateway};
+use crate::runtime::Instance;
+
+impl<'a> Builder<'a> {
+    /// The gateway of a service, whatever its state: a running one before one that does not run.
+    pub(super) fn gateway_of(&self, service: &ServiceName) -> Option<&'a Instance> {
+        let plain = format!("{}-{service}-gateway", self.input.target.project);
+        let named = |instance: &&Instance| {
+            let rest = instance.name.as_str().strip_prefix(plain.as_str());
+            is_gateway(instance) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("-p"))
+        };
+        let all = || self.input.observed.instances.iter().filter(named);
+        all().find(|instance| is_up(instance)).or_else(|| all().next())
+    }
+
+    /// Replaces the instances behind a gateway, which is made first where there is none that fits.
+    pub(super) fn switch_over(
+        &mut self,
+        name: &ServiceName,
+        wanted: &Wanted,
+        gateway: &WantedGateway,
+        standing: Option<&'a Instance>,
+        slots: &[Slot<'_>],
+        old: &[&Instance],
+    ) {
+        if slots.iter().any(|slot| matches!(slot, Slot::New(_))) {
+            self.pull(wanted);
+        }
+        let new: Vec<&Slot<'_>> = slots.iter().filter(|slot| !matches!(slot, Slot::Kept(_))).collect();
+        for slot in &new {
+            if let Slot::New(instance) = slot {
+                self.create.push(Step::Create { instance: instance.clone() });
+            }
+        }
+        let to: Vec<Route> = slots.iter().map(|slot| self.route(slot)).collect();
+        let from: Vec<Route> = self.routed_before(name);
+        let fits = standing.filter(|standing| is_current(standing, gateway));
+        let through = Some(gateway.name.clone()).filter(|_| asks_a_port(&wanted.gate));
+        for slot in &new {
+            self.switch.push(start(name, wanted, slot.name().clone()));
+        }
+        if fits.is_some() {
+            for slot in &new {
+                let (container, gate) = (slot.name().clone(), wanted.gate.clone());
+                self.switch.push(Step::Gate { service: name.clone(), container, gate, through: through.clone() });
+            }
+        } else {
+            // Everything is ready before the ports change hands: what is left of the hand-over is a stop and a start.
+            for slot in &new {
+                self.switch.push(gate(name, wanted, slot.name().clone()));
+            }
+            self.hand_over(name, wanted, gateway, standing, old);
+            if through.is_some() {
+                for slot in slots {
+                    let once = GateSettings { passes: 1, steady: Duration::ZERO, ..wanted.gate.clone() };
+                    let container = slot.name().clone();
+                    self.switch.push(Step::Gate { service: name.clone(), container, gate: once, through: through.clone() });
+                }
+            }
+        }
+        self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
+        if !gateway.watch.window.is_zero() && !old.is_empty() {
+            let watch = gateway.watch.clone();
+            self.switch.push(Step::Watch { service: name.clone(), gateway: gateway.name.clone(), instances: to, watch });
+        }
+        if fits.is_some() {
+            for instance in old {
+                let container = instance.name.clone();
+                self.retire.push(Step::Drain { service: name.clone(), gateway: gateway.name.clone(), container, drain: gateway.drain });
+                let stop = self.stop(name, wanted, instance);
+                self.retire.push(stop);
+            }
+        }
+    }
+
+    /// Takes the ports and the name of the service from what has them now, and gives them to a new gateway.
+    fn hand_over(
+        &mut self,
+        name: &ServiceName,
+        wanted: &Wanted,
+        gateway: &WantedGateway,
+        standing: Option<&'a Instance>,
+        old: &[&Instance],
+    ) {
+        let reused = standing.filter(|standing| !is_up(standing) && standing.definition.as_ref() == Some(&gateway.definition));
+        let container = match reused {
+            Some(standing) => standing.name.clone(),
+            None => {
+                let taken = self.input.observed.instances.iter().any(|instance| instance.name == gateway.container);
+                let container = if taken {
+                    ContainerName::fitting(&format!("{}-{}", gateway.container, self.input.id))
+                } else {
+                    gateway.container.clone()
+                };
+                self.create.push(Step::Create {
+                    instance: NewInstance {
+                        name: container.clone(),
+                        service: name.clone(),
+                        number: 0,
+                        release: self.input.release,
+                        image: gateway.image.clone(),
+                        definition: gateway.definition.clone(),
+                        companions: BTreeMap::new(),
+                        role: Role::Gateway(gateway.name.clone()),
+                    },
+                });
+                container
+            }
+        };
+        for instance in standing.into_iter().filter(|standing| is_up(standing)).chain(old.iter().copied()) {
+            let stop = self.stop(name, wanted, instance);
+            self.switch.push(stop);
+        }
+        let restart = RestartPolicy::Always;
+        self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
+    }
+
+    fn route(&self, slot: &Slot<'_>) -> Route {
+        let release = match slot {
+            Slot::Kept(instance) | Slot::Reused(instance) => instance.release.unwrap_or(self.input.release),
+            Slot::New(instance) => instance.release,
+        };
+        Route { container: slot.name().clone(), release }
+    }
+
+    /// Where the gateway of a service sends now, as far as the release that serves tells.
+    fn routed_before(&self, service: &ServiceName) -> Vec<Route> {
+        let Some(previous) =
+            self.previous().filter(|previous| previous.target.services.get(service).is_some_and(|before| before.gateway.is_some()))
+        else {
+            return Vec::new();
+        };
+        let names = previous.instances.get(service).into_iter().flatten();
+        let release = |name: &ContainerName| {
+            self.input.observed.instances.iter().find(|instance| instance.name == *name).and_then(|instance| instance.release)
+        };
+        names.map(|name| Route { container: name.clone(), release: release(name).unwrap_or(previous.id) }).collect()
+    }
+}
+
+/// Whether a gateway runs and is what is wanted. Its program may be older: that is upgraded without replacing it.
+pub(super) fn is_current(standing: &Instance, wanted: &WantedGateway) -> bool {
+    is_up(standing) && standing.definition.as_ref() == Some(&wanted.definition)
+}
+
+/// Whether a gate's question can be put by a gateway.
+fn asks_a_port(gate: &GateSettings) -> bool {
+    matches!(gate.question, Question::Http { .. } | Question::Tcp { .. })
+}
