@@ -1,8 +1,9 @@
 //! A project, an engine, a registry and a state directory, all in memory or in a directory that goes away.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kaleem_core::config::Origin;
 use kaleem_core::config::settings::{ServiceSettings, StrategyName};
@@ -11,12 +12,15 @@ use kaleem_core::definition::{
     ContainerPort, Definition, Mount, MountSource, NetworkAttachment, NetworkDefinition, NetworkMode, PortBinding, Protocol, RestartPolicy,
     VolumeDefinition,
 };
-use kaleem_core::engine::{Ending, Notice};
+use kaleem_core::engine::{Ending, GatewayControl, Notice};
+use kaleem_core::health::{Finding, Question};
 use kaleem_core::image::{ImageRef, ImageSource, PinnedImage};
-use kaleem_core::kaleem::{Kaleem, KaleemError, Planned};
-use kaleem_core::names::{ContainerName, ProjectName, ReleaseId, ServiceName};
-use kaleem_core::runtime::ImageFacts;
+use kaleem_core::kaleem::{GatewayParts, Kaleem, KaleemError, Planned};
+use kaleem_core::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName};
+use kaleem_core::runtime::{ImageFacts, InstanceStatus};
+use kaleem_core::testing::traffic_fake::FakeTraffic;
 use kaleem_core::testing::{Behaviour, FakeClock, FakeImage, FakeProbes, FakeRegistry, FakeRuntime};
+use kaleem_core::traffic::{DrainPolicy, DrainReport, GatewayStats, Routing, Target, Traffic, TrafficError};
 
 pub(crate) fn service_name(text: &str) -> ServiceName {
     text.parse().unwrap()
@@ -150,6 +154,58 @@ pub(crate) fn strategy(mut project: Project, service: &str, strategy: StrategyNa
     project
 }
 
+/// Gateways that live as long as their containers run, and see the instances that run.
+pub(crate) struct WorldTraffic {
+    pub(crate) fake: FakeTraffic,
+    runtime: FakeRuntime,
+    up: std::sync::Mutex<std::collections::BTreeSet<(GatewayName, u64)>>,
+}
+
+impl WorldTraffic {
+    fn look(&self, gateway: &GatewayName) -> Result<(), TrafficError> {
+        let snapshot = self.runtime.snapshot();
+        let running = |found: &kaleem_core::testing::FakeContainer| found.instance.state.status == InstanceStatus::Running;
+        let mut there = None;
+        for (name, found) in &snapshot.containers {
+            self.fake.set_alive(name, running(found));
+            if found.labels.get("kaleem.gateway").map(String::as_str) == Some(gateway.as_str()) && running(found) {
+                there = Some(found.runs);
+            }
+        }
+        let Some(runs) = there else {
+            return Err(TrafficError::Unreachable { gateway: gateway.clone(), source: std::io::ErrorKind::ConnectionRefused.into() });
+        };
+        if self.up.lock().unwrap().insert((gateway.clone(), runs)) {
+            self.fake.start(gateway);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Traffic for WorldTraffic {
+    async fn steer(&self, gateway: &GatewayName, routing: &Routing) -> Result<(), TrafficError> {
+        self.look(gateway)?;
+        self.fake.steer(gateway, routing).await
+    }
+    async fn probe(&self, gateway: &GatewayName, target: &Target, question: &Question, timeout: Duration) -> Result<Finding, TrafficError> {
+        self.look(gateway)?;
+        self.fake.probe(gateway, target, question, timeout).await
+    }
+    async fn drain(&self, gateway: &GatewayName, instance: &ContainerName, policy: &DrainPolicy) -> Result<DrainReport, TrafficError> {
+        self.look(gateway)?;
+        self.fake.drain(gateway, instance, policy).await
+    }
+    async fn stats(&self, gateway: &GatewayName) -> Result<GatewayStats, TrafficError> {
+        self.look(gateway)?;
+        self.fake.stats(gateway).await
+    }
+    async fn upgrade(&self, gateway: &GatewayName, binary: &Path) -> Result<String, TrafficError> {
+        self.look(gateway)?;
+        self.fake.upgrade(gateway, binary).await
+    }
+}
+
 /// One world. Clones of the parts share it.
 pub(crate) struct World {
     pub(crate) runtime: FakeRuntime,
@@ -157,6 +213,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<FakeClock>,
     pub(crate) kaleem: Kaleem,
     pub(crate) directory: tempfile::TempDir,
+    pub(crate) traffic: Arc<WorldTraffic>,
 }
 
 impl World {
@@ -174,7 +231,35 @@ impl World {
             .owner("a test")
             .clock(clock.clone())
             .build();
-        Self { runtime, registry, clock, kaleem, directory }
+        let traffic = Arc::new(WorldTraffic { fake: FakeTraffic::new(), runtime: runtime.clone(), up: std::sync::Mutex::default() });
+        Self { runtime, registry, clock, kaleem, directory, traffic }
+    }
+
+    /// A world in which gateways can be set up.
+    pub(crate) fn with_gateways() -> Self {
+        let world = Self::new();
+        let program = world.directory.path().join("kaleem-agent");
+        // The smallest header of a static program: one segment, which is loaded.
+        let mut bytes = vec![0_u8; 0x78];
+        bytes[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
+        (bytes[0x20], bytes[0x36], bytes[0x38], bytes[0x40]) = (0x40, 0x38, 1, 1);
+        kaleem_core::durable::write_atomic(&program, &bytes, 0o755).unwrap();
+        let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let control = GatewayControl { traffic: world.traffic.clone(), directory: world.directory.path().join(".gateways"), user };
+        let kaleem = Kaleem::builder(Arc::new(world.runtime.clone()), world.registry.clone(), Arc::new(FakeProbes))
+            .state_directory(world.directory.path())
+            .owner("a test")
+            .clock(world.clock.clone())
+            .gateways(GatewayParts { control, program })
+            .build();
+        Self { kaleem, ..world }
+    }
+
+    /// Where the gateway of a service sends, if it runs.
+    pub(crate) async fn routed(&self, service: &str) -> Option<Vec<String>> {
+        let gateway: GatewayName = format!("shop-{service}-gateway").parse().unwrap();
+        let routing = self.traffic.stats(&gateway).await.ok()?.routing?;
+        Some(routing.targets.iter().map(|target| target.instance.to_string()).collect())
     }
 
     /// Pushes an image whose containers behave like that.

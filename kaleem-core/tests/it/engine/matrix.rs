@@ -20,6 +20,16 @@ struct Shape {
     after: Project,
     /// Whether the new release is good.
     good: bool,
+    /// Whether gateways can be set up.
+    gateways: Gateways,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Gateways {
+    No,
+    Yes,
+    /// Only after the first release.
+    Later,
 }
 
 fn shapes() -> Vec<Shape> {
@@ -40,23 +50,30 @@ fn shapes() -> Vec<Shape> {
     };
     let recreated = |tag: &str| strategy(project(vec![worker(tag).times(2)]), "worker", StrategyName::Recreate);
     vec![
-        Shape { name: "first deploy", before: None, after: many("v1"), good: true },
-        Shape { name: "first deploy, bad", before: None, after: one("bad"), good: false },
-        Shape { name: "one service", before: Some(one("v1")), after: one("v2"), good: true },
-        Shape { name: "one service, bad", before: Some(one("v1")), after: one("bad"), good: false },
-        Shape { name: "many services", before: Some(many("v1")), after: many("v2"), good: true },
-        Shape { name: "many services, bad", before: Some(many("v1")), after: many("bad"), good: false },
-        Shape { name: "migration and fixed name", before: Some(migrated("v1")), after: migrated("v2"), good: true },
-        Shape { name: "replicas one by one", before: Some(recreated("v1")), after: recreated("v2"), good: true },
+        Shape { name: "first deploy", before: None, after: many("v1"), good: true, gateways: Gateways::No },
+        Shape { name: "first deploy, bad", before: None, after: one("bad"), good: false, gateways: Gateways::No },
+        Shape { name: "one service", before: Some(one("v1")), after: one("v2"), good: true, gateways: Gateways::No },
+        Shape { name: "one service, bad", before: Some(one("v1")), after: one("bad"), good: false, gateways: Gateways::No },
+        Shape { name: "many services", before: Some(many("v1")), after: many("v2"), good: true, gateways: Gateways::No },
+        Shape { name: "many services, bad", before: Some(many("v1")), after: many("bad"), good: false, gateways: Gateways::No },
+        Shape { name: "migration and fixed name", before: Some(migrated("v1")), after: migrated("v2"), good: true, gateways: Gateways::No },
+        Shape { name: "replicas one by one", before: Some(recreated("v1")), after: recreated("v2"), good: true, gateways: Gateways::No },
+        Shape { name: "first deploy with a gateway", before: None, after: many("v1"), good: true, gateways: Gateways::Yes },
+        Shape { name: "behind a gateway", before: Some(many("v1")), after: many("v2"), good: true, gateways: Gateways::Yes },
+        Shape { name: "behind a gateway, bad", before: Some(many("v1")), after: many("bad"), good: false, gateways: Gateways::Yes },
+        Shape { name: "a gateway takes over", before: Some(one("v1")), after: one("v2"), good: true, gateways: Gateways::Later },
+        Shape { name: "a gateway takes over, bad", before: Some(one("v1")), after: one("late"), good: false, gateways: Gateways::Later },
     ]
 }
 
-fn world() -> World {
-    let world = World::new();
+fn world(gateways: Gateways) -> World {
+    let world = if gateways == Gateways::No { World::new() } else { World::with_gateways() };
     for tag in ["app:v1", "app:v2"] {
         world.push(&format!("registry.example/{tag}"), Behaviour::Healthy);
     }
     world.push("registry.example/app:bad", Behaviour::ExitsAtOnce { code: 1, log: "bad".to_owned() });
+    // Healthy when it starts, and gone in the watch after the switch.
+    world.push("registry.example/app:late", Behaviour::CrashesAfter(6));
     world.push("registry.example/migrate:v1", Behaviour::CompletesWith(0));
     world.push("registry.example/migrate:v2", Behaviour::CompletesWith(0));
     world.push("redis:7", Behaviour::Healthy);
@@ -64,29 +81,36 @@ fn world() -> World {
 }
 
 async fn prepared(shape: &Shape) -> World {
-    let world = world();
+    let world = world(shape.gateways);
     if let Some(before) = &shape.before {
-        let ending = world.deploy(before).await.unwrap();
+        let before = match shape.gateways {
+            Gateways::Later => strategy(before.clone(), "api", StrategyName::Recreate),
+            Gateways::No | Gateways::Yes => before.clone(),
+        };
+        let ending = world.deploy(&before).await.unwrap();
         assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{}: {ending:?}", shape.name);
     }
     world
 }
 
 /// What is on the host, without what no plan takes back: images, volumes, and the order of starts.
-fn left(world: &World) -> (Vec<String>, Vec<String>, Vec<String>) {
+async fn left(world: &World) -> (Vec<String>, Vec<String>, Vec<String>) {
     let snapshot = world.runtime.snapshot();
     let networks = snapshot.networks.keys().map(ToString::to_string).collect();
-    let pins = snapshot.tags.keys().filter(|tag| tag.starts_with("kaleem.invalid/")).cloned().collect();
+    let mut pins: Vec<String> = snapshot.tags.keys().filter(|tag| tag.starts_with("kaleem.invalid/shop")).cloned().collect();
+    if let Some(routed) = world.routed("api").await {
+        pins.push(format!("the gateway sends to {routed:?}"));
+    }
     (world.containers(), networks, pins)
 }
 
 /// The host as it is after the plan ran without any trouble, and as it was before.
 async fn expected(shape: &Shape) -> ((Vec<String>, Vec<String>, Vec<String>), (Vec<String>, Vec<String>, Vec<String>)) {
     let world = prepared(shape).await;
-    let before = left(&world);
+    let before = left(&world).await;
     let ending = world.deploy(&shape.after).await.unwrap();
     assert_eq!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), shape.good, "{}: {ending:?}", shape.name);
-    let after = left(&world);
+    let after = left(&world).await;
     if !shape.good {
         assert_eq!(after, before, "{}: a bad release leaves nothing", shape.name);
     }
@@ -176,11 +200,11 @@ async fn death_at_any_call_or_write_then_resume_ends_as_if_nothing_had_happened(
             } else {
                 let ending = world.resume().await.unwrap();
                 assert_eq!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), shape.good, "{place}: {ending:?}");
-                assert_eq!(left(&world), after, "{place}");
+                assert_eq!(left(&world).await, after, "{place}");
             }
-            let again = left(&world);
+            let again = left(&world).await;
             assert!(world.resume().await.is_err(), "{place}: a second resume has nothing to do");
-            assert_eq!(left(&world), again, "{place}: a second resume changes nothing");
+            assert_eq!(left(&world).await, again, "{place}: a second resume changes nothing");
             at += 1;
         }
         assert!(at > 10, "{}: the reaper saw {at} places only", shape.name);
@@ -201,8 +225,8 @@ async fn death_at_any_call_or_write_then_abort_leaves_nothing_behind() {
             let place = format!("{}, death {at}", shape.name);
             if world.kaleem.history(&world.project()).unwrap().open().is_some() {
                 match world.abort().await.unwrap() {
-                    Ending::Over(Outcome::Deployed { .. }) => assert_eq!(left(&world), after, "{place}: it was committed"),
-                    Ending::Over(Outcome::Aborted { .. } | Outcome::RolledBack { .. }) => assert_eq!(left(&world), before, "{place}"),
+                    Ending::Over(Outcome::Deployed { .. }) => assert_eq!(left(&world).await, after, "{place}: it was committed"),
+                    Ending::Over(Outcome::Aborted { .. } | Outcome::RolledBack { .. }) => assert_eq!(left(&world).await, before, "{place}"),
                     other => panic!("{place}: {other:?}"),
                 }
             }
@@ -232,7 +256,7 @@ async fn death_while_going_back_is_survived_too() {
                 if died && world.kaleem.history(&world.project()).unwrap().open().is_some() {
                     world.resume().await.unwrap();
                 }
-                assert_eq!(left(&world), before, "{}, death {at}", shape.name);
+                assert_eq!(left(&world).await, before, "{}, death {at}", shape.name);
             }
             at += 1;
         }
@@ -251,7 +275,16 @@ async fn every_call_that_fails_is_taken_back_or_left_over() {
             world.runtime.before_call(Some(Arc::new(move |call: &FakeCall| {
                 (call.operation.is_mutating() && counter.fetch_add(1, Ordering::SeqCst) == at).then(refused)
             })));
-            let ending = world.deploy(&shape.after).await.unwrap();
+            let ending = match world.deploy(&shape.after).await {
+                Ok(ending) => ending,
+                Err(error) => {
+                    // It failed while the plan was made, such as at the gateway's image.
+                    assert!(kaleem_core::remedy::one_line(&error).contains("injected"), "{}, call {at}: {error}", shape.name);
+                    assert_eq!(left(&world).await, before, "{}, call {at}", shape.name);
+                    at += 1;
+                    continue;
+                }
+            };
             if count.load(Ordering::SeqCst) <= at {
                 break;
             }
@@ -259,7 +292,7 @@ async fn every_call_that_fails_is_taken_back_or_left_over() {
             match ending {
                 Ending::Over(Outcome::RolledBack { error, .. }) => {
                     assert!(error.contains("injected"), "{place}: {error}");
-                    assert_eq!(left(&world), before, "{place}");
+                    assert_eq!(left(&world).await, before, "{place}");
                 }
                 Ending::Over(Outcome::Deployed { leftovers, .. }) => assert_eq!(leftovers.len(), 1, "{place}: {leftovers:?}"),
                 other => panic!("{place}: {other:?}"),
@@ -294,7 +327,7 @@ async fn every_undo_that_fails_is_stuck_and_resume_is_the_way_out() {
                 let ending = world.resume().await.unwrap();
                 assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{place}: {ending:?}");
             }
-            assert_eq!(left(&world), before, "{place}");
+            assert_eq!(left(&world).await, before, "{place}");
             at += 1;
         }
     }
