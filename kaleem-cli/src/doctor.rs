@@ -115,7 +115,10 @@ impl<'a> Patient<'a> {
     async fn read_configurations(&mut self, runtime: &Arc<dyn Runtime>) {
         let command = ["nginx".to_owned(), "-T".to_owned()];
         for instance in self.instances.iter().filter(|instance| instance.state.status == InstanceStatus::Running) {
-            if !instance.image.contains("nginx") {
+            // The engine may know an image by its id alone; the files tell its name.
+            let service = self.project.services.get(&instance.service);
+            let named = service.and_then(|service| image_reference(&self.project.name, service, None).ok());
+            if !instance.image.contains("nginx") && !named.is_some_and(|image| image.base_name().contains("nginx")) {
                 continue;
             }
             if let Ok(ran) = runtime.exec(&instance.name, &command, CONFIGURATION_TIMEOUT).await

@@ -18,6 +18,7 @@ use crate::exit::Exit;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod plan;
+pub(crate) mod terminal;
 pub(crate) mod run;
 pub(crate) mod outcome;
 

@@ -81,6 +81,8 @@ fn show_open(wiring: &Wiring, printer: &Printer, project: &ProjectName, history:
             let by_hand = plan.steps.get(*step).map(|step| step.undo_by_hand(project)).unwrap_or_default();
             by_hand.iter().for_each(|command| printer.result(&format!("  by hand: {command}")));
         }
+        let help =
+            if matches!(next, Next::Stuck { .. }) { "mend it and run `kaleem resume`, or settle it with `kaleem resolve`" } else { help };
         printer.result(&format!("{} {help}", paint(HELP, "help:")));
     }
     printer.json(&json!({

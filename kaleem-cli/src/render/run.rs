@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::render::Printer;
 use crate::render::style::{BAD, FAINT, GOOD, WARN, paint};
+use crate::render::terminal::Narrow;
 use crate::words;
 
 /// How often a gate says in a pipe that it still waits.
@@ -31,7 +32,7 @@ impl<'a> RunView<'a> {
     pub(crate) fn new(printer: &'a Printer, plan: &'a Plan) -> Self {
         let bar = ProgressBar::with_draw_target(
             None,
-            if printer.is_live() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+            if printer.is_live() { ProgressDrawTarget::term_like(Box::new(Narrow)) } else { ProgressDrawTarget::hidden() },
         );
         Self { printer, plan, bar, reminded: None, undoing: None }
     }
@@ -128,8 +129,7 @@ impl<'a> RunView<'a> {
         if self.bar.length().is_some() {
             self.bar.unset_length();
         }
-        // The room at the end is for what the terminal echoes, such as `^C`.
-        let style = ProgressStyle::with_template("     {spinner} {wide_msg}     ").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let style = ProgressStyle::with_template("     {spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
         self.bar.set_style(style.tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"]));
         self.bar.set_message(text.to_owned());
         self.bar.enable_steady_tick(TICK);

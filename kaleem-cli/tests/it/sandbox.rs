@@ -57,6 +57,8 @@ impl Sandbox {
             ("COMPOSE_PROJECT_NAME", project.clone()),
             ("PORT", port.to_string()),
             ("REGISTRY", registry.clone()),
+            // Whatever was built beside the program: these stories are those of a host without gateways.
+            ("KALEEM_AGENT", path.join("no-agent").display().to_string()),
             ("KALEEM_STATE_DIR", path.join("state").display().to_string()),
             ("HELPERS", format!("{}/tests/fixtures/helpers.sh", env!("CARGO_MANIFEST_DIR"))),
             ("LC_ALL", "C.UTF-8".to_owned()),

@@ -37,4 +37,5 @@ stories! {
     journals_that_are_damaged,
     removed_by_hand_while_deploying,
     several_services_go_back_together,
+    stuck_and_settled,
 }

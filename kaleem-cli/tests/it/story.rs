@@ -53,8 +53,8 @@ impl Player<'_> {
         let mut lines = written.lines();
         while let Some(line) = lines.next() {
             let command = line.get(2..).unwrap_or_default();
-            let kept = matches!(line.split(' ').next().unwrap_or_default(), "#" | "---" | "%" | "$" | "&" | "~" | "!" | "=");
-            if !kept {
+            let known = ["#", "---", "%", "$", "&", "~", "!", "="];
+            if !known.contains(&line.split(' ').next().unwrap_or_default()) {
                 continue;
             }
             if line.starts_with(['$', '&', '-', '%', '#']) && !self.told.is_empty() && !self.told.ends_with("\n\n") && !self.glued(line) {
