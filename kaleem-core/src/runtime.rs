@@ -1,4 +1,4 @@
-//! The container engine as kaleem sees it: four small seams, and [`Runtime`], which is all of them.
+//! The container engine as kaleem sees it: five small seams, and [`Runtime`], which is all of them.
 //!
 //! Every call names things by names that a plan computed, never by an id that it had to be told, so that a call can be
 //! repeated after a crash. Nothing here decides anything.
