@@ -1,8 +1,8 @@
 //! Compose files: read as they are, resolved as Compose resolves them.
 //!
-//! A file becomes a tree with places ([`yaml`]), its variables are replaced ([`interpolate`]), every key is brought into
-//! its long form ([`shape`], by the table in [`schema`]), layers are merged ([`layers`], [`merge`]), what is unsaid is added
-//! ([`normalize`]), and the whole is checked ([`check`]) and converted ([`convert`]). No other program is asked.
+//! A file becomes a tree with places (`yaml`), its variables are replaced (`interpolate`), every key is brought into
+//! its long form (`shape`, by the table in `schema`), layers are merged (`layers`, `merge`), what is unsaid is added
+//! (`normalize`), and the whole is checked (`check`) and converted (`convert`). No other program is asked.
 
 use std::collections::BTreeSet;
 use std::path::Path;
