@@ -123,13 +123,14 @@ impl<'a> Shop<'a> {
     /// Removes the containers, networks and volumes of this project, and the tags that kaleem gave its images.
     pub(crate) fn clean(&self) -> Result<(), TaskError> {
         let docker = || Program::new(self.place, "docker");
-        for label in ["com.docker.compose.project", "kaleem.project"] {
-            let filter = format!("label={label}={}", self.name);
-            for (kind, list, remove) in [
-                ("container", &["ps", "--all", "--quiet"][..], &["rm", "--force", "--volumes"][..]),
-                ("network", &["network", "ls", "--quiet"], &["network", "rm"]),
-                ("volume", &["volume", "ls", "--quiet"], &["volume", "rm"]),
-            ] {
+        // Every container goes before the networks: gateways, which carry the other label, are in them too.
+        for (kind, list, remove) in [
+            ("container", &["ps", "--all", "--quiet"][..], &["rm", "--force", "--volumes"][..]),
+            ("network", &["network", "ls", "--quiet"], &["network", "rm"]),
+            ("volume", &["volume", "ls", "--quiet"], &["volume", "rm"]),
+        ] {
+            for label in ["com.docker.compose.project", "kaleem.project"] {
+                let filter = format!("label={label}={}", self.name);
                 let found = docker().args(list).args(["--filter", &filter]).output()?;
                 if !found.is_empty() {
                     say::line(&format!("removing {} {kind}s of {}", found.lines().count(), self.name));
