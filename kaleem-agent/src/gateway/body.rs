@@ -130,13 +130,17 @@ impl Streaming {
         if self.client.fate() == Fate::Finish {
             return Poll::Ready(None);
         }
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(context);
+        // Only driving brings bytes, which we do ourselves: being woken for them would cost another round through everything.
+        // While the request is still on its way the connection's task drives too, and then we have to be woken.
+        let uploads = self.client.uploads.get();
+        let waker = if uploads { context.waker().clone() } else { Waker::noop().clone() };
+        let idle = &mut Context::from_waker(&waker);
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(idle);
         if polled.is_pending() {
-            // Nobody else moves the bytes of this connection.
             if let Some(upstream) = self.client.upstream.borrow_mut().as_mut() {
                 upstream.drive(context);
             }
-            polled = Pin::new(&mut self.incoming).poll_frame(context);
+            polled = Pin::new(&mut self.incoming).poll_frame(idle);
         }
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -163,7 +167,7 @@ impl Drop for Streaming {
         if let Some(upstream) = upstream
             && self.whole
         {
-            lane.give_back(self.client.listener, upstream);
+            lane.give_back(self.client.listener, upstream, self.client.shard.coarse_now());
         }
         self.client.finish();
         if let (Some(entry), Some(log)) = (self.entry.take(), &self.client.shard.access_log) {

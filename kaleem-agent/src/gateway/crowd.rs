@@ -95,7 +95,7 @@ impl Client {
         self.uploads.set(false);
         self.stream.set(false);
         self.busy.set(false);
-        self.since.set(now());
+        self.since.set(self.shard.coarse_now());
     }
 
     /// What is to become of it, as things stand.

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -244,7 +245,8 @@ async fn put(client: &Client, mut upstream: Box<Upstream>, request: Request<Requ
         if let Some(upstream) = client.upstream.borrow_mut().as_mut() {
             upstream.drive(context);
         }
-        response.as_mut().poll(context)
+        // Only driving brings it, which we do ourselves: being woken for it would cost another round through everything.
+        response.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     })
     .await;
     answered.map_err(|mut error| {
@@ -289,7 +291,7 @@ fn answer(asked: &mut Asked, response: Response<Incoming>, mut flight: Flight) -
     }
     if body.is_end_stream() {
         if let Some(upstream) = client.upstream.borrow_mut().take() {
-            lane.give_back(client.listener, upstream);
+            lane.give_back(client.listener, upstream, client.shard.coarse_now());
         }
         drop(flight);
         client.finish();

@@ -22,6 +22,7 @@ use super::listen::{ListenSpec, Mode};
 use super::log;
 use super::proxy_protocol;
 use super::switchboard::{Switchboard, Table};
+use super::target::now;
 use super::tcp;
 use super::upstream::{Flight, Lane};
 
@@ -71,6 +72,8 @@ pub(crate) struct Shard {
     view: RefCell<Rc<View>>,
     turn: Cell<usize>,
     leaving: Cell<bool>,
+    /// The time at the last sweep.
+    tick: Cell<Duration>,
 }
 
 impl Shard {
@@ -85,7 +88,13 @@ impl Shard {
             view: RefCell::new(Rc::new(view)),
             turn: Cell::new(index),
             leaving: Cell::new(false),
+            tick: Cell::new(now()),
         })
+    }
+
+    /// The time, as exact as connections without use are looked at. Asking the clock for it on each request would be waste.
+    pub(crate) fn coarse_now(&self) -> Duration {
+        self.tick.get()
     }
 
     /// Whether clients are asked to come back elsewhere.
@@ -127,7 +136,7 @@ impl Shard {
         let view = Rc::new(View { version, table, lanes });
         *self.view.borrow_mut() = view.clone();
         // Connections to targets that have lost their place are closed now, not when somebody happens to look.
-        known.lanes.iter().for_each(|lane| lane.sweep());
+        known.lanes.iter().for_each(|lane| lane.sweep(self.coarse_now()));
         view
     }
 
@@ -202,8 +211,9 @@ impl Shard {
     }
 
     fn sweep(&self) {
+        self.tick.set(now());
         let view = self.view();
-        view.lanes.iter().for_each(|lane| lane.sweep());
+        view.lanes.iter().for_each(|lane| lane.sweep(self.coarse_now()));
     }
 
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, listener: usize) {

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::body::RequestBody;
 use super::meter::Meter;
-use super::target::{Target, now};
+use super::target::Target;
 
 /// How long a connection is kept without use: less than any server in wide use waits before it closes.
 const IDLE: Duration = Duration::from_secs(4);
@@ -60,11 +60,9 @@ impl Upstream {
         (parts.io.into_inner(), parts.read_buf)
     }
 
-    /// Whether another request may be sent.
+    /// Whether another request may be sent. Whoever used it last is not woken for it any more.
     fn settle(&mut self) -> bool {
-        if !self.ended && !self.sender.is_ready() {
-            self.drive(&mut Context::from_waker(Waker::noop()));
-        }
+        self.drive(&mut Context::from_waker(Waker::noop()));
         !self.ended && self.sender.is_ready()
     }
 }
@@ -90,8 +88,9 @@ impl Lane {
     pub(crate) fn take(&self, listener: usize) -> Option<Box<Upstream>> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(listener)?;
-        while let Some(mut upstream) = kept.pop() {
-            if upstream.settle() {
+        // One that was closed meanwhile is noticed when the request is put on it, and gives the request back unsent.
+        while let Some(upstream) = kept.pop() {
+            if !upstream.ended && upstream.sender.is_ready() {
                 return Some(upstream);
             }
         }
@@ -99,11 +98,11 @@ impl Lane {
     }
 
     /// Keeps a connection whose exchange is over, if it can be used again.
-    pub(crate) fn give_back(&self, listener: usize, mut upstream: Box<Upstream>) {
+    pub(crate) fn give_back(&self, listener: usize, mut upstream: Box<Upstream>, present: Duration) {
         if self.target.retired.load(Ordering::Relaxed) || !upstream.settle() {
             return;
         }
-        upstream.since = now();
+        upstream.since = present;
         if let Some(kept) = self.idle.borrow_mut().get_mut(listener)
             && kept.len() < MOST_IDLE
         {
@@ -112,9 +111,8 @@ impl Lane {
     }
 
     /// Closes what is not of use any more: all of it when the target is retired.
-    pub(crate) fn sweep(&self) {
+    pub(crate) fn sweep(&self, present: Duration) {
         let retired = self.target.retired.load(Ordering::Relaxed);
-        let present = now();
         for kept in self.idle.borrow_mut().iter_mut() {
             kept.retain_mut(|upstream| {
                 upstream.drive(&mut Context::from_waker(Waker::noop()));
