@@ -193,7 +193,7 @@ async fn following_logs_end_with_the_container(stage: &Stage) -> Result<(), Comp
     let reading = stream.collect::<Vec<_>>();
     let policy = patiently();
     let stopping = stage.runtime.stop(&owned, &policy);
-    let both = async { futures_util::join!(reading, stopping) };
+    let both = async { tokio::join!(reading, stopping) };
     let Ok((_, stopped)) = tokio::time::timeout(Duration::from_secs(30), both).await else {
         return Err("the stream goes on after the end of the container".to_owned());
     };
