@@ -20,6 +20,7 @@ mod listen;
 mod log;
 mod meter;
 mod metrics;
+mod patient;
 mod probe;
 mod proxy_protocol;
 mod shard;

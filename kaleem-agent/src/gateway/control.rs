@@ -37,6 +37,8 @@ pub(crate) struct Control {
     /// Set while another program takes over: what it started from must not change under it.
     pub(crate) upgrading: AtomicBool,
     pub(crate) upgrade: Waiting<Result<String, String>>,
+    /// Held by each caller's connection.
+    pub(crate) open: Arc<()>,
     /// Ends the task that takes calls.
     pub(crate) listening: std::sync::Mutex<Option<AbortHandle>>,
     /// What other workers were asked for.
@@ -51,9 +53,11 @@ impl Control {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let control = self.clone();
+                    let open = self.open.clone();
                     tokio::spawn(async move {
                         // A caller that went away has asked for nothing that would have to be told to somebody else.
                         control.serve(stream).await.ok();
+                        drop(open);
                     });
                 }
                 Err(error) => {
@@ -201,6 +205,17 @@ impl Control {
         if let Some(waiting) = waiting {
             waiting.send(report).ok();
         }
+    }
+
+    /// Waits until callers have their answers, or have had the time for it.
+    pub(crate) async fn hang_up(&self) {
+        let answered = async {
+            while Arc::strong_count(&self.open) > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // Who waits for a drain has to ask the next worker.
+        tokio::time::timeout(OTHERS, answered).await.ok();
     }
 
     /// Goes by the routing on the disk, which another worker has written.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,6 +15,9 @@ use super::GatewayError;
 
 /// Connections that the kernel keeps while no worker accepts: a crash of the worker must fit into it.
 const BACKLOG: i32 = 4096;
+/// How long a port may still be held by the workers of a gateway that was killed, and how often that is looked at.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How the bytes of a port are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,13 +91,23 @@ impl ListenSpec {
     ///
     /// [`GatewayError::Listen`], for example when another process has the port.
     pub(crate) fn bind(&self) -> Result<TcpListener, GatewayError> {
-        let attempt = match self.address {
+        let attempt = || match self.address {
             Some(address) => bind(SocketAddr::new(address, self.port)),
             // A container without IPv6 has no `::` to bind.
             None => bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port))
                 .or_else(|_| bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port))),
         };
-        attempt.map_err(|source| GatewayError::Listen { address: self.to_string(), source })
+        let mut patience = PREDECESSOR;
+        loop {
+            match attempt() {
+                Ok(listener) => return Ok(listener),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && !patience.is_zero() => {
+                    std::thread::sleep(PAUSE);
+                    patience = patience.saturating_sub(PAUSE);
+                }
+                Err(source) => return Err(GatewayError::Listen { address: self.to_string(), source }),
+            }
+        }
     }
 }
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::body::RequestBody;
 use super::meter::Meter;
+use super::patient::Patient;
 use super::target::Target;
 
 /// How long a connection is kept without use: less than any server in wide use waits before it closes.
@@ -25,7 +25,7 @@ const MOST_IDLE: usize = 256;
 /// One HTTP connection to an instance.
 pub(crate) struct Upstream {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
+    connection: Connection<Patient, RequestBody>,
     ended: bool,
     since: Duration,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Speaks HTTP on a new connection. Nothing is sent yet.
     pub(crate) async fn new(stream: TcpStream) -> io::Result<Box<Self>> {
-        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let (sender, connection) = http1::Builder::new().handshake(Patient::new(stream)).await.map_err(io::Error::other)?;
         Ok(Box::new(Self { sender, connection, ended: false, since: Duration::ZERO }))
     }
 

@@ -96,6 +96,7 @@ async fn serve(hello: Hello, mut sockets: Vec<OwnedFd>, channel: OwnedFd) -> Res
         steering: tokio::sync::Mutex::new(()),
         upgrading: AtomicBool::new(false),
         upgrade: std::sync::Mutex::new(None),
+        open: Arc::new(()),
         listening: std::sync::Mutex::new(None),
         rounds: std::sync::Mutex::default(),
         tickets: AtomicU64::new(0),
@@ -120,6 +121,7 @@ async fn serve(hello: Hello, mut sockets: Vec<OwnedFd>, channel: OwnedFd) -> Res
             }
         }
     }
+    control_state.hang_up().await;
     board.tell(|| ShardMessage::Stop);
     for shard in shards {
         // A thread that panicked is over as well.
