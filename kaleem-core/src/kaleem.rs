@@ -427,7 +427,11 @@ impl Kaleem {
     ) -> Result<Planned, KaleemError> {
         let failed = |source| KaleemError::Observe { source };
         let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
-        let images = observed::observe_images(&self.runtime, &self.registry, project, images, &engine).await.map_err(failed)?;
+        let images = {
+            let serving = known.history.serving().and_then(|id| known.history.release(id));
+            let observing = observed::observe_images(&self.runtime, &self.registry, project, images, &engine, serving.as_ref());
+            observing.await.map_err(failed)?
+        };
         let place = self.gateway_place(make).await?;
         // A definition always has a text form: it is maps, lists, text and numbers.
         let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));

@@ -89,7 +89,7 @@ impl Remedy for LeaseError {
 pub struct Lease {
     record: PathBuf,
     beat: tokio::task::JoinHandle<()>,
-    _lock: File,
+    lock: File,
 }
 
 impl Lease {
@@ -126,7 +126,7 @@ impl Lease {
             }
         }
         let beat = tokio::spawn(beat(record.clone(), this, clock));
-        Ok(Self { record, beat, _lock: lock })
+        Ok(Self { record, beat, lock })
     }
 }
 
@@ -135,6 +135,8 @@ impl Drop for Lease {
         self.beat.abort();
         // A record that stays behind is read as that of a dead holder.
         durable::remove(&self.record).ok();
+        // Closing is not enough: a child between its fork and its exec still has the file open.
+        flock(&self.lock, FlockOperation::Unlock).ok();
     }
 }
 

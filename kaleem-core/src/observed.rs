@@ -153,6 +153,7 @@ pub async fn observe_images(
     project: &Project,
     chosen: &BTreeMap<ServiceName, ImageRef>,
     engine: &EngineInfo,
+    serving: Option<&Release>,
 ) -> Result<BTreeMap<ServiceName, ObservedImage>, ObserveError> {
     if let Some(service) = chosen.keys().find(|name| !project.services.contains_key(*name)) {
         let known = project.services.keys().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
@@ -163,12 +164,22 @@ pub async fn observe_images(
             let reference = image_reference(&project.name, service, chosen.get(&service.name))?;
             let platform = service.definition.platform.clone().unwrap_or_else(|| format!("{}/{}", engine.os, engine.architecture));
             let built_here = chosen.get(&service.name).is_none() && service.build.is_some();
-            let image = observe_image(runtime, registry, service, &reference, &platform, built_here).await?;
+            let pinned = serving.and_then(|release| release.target.services.get(&service.name)).map(|wanted| &wanted.image);
+            let before = pinned.filter(|pinned| pinned.image == reference);
+            let image = observe_image(runtime, registry, service, &reference, &platform, Known { built_here, before }).await?;
             Ok((service.name.clone(), image))
         })
         .buffer_unordered(CONCURRENT_QUESTIONS)
         .try_collect()
         .await
+}
+
+/// What is known of the image of a service before anybody is asked.
+struct Known<'a> {
+    /// Whether the file says how it is built.
+    built_here: bool,
+    /// What the same reference meant when what serves now was released.
+    before: Option<&'a PinnedImage>,
 }
 
 async fn observe_image(
@@ -177,7 +188,7 @@ async fn observe_image(
     service: &Service,
     reference: &ImageRef,
     platform: &str,
-    built_here: bool,
+    known: Known<'_>,
 ) -> Result<ObservedImage, ObserveError> {
     let local = runtime.image(&reference.to_string()).await.map_err(|source| ObserveError::Engine { source })?;
     let from_local = |local: LocalImage, note: Option<String>| ObservedImage {
@@ -210,7 +221,10 @@ async fn observe_image(
                         format!("using the image that is on this engine, because the registry could not tell: {}", one_line(&source));
                     Ok(from_local(local, Some(note)))
                 }
-                None if built_here
+                None if service.pull_policy == PullPolicy::Missing && source.is_transient() && known.before.is_some() => {
+                    kept_image(runtime, service, known.before, source).await
+                }
+                None if known.built_here
                     && matches!(
                         source,
                         RegistryError::NotFound { .. } | RegistryError::Denied { .. } | RegistryError::Unreachable { .. }
@@ -221,6 +235,26 @@ async fn observe_image(
                 _ => Err(ObserveError::Image { service: service.name.clone(), source }),
             },
         },
+    }
+}
+
+/// The image that the service has now, where the registry does not answer: what serves must not hang on it.
+async fn kept_image(
+    runtime: &Arc<dyn Runtime>,
+    service: &Service,
+    before: Option<&PinnedImage>,
+    source: RegistryError,
+) -> Result<ObservedImage, ObserveError> {
+    let kept = match before {
+        Some(pinned) => runtime.image(&pinned.engine_reference()).await.map_err(|source| ObserveError::Engine { source })?,
+        None => None,
+    };
+    match (before, kept) {
+        (Some(pinned), Some(kept)) => {
+            let note = format!("keeping the image that serves, because the registry could not tell: {}", one_line(&source));
+            Ok(ObservedImage { pinned: pinned.clone(), id: kept.id, facts: kept.facts, note: Some(note) })
+        }
+        _ => Err(ObserveError::Image { service: service.name.clone(), source }),
     }
 }
 

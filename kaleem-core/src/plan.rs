@@ -437,7 +437,11 @@ fn list<T: fmt::Display>(items: impl Iterator<Item = T>) -> String {
 }
 
 fn seconds(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 { format!("{} s", duration.as_secs()) } else { format!("{} ms", duration.as_millis()) }
+    match (duration.as_secs(), duration.subsec_millis()) {
+        (seconds, 0) => format!("{seconds} s"),
+        (0, millis) => format!("{millis} ms"),
+        (_, _) => format!("{:.1} s", duration.as_secs_f64()),
+    }
 }
 
 /// The tag that keeps the image of a service of a release.

@@ -178,7 +178,8 @@ impl Engine {
     async fn refuse_dead(&self, request: &GateRequest<'_>, instance: &Instance, restarts: u64) -> Result<(), GateError> {
         let state = &instance.state;
         let ended = match state.status {
-            InstanceStatus::Exited | InstanceStatus::Dead | InstanceStatus::Restarting | InstanceStatus::Removing => true,
+            InstanceStatus::Removing => return Err(GateError::Gone),
+            InstanceStatus::Exited | InstanceStatus::Dead | InstanceStatus::Restarting => true,
             InstanceStatus::Created | InstanceStatus::Running | InstanceStatus::Paused => state.restart_count > restarts,
         };
         let unhealthy = state.health == InstanceHealth::Unhealthy && request.gate.question == crate::health::Question::Healthcheck;

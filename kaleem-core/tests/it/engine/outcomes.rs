@@ -246,3 +246,16 @@ async fn an_engine_that_comes_back_is_waited_for() {
     assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{ending:?}");
     assert_eq!(notices.iter().filter(|notice| matches!(notice, Notice::Retrying { .. })).count(), 20);
 }
+
+#[tokio::test]
+async fn a_registry_that_is_down_does_not_stop_what_serves_from_being_planned() {
+    let world = World::new();
+    world.push("registry.example/app:v1", Behaviour::Healthy);
+    world.deploy(&app("v1")).await.unwrap();
+    world.registry.set_outage("registry.example", Some(kaleem_core::testing::FakeOutage::Unreachable));
+    let planned = world.plan(&app("v1")).await;
+    assert!(planned.plan.is_empty(), "it is what serves");
+    assert!(planned.notes.values().all(|note| note.starts_with("keeping the image that serves")), "{:?}", planned.notes);
+    let error = world.kaleem.plan_deploy(&app("v2"), &std::collections::BTreeMap::new()).await.unwrap_err();
+    assert!(matches!(error, KaleemError::Observe { .. }), "another tag cannot be guessed: {error}");
+}
