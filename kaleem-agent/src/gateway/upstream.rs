@@ -22,6 +22,9 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Most connections kept without use, for each target, port and thread.
 const MOST_IDLE: usize = 256;
 
+/// Bytes that are read ahead at most, and of a response's head: hyper's own limit costs megabytes with a few hundred connections.
+const GREATEST_BUFFER: usize = 64 << 10;
+
 /// One HTTP connection to an instance.
 pub(crate) struct Upstream {
     sender: SendRequest<RequestBody>,
@@ -33,7 +36,9 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Speaks HTTP on a new connection. Nothing is sent yet.
     pub(crate) async fn new(stream: TcpStream) -> io::Result<Box<Self>> {
-        let (sender, connection) = http1::Builder::new().handshake(Patient::new(stream)).await.map_err(io::Error::other)?;
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(GREATEST_BUFFER);
+        let (sender, connection) = builder.handshake(Patient::new(stream)).await.map_err(io::Error::other)?;
         Ok(Box::new(Self { sender, connection, ended: false, since: Duration::ZERO }))
     }
 
