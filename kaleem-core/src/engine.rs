@@ -458,10 +458,14 @@ impl Engine {
     where
         F: Future<Output = Result<T, StepError>>,
     {
-        let begun = self.clock.monotonic();
+        // From the first failure: a step that had waited long already gets the same chance.
+        let mut away: Option<Duration> = None;
         loop {
             match attempt().await {
-                Err(error) if error.is_transient() && self.clock.monotonic().saturating_sub(begun) < patience => {
+                Err(error)
+                    if error.is_transient()
+                        && self.clock.monotonic().saturating_sub(*away.get_or_insert_with(|| self.clock.monotonic())) < patience =>
+                {
                     (self.observer)(Notice::Retrying { step: index, error: one_line(&error) });
                     self.clock.sleep(RETRY_PAUSE).await;
                 }

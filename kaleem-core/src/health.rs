@@ -86,7 +86,7 @@ impl Finding {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Question {
-    /// Is the container running, without restarts?
+    /// Is the container running?
     Running,
     /// What does the container's own health check say?
     Healthcheck,

@@ -1,9 +1,10 @@
 //! What was released, as the journals tell it: there is no second record that could say otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use crate::definition::DefinitionId;
 use crate::durable::{self, DurableError};
 use crate::journal::{self, Event, JournalError, Next, Progress, Record};
 use crate::names::{PlanId, ReleaseId};
@@ -139,7 +140,19 @@ impl History {
         done.collect()
     }
 
-    /// Removes journals that tell of nothing that is kept. The caller holds the lease.
+    /// The definitions of the kept releases, and of the plan that came last.
+    fn definitions(&self, kept: &[ReleaseId]) -> BTreeSet<DefinitionId> {
+        let releases = self.releases();
+        let last = self.entries.last().map(|entry| &entry.plan.release);
+        let needed = releases.iter().filter(|release| kept.contains(&release.id)).chain(last);
+        let wanted = needed.flat_map(|release| release.target.services.values());
+        wanted
+            .flat_map(|wanted| std::iter::once(&wanted.definition).chain(wanted.gateway.as_ref().map(|gateway| &gateway.definition)))
+            .cloned()
+            .collect()
+    }
+
+    /// Removes journals and definitions that nothing kept needs. The caller holds the lease.
     ///
     /// # Errors
     ///
@@ -149,6 +162,7 @@ impl History {
         let keep = self.entries.last().map_or(0, |entry| entry.plan.release.target.keep);
         let kept: Vec<ReleaseId> =
             self.releases().iter().take(usize::try_from(keep).unwrap_or(usize::MAX)).map(|release| release.id).collect();
+        state.forget_definitions(&self.definitions(&kept)).map_err(|source| HistoryError::State { source })?;
         // The newest number that was given is remembered by its journal.
         let newest = self.entries.iter().map(|entry| entry.plan.release.id).max();
         for entry in self.entries.iter().take(surplus) {

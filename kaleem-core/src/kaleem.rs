@@ -30,7 +30,7 @@ use crate::outcome::Resolution;
 use crate::plan::gateway::GatewayPlace;
 use crate::plan::steps::{PlanInput, plan};
 use crate::plan::target::{Resolved, companions, resolve};
-use crate::plan::{NewInstance, Objection, Plan, PlanKind, Role, compare};
+use crate::plan::{NewInstance, Objection, Plan, PlanKind, Role, Step, compare, pin_tag};
 use crate::registry::ImageRegistry;
 use crate::release::{Release, Target};
 use crate::runtime::{EngineInfo, Instance, InstanceSpec, Runtime};
@@ -327,6 +327,7 @@ impl Kaleem {
     /// [`KaleemError::Refused`] when a check forbids it; [`KaleemError::State`] and [`KaleemError::Journal`] when it cannot be
     /// written down. Nothing was touched.
     pub fn start(&self, work: Work, planned: &Planned) -> Result<Run, KaleemError> {
+        self.refuse_unsteerable(&planned.plan)?;
         let refusals: Vec<Objection> = planned.plan.refusals().cloned().collect();
         if !refusals.is_empty() {
             return Err(KaleemError::Refused { objections: refusals });
@@ -346,6 +347,7 @@ impl Kaleem {
     /// [`KaleemError::NothingOpen`], [`KaleemError::Journal`]
     pub fn resume(&self, work: Work) -> Result<Run, KaleemError> {
         let journal = open(&work)?;
+        self.refuse_unsteerable(journal.progress().plan())?;
         Ok(self.spawn(work, journal, RetryStuck::Once))
     }
 
@@ -356,6 +358,7 @@ impl Kaleem {
     /// [`KaleemError::NothingOpen`], [`KaleemError::Journal`]
     pub fn abort(&self, work: Work) -> Result<Run, KaleemError> {
         let journal = open(&work)?;
+        self.refuse_unsteerable(journal.progress().plan())?;
         let run = self.spawn(work, journal, RetryStuck::Once);
         run.control.abort();
         Ok(run)
@@ -391,6 +394,13 @@ impl Kaleem {
         let serving = outcome.serving();
         journal.append(&Event::Finished { outcome }, self.clock.now()).map_err(failed)?;
         Ok(serving)
+    }
+
+    fn refuse_unsteerable(&self, plan: &Plan) -> Result<(), KaleemError> {
+        match steers(plan) {
+            Some(service) if self.gateways.is_none() => Err(KaleemError::GatewaysMissing { service: service.clone() }),
+            _ => Ok(()),
+        }
     }
 
     fn spawn(&self, work: Work, mut journal: Journal, retry: RetryStuck) -> Run {
@@ -433,6 +443,9 @@ impl Kaleem {
             observing.await.map_err(failed)?
         };
         let place = self.gateway_place(make).await?;
+        if place.is_none() {
+            refuse_lost_gateways(project, known.history)?;
+        }
         // A definition always has a text form: it is maps, lists, text and numbers.
         let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
         let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
@@ -489,7 +502,7 @@ impl Kaleem {
         engine: EngineInfo,
         history: &History,
     ) -> Result<Observed, KaleemError> {
-        let questions = questions(target, definitions, images);
+        let questions = questions(target, definitions, images, history);
         let observed = observed::observe_host(&self.runtime, engine, &questions, history.releases(), history.serving()).await;
         observed.map_err(|source| KaleemError::Observe { source })
     }
@@ -510,6 +523,22 @@ impl Kaleem {
         };
         plan(&PlanInput { id: known.history.next_plan(), kind, release, target, observed, compare: &compare })
     }
+}
+
+/// A service that has a gateway must not lose it because a file is missing: that would cut everybody off for a moment.
+fn refuse_lost_gateways(project: &Project, history: &History) -> Result<(), KaleemError> {
+    let Some(serving) = history.serving().and_then(|id| history.release(id)) else { return Ok(()) };
+    let meant = |name: &ServiceName| project.settings.services.get(name).is_some_and(|settings| settings.strategy.is_some());
+    let has = |name: &ServiceName| serving.target.services.get(name).is_some_and(|wanted| wanted.gateway.is_some());
+    match project.services.keys().find(|name| has(name) && !meant(name)) {
+        Some(service) => Err(KaleemError::GatewaysMissing { service: service.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Whether a plan steers gateways.
+fn steers(plan: &Plan) -> Option<&ServiceName> {
+    plan.steps.iter().find(|step| matches!(step, Step::Steer { .. } | Step::Drain { .. } | Step::Watch { .. })).and_then(Step::service)
 }
 
 /// What is known of a project before it is looked at.
@@ -556,6 +585,7 @@ fn questions(
     target: &Target,
     definitions: &BTreeMap<DefinitionId, Definition>,
     images: &BTreeMap<ServiceName, ObservedImage>,
+    history: &History,
 ) -> HostQuestions {
     let specs = target.services.iter().filter_map(|(name, wanted)| {
         let definition = definitions.get(&wanted.definition)?.clone();
@@ -583,8 +613,22 @@ fn questions(
         volumes: target.volumes.iter().map(|volume| volume.name.clone()).collect(),
         container_names: names.into_iter().collect(),
         wanted,
+        old_pins: old_pins(target, history),
         image_ids: images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect(),
     }
+}
+
+/// Our tags of releases that the target keeps no more, newest first; enough of them that every plan tidies after the one before.
+fn old_pins(target: &Target, history: &History) -> Vec<ImageRef> {
+    /// A question each: more would make plans slow, and older ones were asked about by earlier plans.
+    const ASKED: usize = 20;
+    let keep = usize::try_from(target.keep).unwrap_or(usize::MAX);
+    let dropped = history.releases().into_iter().skip(keep.saturating_sub(1));
+    let pins = dropped.flat_map(|release| {
+        let names: Vec<ServiceName> = release.target.services.keys().cloned().collect();
+        names.into_iter().filter_map(move |name| pin_tag(&release.target.project, &name, release.id))
+    });
+    pins.take(ASKED).collect()
 }
 
 /// Where state is kept by default: for root, and for others below their own directory.

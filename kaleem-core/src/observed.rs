@@ -42,6 +42,8 @@ pub struct Observed {
     pub releases: Vec<Release>,
     /// The release that serves.
     pub serving: Option<ReleaseId>,
+    /// Our tags of releases that are not kept any more, as far as they exist.
+    pub old_pins: Vec<ImageRef>,
 }
 
 /// What the image of a service means now.
@@ -191,11 +193,13 @@ async fn observe_image(
     known: Known<'_>,
 ) -> Result<ObservedImage, ObserveError> {
     let local = runtime.image(&reference.to_string()).await.map_err(|source| ObserveError::Engine { source })?;
-    let from_local = |local: LocalImage, note: Option<String>| ObservedImage {
-        pinned: PinnedImage { image: reference.clone(), digest: local.id.clone(), source: ImageSource::Local },
-        id: local.id,
-        facts: local.facts,
-        note,
+    let from_local = |local: LocalImage, note: Option<String>| {
+        // What came from the registry keeps the digest it had there: it is the same image as before.
+        let repository = reference.familiar_repository();
+        let pulled = local.repo_digests.iter().find(|(name, _)| *name == repository).map(|(_, digest)| digest.clone());
+        let source = if pulled.is_some() { ImageSource::Registry } else { ImageSource::Local };
+        let digest = pulled.unwrap_or_else(|| local.id.clone());
+        ObservedImage { pinned: PinnedImage { image: reference.clone(), digest, source }, id: local.id, facts: local.facts, note }
     };
     let only_local = match service.pull_policy {
         PullPolicy::Never | PullPolicy::Build => true,
@@ -273,6 +277,8 @@ pub struct HostQuestions {
     pub wanted: BTreeMap<ServiceName, InstanceSpec>,
     /// The image ids of the target, by service.
     pub image_ids: BTreeMap<ServiceName, Digest>,
+    /// Our tags of releases that are not kept any more.
+    pub old_pins: Vec<ImageRef>,
 }
 
 /// Asks what is on the host.
@@ -301,6 +307,12 @@ pub async fn observe_host(
             foreign_names.insert(name.clone(), format!("a container made from `{}`", stranger.image));
         }
     }
+    let mut old_pins = Vec::new();
+    for pin in &questions.old_pins {
+        if runtime.image(&pin.to_string()).await.map_err(failed)?.is_some() {
+            old_pins.push(pin.clone());
+        }
+    }
     let mut adoptable = BTreeSet::new();
     let mut drift = BTreeMap::new();
     for instance in instances.iter().filter(|instance| instance.definition.is_none() && !instance.oneoff) {
@@ -322,5 +334,5 @@ pub async fn observe_host(
             drift.insert(instance.name.clone(), differences);
         }
     }
-    Ok(Observed { engine, instances, adoptable, drift, networks, volumes, foreign_ports, foreign_names, releases, serving })
+    Ok(Observed { engine, instances, adoptable, drift, networks, volumes, foreign_ports, foreign_names, releases, serving, old_pins })
 }

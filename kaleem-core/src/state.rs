@@ -3,6 +3,7 @@
 //! `key` (identifies definitions), `definitions/` (what containers are to be: may hold secrets), `plans/` (journals),
 //! `lease` (who works on the project now). All files are mode 0600 in directories of mode 0700.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -197,9 +198,32 @@ impl StateDirectory {
         let id = key.identify_text(&text);
         let path = self.definitions().join(format!("{id}.json"));
         match durable::create_new(&path, &text) {
-            Ok(()) | Err(DurableError::Exists { .. }) => Ok(id),
+            Ok(()) => Ok(id),
+            Err(DurableError::Exists { .. }) => {
+                // A damaged one would never be noticed until somebody needs it.
+                if durable::read(&path).map_err(|source| self.failed(source))? != text {
+                    durable::write_atomic(&path, &text, durable::PRIVATE_FILE).map_err(|source| self.failed(source))?;
+                }
+                Ok(id)
+            }
             Err(source) => Err(self.failed(source)),
         }
+    }
+
+    /// Removes definitions that none of `needed` is. The caller holds the lease.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::File`]
+    pub fn forget_definitions(&self, needed: &BTreeSet<DefinitionId>) -> Result<(), StateError> {
+        let directory = self.definitions();
+        for name in durable::list(&directory).map_err(|source| self.failed(source))? {
+            let id = name.strip_suffix(".json").map(|id| DefinitionId(id.to_owned()));
+            if id.is_some_and(|id| !needed.contains(&id)) {
+                durable::remove(&directory.join(name)).map_err(|source| self.failed(source))?;
+            }
+        }
+        Ok(())
     }
 
     /// A definition by its identity.

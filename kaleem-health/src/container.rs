@@ -3,19 +3,19 @@
 use kaleem_core::health::{Finding, ProbeTarget, Verdict};
 use kaleem_core::runtime::{InstanceHealth, InstanceStatus};
 
-/// Is it running, and was it never restarted?
+/// Is it running? Whether it was restarted since somebody began to look is for the one who looks: an old restart says nothing about now.
 pub(crate) fn running(target: &ProbeTarget) -> Finding {
     if let Some(finding) = not_running(target) {
         return finding;
     }
     let name = &target.container;
-    let restarts = target.state.restart_count;
-    if restarts == 0 {
-        return Finding::new(Verdict::Ok, format!("the container `{name}` is running"));
+    match target.state.restart_count {
+        0 => Finding::new(Verdict::Ok, format!("the container `{name}` is running")),
+        restarts => {
+            Finding::new(Verdict::Warn, format!("the container `{name}` is running, and was restarted {restarts} times since it was made"))
+                .with_remedy(format!("see why it ended: `docker logs {name}`"))
+        }
     }
-    let why = if target.state.oom_killed { ", the last time because it used more memory than it may" } else { "" };
-    Finding::new(Verdict::Fail, format!("the container `{name}` is running, and the engine had to restart it {restarts} times{why}"))
-        .with_remedy(format!("see why it ended: `docker logs {name}`"))
 }
 
 /// What does its own health check say?

@@ -167,11 +167,14 @@ fn row(instance: &Instance, release: Option<&Release>, now: jiff::Timestamp) -> 
         _ => String::new(),
     };
     let restarts = Cell::styled(state.restart_count.to_string(), if state.restart_count == 0 { anstyle::Style::new() } else { WARN });
-    let belongs = release.is_some() || instance.release.is_none();
+    // Kaleem made it, and it has no number among the containers of a service.
+    let gateway = instance.number == 0 && instance.definition.is_some();
+    let belongs = release.is_some() || instance.release.is_none() || gateway;
     let image = wanted.map_or_else(|| image(instance), |wanted| format!("{} {}", wanted.image.image, wanted.image.digest.short()));
     let name =
         if belongs { Cell::new(instance.name.as_str()) } else { Cell::styled(format!("{} (not of this release)", instance.name), WARN) };
-    vec![Cell::new(instance.service.as_str()), name, status, health, Cell::new(image), Cell::new(up), restarts]
+    let service = if gateway { Cell::styled("(gateway)", FAINT) } else { Cell::new(instance.service.as_str()) };
+    vec![service, name, status, health, Cell::new(image), Cell::new(up), restarts]
 }
 
 /// Image and digest in short, where no release tells. What was made from an id alone shows that.

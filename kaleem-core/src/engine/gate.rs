@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 
-use crate::engine::{Engine, Notice, StepError};
+use crate::engine::{Engine, Notice, StepError, secrets};
 use crate::health::{Finding, ProbeTarget, Verdict};
 use crate::names::{ContainerName, GatewayName, ReleaseId};
 use crate::release::GateSettings;
@@ -141,7 +141,8 @@ impl Engine {
             let now = self.clock.monotonic();
             count(&mut passes, &finding, now);
             last.clone_from(&finding.reason);
-            if passes.count >= gate.passes && now.saturating_sub(passes.since) >= gate.steady {
+            let passed = matches!(finding.verdict, Verdict::Ok | Verdict::Warn);
+            if passed && passes.count >= gate.passes && now.saturating_sub(passes.since) >= gate.steady {
                 let took = now.saturating_sub(begun);
                 return Ok(format!("healthy after {:.1} s ({}, {} in a row): {last}", took.as_secs_f32(), gate.question, passes.count));
             }
@@ -201,10 +202,20 @@ impl Engine {
         self.log_excerpt(request.container, request.secrets).await
     }
 
+    /// Secrets that the container itself was given: an older one may know others than the new release.
+    async fn secrets_in(&self, container: &ContainerName) -> Vec<String> {
+        let Ok(Some(instance)) = self.runtime.inspect(container).await else { return Vec::new() };
+        let definition = instance.definition.and_then(|id| self.state.definition(&self.key, &id).ok());
+        definition.map(|definition| secrets(&definition.environment, &definition)).unwrap_or_default()
+    }
+
     /// The last lines of a container's output, without secrets that are known; empty when there are none.
     pub(crate) async fn log_excerpt(&self, container: &ContainerName, secrets: &[String]) -> String {
         let range = LogRange { tail: Some(LOG_LINES), follow: false, since: None };
         let Ok(lines) = self.runtime.logs(container, &range).await else { return String::new() };
+        let mut secrets = secrets.to_vec();
+        secrets.extend(self.secrets_in(container).await);
+        let secrets = &secrets;
         let lines: Vec<String> = lines
             .filter_map(|line| async move { line.ok() })
             .map(|line| redact(&line.text.chars().take(LOG_LINE_CHARACTERS).collect::<String>(), secrets))

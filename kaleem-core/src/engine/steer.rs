@@ -8,7 +8,7 @@ use rustix::fs::{Gid, Uid};
 use crate::durable;
 use crate::engine::{Engine, GatewayControl, StepError};
 use crate::names::{ContainerName, GatewayName, ReleaseId, ServiceName};
-use crate::plan::{Plan, Route};
+use crate::plan::{Plan, Route, Step};
 use crate::release::WatchSettings;
 use crate::remedy::Remedy;
 use crate::runtime::{InstanceStatus, RuntimeError};
@@ -136,12 +136,18 @@ impl Engine {
         let begun = self.clock.monotonic();
         let mut first: Option<GatewayStats> = None;
         let mut seen = Counts::default();
+        // What this plan started has no right to restart; what ran before may have done so long ago.
+        let started = |container: &ContainerName| {
+            plan.steps.iter().any(|step| matches!(step, Step::Start { container: started, .. } if started == container))
+        };
+        let mut restarts: BTreeMap<ContainerName, u64> =
+            instances.iter().filter(|route| started(&route.container)).map(|route| (route.container.clone(), 0)).collect();
         loop {
             if cut_short() {
                 return Err(StepError::CutShort);
             }
             for route in instances {
-                self.refuse_crashed(plan, service, &route.container).await.map_err(bad)?;
+                self.refuse_crashed(plan, service, &route.container, &mut restarts).await.map_err(bad)?;
             }
             // A gateway that cannot be asked for a moment says nothing about the release.
             if let Ok(now) = self.control(gateway)?.traffic.stats(gateway).await {
@@ -161,12 +167,19 @@ impl Engine {
         }
     }
 
-    async fn refuse_crashed(&self, plan: &Plan, service: &ServiceName, container: &ContainerName) -> Result<(), WatchError> {
+    async fn refuse_crashed(
+        &self,
+        plan: &Plan,
+        service: &ServiceName,
+        container: &ContainerName,
+        restarts: &mut BTreeMap<ContainerName, u64>,
+    ) -> Result<(), WatchError> {
         let instance = self.runtime.inspect(container).await.map_err(|source| WatchError::Runtime { source })?;
         let gone = |log| WatchError::Crashed { container: container.clone(), code: -1, log };
         let Some(instance) = instance else { return Err(gone("; it was removed by somebody else".to_owned())) };
         let state = &instance.state;
-        let ended = !matches!(state.status, InstanceStatus::Running | InstanceStatus::Paused) || state.restart_count > 0;
+        let ended = !matches!(state.status, InstanceStatus::Running | InstanceStatus::Paused)
+            || state.restart_count > *restarts.entry(container.clone()).or_insert(state.restart_count);
         if !ended {
             return Ok(());
         }

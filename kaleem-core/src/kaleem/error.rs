@@ -4,7 +4,7 @@ use crate::durable::DurableError;
 use crate::history::HistoryError;
 use crate::journal::JournalError;
 use crate::lease::LeaseError;
-use crate::names::{PlanId, ReleaseId};
+use crate::names::{PlanId, ReleaseId, ServiceName};
 use crate::observed::ObserveError;
 use crate::plan::Objection;
 use crate::remedy::Remedy;
@@ -44,7 +44,7 @@ pub enum KaleemError {
         source: HistoryError,
     },
     /// Somebody else works on the project. Nothing was touched.
-    #[error("the project is busy")]
+    #[error("could not get the right to change the project")]
     Lease {
         /// Who.
         #[source]
@@ -85,6 +85,12 @@ pub enum KaleemError {
         /// Those there are, comma-separated.
         known: String,
     },
+    /// A service has a gateway, and the gateway's program is not here. Nothing was touched.
+    #[error("`{service}` has a gateway, and the gateway's program is not here")]
+    GatewaysMissing {
+        /// The service.
+        service: ServiceName,
+    },
     /// The gateway's program cannot be read. Nothing was touched.
     #[error("could not read the program of the gateway")]
     GatewayProgram {
@@ -123,6 +129,9 @@ impl Remedy for KaleemError {
             Self::NotStuck => "go on with `kaleem resume`, or take it back with `kaleem abort`".to_owned(),
             Self::NoSuchRelease { known, .. } if known.is_empty() => "deploy first: `kaleem deploy`".to_owned(),
             Self::NoSuchRelease { known, .. } => format!("choose one of: {known}"),
+            Self::GatewaysMissing { service } => format!(
+                "put `kaleem-agent` beside `kaleem` or name it in KALEEM_AGENT; to live without a gateway, set `strategy = \"recreate\"` for `{service}` in kaleem.toml"
+            ),
             Self::GatewayProgram { source } | Self::Request { source } => source.remedy(),
             Self::Crashed { .. } => "run `kaleem resume`, and report it: https://github.com/kaleem-release/kaleem/issues".to_owned(),
         }

@@ -150,9 +150,9 @@ fn mode(port: u16, gate: &GateSettings, settings: &ServiceSettings) -> &'static 
 }
 
 /// What is watched after a switch.
-pub fn watch(settings: &ServiceSettings) -> WatchSettings {
+pub fn watch(service: &Service, settings: &ServiceSettings) -> WatchSettings {
     WatchSettings {
-        window: settings.watch.map_or(WATCH, |text| text.0),
+        window: settings.watch.map(|text| text.0).or(service.update.monitor).unwrap_or(WATCH),
         failures_per_mille: FAILURES_PER_MILLE,
         least_requests: LEAST_REQUESTS,
         slowest: None,

@@ -503,9 +503,7 @@ impl<'a> Builder<'a> {
             });
             steps.push(Step::Baseline { gates: self.baseline });
             steps.extend(self.prepare);
-            if input.kind == PlanKind::Deploy {
-                steps.extend(pins);
-            }
+            steps.extend(pins);
             steps.extend(self.create);
             steps.extend(self.switch);
             steps.extend(self.retire);

@@ -106,7 +106,7 @@ fn wanted(
                 container: split.container,
                 image: place.image.clone(),
                 definition: keep(split.gateway),
-                watch: gateway::watch(&settings),
+                watch: gateway::watch(service, &settings),
                 drain: gateway::drain(&settings),
             };
             // Its containers get names of their own: the fixed one belongs to the gateway.

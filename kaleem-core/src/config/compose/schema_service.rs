@@ -279,8 +279,8 @@ static VOLUME: Shape = Shape::Short(
 );
 
 static DEPLOY_UPDATE: [Key; 6] = [
-    kept("parallelism", Shape::Int),
-    key("delay", Shape::Duration),
+    ignored_kept("parallelism", Shape::Int, "replicas behind a gateway are replaced together, others one by one"),
+    ignored("delay", Shape::Duration, "every replica waits for the gate of the one before, which is the better pause"),
     ignored("failure_action", Shape::Text, "a release that fails is always taken back"),
     key("monitor", Shape::Duration),
     ignored("max_failure_ratio", Shape::Float, "one failure is enough"),
@@ -316,7 +316,7 @@ const DEPLOY: Shape = Shape::Object(&[
     kept("replicas", Shape::Int),
     ignored("labels", LABELS, "labels of a service exist only in a swarm; `labels:` are those of the container"),
     kept("update_config", Shape::Object(&DEPLOY_UPDATE)),
-    ignored_kept("rollback_config", Shape::Object(&DEPLOY_UPDATE), "going back is one switch to the instances that still run"),
+    ignored_kept("rollback_config", Shape::Object(&DEPLOY_UPDATE), "kaleem goes back by itself, in the reverse order of what it did"),
     kept("resources", Shape::Object(&RESOURCES)),
     kept("restart_policy", Shape::Object(&RESTART_POLICY)),
     kept("placement", Shape::Object(&PLACEMENT)),

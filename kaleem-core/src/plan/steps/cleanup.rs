@@ -1,7 +1,7 @@
 //! What is removed for good, after the commit: what no kept release refers to.
 
 use super::{Builder, is_up};
-use crate::plan::{Step, pin_tag};
+use crate::plan::Step;
 use crate::release::Release;
 use crate::runtime::Instance;
 
@@ -11,9 +11,9 @@ impl Builder<'_> {
         let observed = self.input.observed;
         let keep = usize::try_from(self.input.target.keep).unwrap_or(usize::MAX);
         let others: Vec<&Release> = observed.releases.iter().filter(|other| other.id != release.id).collect();
-        let (kept, dropped) = others.split_at(others.len().min(keep.saturating_sub(1)));
+        let kept = others.iter().copied().take(keep.saturating_sub(1));
         let kept_release = |instance: &Instance| {
-            std::iter::once(&release).chain(kept).any(|release| {
+            std::iter::once(release).chain(kept.clone()).any(|release| {
                 let gateways = release.target.services.values().filter_map(|wanted| wanted.gateway.as_ref());
                 gateways.into_iter().any(|gateway| instance.definition.as_ref() == Some(&gateway.definition))
                     || release.instances.values().flatten().any(|name| *name == instance.name)
@@ -28,10 +28,7 @@ impl Builder<'_> {
                 steps.push(Step::Remove { service: instance.service.clone(), container: name });
             }
         }
-        for old in dropped {
-            let pins = old.target.services.keys().filter_map(|name| pin_tag(&old.target.project, name, old.id));
-            steps.extend(pins.map(|pin| Step::Unpin { pin }));
-        }
+        steps.extend(observed.old_pins.iter().map(|pin| Step::Unpin { pin: pin.clone() }));
         steps
     }
 }
