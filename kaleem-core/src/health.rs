@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -74,6 +75,13 @@ impl Finding {
         self
     }
 
+    /// The same with something that was measured.
+    #[must_use]
+    pub fn with_measurement(mut self, name: &str, value: f64, unit: &str) -> Self {
+        self.measurements.push(Measurement { name: name.to_owned(), value, unit: unit.to_owned() });
+        self
+    }
+
     /// The same with the time a phase took.
     #[must_use]
     pub fn with_phase(mut self, phase: &str, took: Duration) -> Self {
@@ -139,7 +147,7 @@ pub struct ProbeTarget {
     /// Address by network; empty where it uses the host's.
     pub addresses: BTreeMap<NetworkName, String>,
     /// Ports of the host that lead to it: (port inside, address and port of the host).
-    pub published: Vec<(u16, std::net::SocketAddr)>,
+    pub published: Vec<(u16, SocketAddr)>,
     /// Whether it uses the host's network.
     pub host_network: bool,
 }
@@ -155,4 +163,36 @@ pub struct ProbeTarget {
 pub trait Probes: Send + Sync {
     /// Puts `question` to `target`.
     async fn ask(&self, question: &Question, target: &ProbeTarget, timeout: Duration) -> Finding;
+}
+
+/// One dependency, asked as its experts would: what gates, `kaleem health` and the agent's monitor have in common.
+///
+/// # Contract
+/// - `check` returns within `timeout` (and at most 250 ms more), whatever the other side does: it accepts and is
+///   silent, sends a byte a second, floods, closes, or talks another language.
+/// - Never an error: what could not be asked is [`Verdict::Unknown`], with the reason. A verdict other than
+///   [`Verdict::Ok`] has a remedy.
+/// - Dropping the future, or the probe, closes what was opened; no run leaves a task or a connection behind that the
+///   next one does not use.
+/// - No secret in the finding: neither one that the probe was given, nor a text that the server wrote.
+#[async_trait]
+pub trait HealthProbe: Send + Sync {
+    /// What it is called in tables, such as `redis` or `api-health`; unique within one service.
+    fn name(&self) -> &str;
+    /// What it speaks, such as `redis` or `http`.
+    fn kind(&self) -> &'static str;
+    /// Asks once.
+    async fn check(&self, timeout: Duration) -> Finding;
+}
+
+/// Where a host name of a project is reached from here.
+///
+/// Names of services mean something only inside the project's networks; kaleem runs beside them.
+#[async_trait]
+pub trait Resolver: Send + Sync {
+    /// The addresses of `host`, best first, never an empty list.
+    ///
+    /// # Errors
+    /// In words, lower case, when the name has no address.
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String>;
 }

@@ -3,6 +3,7 @@
 //! For tests alone: nothing that ships may switch the feature `testing` on.
 
 pub mod clock_fake;
+pub mod probe_contract;
 pub mod probes_fake;
 pub mod registry_contract;
 pub mod registry_fake;

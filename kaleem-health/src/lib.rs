@@ -20,5 +20,28 @@ mod http;
 #[cfg(feature = "command")]
 mod command;
 mod standard;
+pub mod settings;
+mod report;
+mod resolver;
+#[cfg(feature = "dial")]
+mod der;
+#[cfg(feature = "dial")]
+mod tls;
+#[cfg(feature = "dial")]
+mod dial;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "disk")]
+mod disk;
+#[cfg(feature = "certificate")]
+mod certificate;
 
+#[cfg(feature = "certificate")]
+pub use certificate::CertificateProbe;
+#[cfg(feature = "disk")]
+pub use disk::DiskProbe;
+#[cfg(feature = "redis")]
+pub use redis::RedisProbe;
+pub use resolver::KnownHosts;
+pub use settings::{ProbeSettings, SettingsError};
 pub use standard::StandardProbes;

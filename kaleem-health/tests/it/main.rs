@@ -6,3 +6,5 @@ mod support;
 mod contract;
 mod container;
 mod reach;
+mod servers;
+mod redis;

@@ -1,0 +1,54 @@
+//! Where a host name of a project is reached from here: known names first, then the machine's own resolver.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use async_trait::async_trait;
+use kaleem_core::health::Resolver;
+
+/// Names that the caller knows (services and their aliases), and the machine's resolver for all others.
+///
+/// A known name may have another address by port, since what a container publishes is reached on a port of the host.
+#[derive(Clone, Debug, Default)]
+pub struct KnownHosts {
+    hosts: BTreeMap<String, Vec<IpAddr>>,
+    ports: BTreeMap<(String, u16), Vec<SocketAddr>>,
+}
+
+impl KnownHosts {
+    /// Nothing but the machine's resolver.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same, with addresses under which every port of `host` is reached.
+    #[must_use]
+    pub fn with_host(mut self, host: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.hosts.entry(host.to_owned()).or_default().extend(addresses);
+        self
+    }
+
+    /// The same, with the place where one port of `host` is reached; it goes before the addresses of the host.
+    #[must_use]
+    pub fn with_port(mut self, host: &str, port: u16, place: SocketAddr) -> Self {
+        self.ports.entry((host.to_owned(), port)).or_default().push(place);
+        self
+    }
+}
+
+#[async_trait]
+impl Resolver for KnownHosts {
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+        let mut known = self.ports.get(&(host.to_owned(), port)).cloned().unwrap_or_default();
+        known.extend(self.hosts.get(host).into_iter().flatten().map(|address| SocketAddr::new(*address, port)));
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let found = tokio::net::lookup_host((host, port)).await.map_err(|error| error.to_string())?;
+        let found: Vec<_> = found.collect();
+        if found.is_empty() { Err("the name has no address".to_owned()) } else { Ok(found) }
+    }
+}

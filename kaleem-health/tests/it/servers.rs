@@ -1,0 +1,136 @@
+//! Real servers on loopback, each with a directory of its own, ended by its own id.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::free_port;
+
+/// A loaded machine starts even a broker within this.
+const STARTS_WITHIN: Duration = Duration::from_secs(90);
+
+/// A server that ends with the value.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) directory: TempDir,
+    pub(crate) port: u16,
+}
+
+impl Process {
+    /// Sends a signal, by name.
+    pub(crate) fn signal(&self, name: &str) {
+        run("kill", &[&format!("-{name}"), &self.child.id().to_string()]);
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests start real servers, which live longer than a call")]
+fn command(program: &Path) -> Command {
+    Command::new(program)
+}
+
+/// A program by variable or on the path; where `CI` is set, a missing one fails the run.
+#[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the servers are")]
+pub(crate) fn program(name: &str, variable: &str) -> Option<PathBuf> {
+    let told = std::env::var_os(variable).map(PathBuf::from);
+    let on_path = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .chain(["/usr/sbin".into(), "/usr/lib/rabbitmq/bin".into()])
+            .map(|place| place.join(name))
+            .find(|file| file.is_file())
+    };
+    let found = told.or_else(on_path);
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "{name} is missing: run `cargo xtask setup`, or give its place in {variable}");
+        println!("skipped: {name} is missing; run `cargo xtask setup`, or give its place in {variable}");
+    }
+    found
+}
+
+/// Starts a program that is to listen on `port`, and waits until it does.
+pub(crate) fn start(program: &Path, arguments: &[String], variables: &[(&str, String)], directory: TempDir, port: u16) -> Process {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.path().join("log")).unwrap();
+    let mut command = command(program);
+    command.args(arguments).envs(variables.iter().map(|(name, value)| (*name, value))).current_dir(directory.path());
+    let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let mut process = Process { child, directory, port };
+    wait(&format!("{} on port {port}", program.display()), || {
+        if let Some(status) = process.child.try_wait().unwrap() {
+            let log = std::fs::read_to_string(process.directory.path().join("log")).unwrap_or_default();
+            panic!("{} ended with {status}: {log}", program.display());
+        }
+        TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
+    });
+    process
+}
+
+/// Waits for a condition, with a bound.
+#[expect(clippy::disallowed_methods, reason = "real servers take real time")]
+pub(crate) fn wait(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < STARTS_WITHIN, "waited too long for: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs a program to its end and gives what it printed; a failure of it fails the test.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+    run_with(Path::new(program), arguments, &[])
+}
+
+/// The same with variables.
+pub(crate) fn run_with(program: &Path, arguments: &[&str], variables: &[(&str, String)]) -> String {
+    let mut command = command(program);
+    let output = command.args(arguments).envs(variables.iter().map(|(name, value)| (*name, value))).stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{} {arguments:?}: {text}{}", program.display(), String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// A Redis with these lines of configuration.
+pub(crate) fn redis(lines: &str) -> Option<Process> {
+    redis_in(tempfile::tempdir().unwrap(), free_port(), lines, &[])
+}
+
+pub(crate) fn redis_in(directory: TempDir, port: u16, lines: &str, arguments: &[&str]) -> Option<Process> {
+    let program = program("redis-server", "KALEEM_TEST_REDIS_SERVER")?;
+    let file = directory.path().join("redis.conf");
+    let place = directory.path().display();
+    write(&file, &format!("port {port}\nbind 127.0.0.1\ndir {place}\nsave \"\"\nenable-debug-command yes\n{lines}\n"));
+    let mut all = vec![file.display().to_string()];
+    all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    Some(start(&program, &all, &[], directory, port))
+}
+
+/// `redis-cli` at that server.
+pub(crate) fn redis_cli(port: u16, arguments: &[&str]) -> String {
+    let port = port.to_string();
+    let mut all = vec!["-h", "127.0.0.1", "-p", port.as_str()];
+    all.extend(arguments);
+    run("redis-cli", &all)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file of a test needs no durability")]
+pub(crate) fn write(file: &Path, text: &str) {
+    std::fs::write(file, text).unwrap();
+}
