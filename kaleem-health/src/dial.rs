@@ -91,8 +91,18 @@ impl DialError {
     }
 }
 
-/// Connects to the first address that lets us in. The caller bounds the whole; `timeout` is only shared out here.
+/// Connects, and speaks TLS where the endpoint asks for it. The caller bounds the whole; `timeout` is only shared out.
 pub(crate) async fn dial(endpoint: &Endpoint, resolver: &dyn Resolver, timeout: Duration) -> Result<Dialed, DialError> {
+    let (stream, phases) = connect(endpoint, resolver, timeout).await?;
+    secure(endpoint, stream, phases).await
+}
+
+/// Connects to the first address that lets us in, in plain text.
+pub(crate) async fn connect(
+    endpoint: &Endpoint,
+    resolver: &dyn Resolver,
+    timeout: Duration,
+) -> Result<(TcpStream, BTreeMap<String, Duration>), DialError> {
     let mut phases = BTreeMap::new();
     let start = SystemClock.monotonic();
     let places = resolver.resolve(&endpoint.host, endpoint.port).await.map_err(DialError::Name)?;
@@ -107,7 +117,7 @@ pub(crate) async fn dial(endpoint: &Endpoint, resolver: &dyn Resolver, timeout: 
                 phases.insert("connect".to_owned(), SystemClock.monotonic().saturating_sub(resolved));
                 // Small questions are sent at once; where that cannot be set, they are a little later.
                 drop(stream.set_nodelay(true));
-                return secure(endpoint, stream, phases).await;
+                return Ok((stream, phases));
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => DialError::Refused(place),
             Ok(Err(error)) => DialError::NoWay(place, error),

@@ -86,18 +86,23 @@ async fn exchange(
         match sender.send_request(head).await {
             Ok(response) => {
                 let first_byte = SystemClock.monotonic().saturating_sub(sent);
-                judge(response, place, request, contains, target).await.with_phase("first-byte", first_byte)
+                Ok(judge(response, place, request, contains, target).await.with_phase("first-byte", first_byte))
             }
-            Err(error) => broken(place, request, target, &error),
+            Err(error) => Err(error),
         }
     };
     let mut talk = std::pin::pin!(talk);
     let mut connection = std::pin::pin!(connection);
-    tokio::select! {
+    let told = tokio::select! {
         finding = &mut talk => finding,
         // The connection may end with the last byte of the body; what was received is still to be judged.
-        _ = &mut connection => talk.await,
-    }
+        ended = &mut connection => match (talk.await, ended) {
+            // The connection knows why there is no answer; the request only knows that there is none.
+            (Err(_), Err(why)) if why.is_parse() => Err(why),
+            (told, _) => told,
+        },
+    };
+    told.unwrap_or_else(|error| broken(place, request, target, &error))
 }
 
 async fn judge(

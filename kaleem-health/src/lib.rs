@@ -31,17 +31,37 @@ mod tls;
 mod dial;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "http")]
+mod web;
+#[cfg(feature = "spa")]
+mod spa;
+#[cfg(feature = "qdrant")]
+mod qdrant;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 #[cfg(feature = "disk")]
 mod disk;
 #[cfg(feature = "certificate")]
 mod certificate;
 
+#[cfg(feature = "mongodb")]
+pub use crate::mongodb::MongodbProbe;
 #[cfg(feature = "certificate")]
 pub use certificate::CertificateProbe;
 #[cfg(feature = "disk")]
 pub use disk::DiskProbe;
+#[cfg(feature = "qdrant")]
+pub use qdrant::QdrantProbe;
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::RabbitmqProbe;
 #[cfg(feature = "redis")]
 pub use redis::RedisProbe;
 pub use resolver::KnownHosts;
 pub use settings::{ProbeSettings, SettingsError};
+#[cfg(feature = "spa")]
+pub use spa::SpaProbe;
 pub use standard::StandardProbes;
+#[cfg(feature = "http")]
+pub use web::HttpProbe;

@@ -288,14 +288,16 @@ pub struct RabbitmqSettings {
     pub management: Option<String>,
     /// Queues that must be there.
     pub queues: Vec<QueueRule>,
+    /// Whether a message which goes to no queue is published, to see whether the broker takes messages.
+    pub canary: bool,
     /// TLS of the management API; AMQP trusts what the machine trusts.
     pub tls: TlsSettings,
 }
 
 impl RabbitmqSettings {
-    /// AMQP alone, no queue.
+    /// AMQP alone, no queue; a canary message is published.
     pub fn amqp(url: Secret<String>) -> Self {
-        Self { url, management: None, queues: Vec::new(), tls: TlsSettings::STANDARD }
+        Self { url, management: None, queues: Vec::new(), canary: true, tls: TlsSettings::STANDARD }
     }
 }
 
@@ -308,19 +310,16 @@ pub struct MongodbLimits {
     pub lag_fail: Duration,
     /// How long a set may be without a primary.
     pub no_primary: Duration,
-    /// Time that the oplog covers, below which it is a warning.
-    pub oplog_window_warn: Duration,
     /// Share of the connections.
     pub connections_percent: (f64, f64),
 }
 
 impl MongodbLimits {
-    /// Lag 30 and 120 s, no primary 30 s, oplog 24 h, connections 80 and 95 %.
+    /// Lag 30 and 120 s, no primary 30 s, connections 80 and 95 %.
     pub const STANDARD: Self = Self {
         lag_warn: Duration::from_secs(30),
         lag_fail: Duration::from_secs(120),
         no_primary: Duration::from_secs(30),
-        oplog_window_warn: Duration::from_secs(24 * 3600),
         connections_percent: (80.0, 95.0),
     };
 }

@@ -97,7 +97,7 @@ impl TlsProblem {
             Self::Certificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
                 (format!("the certificate of {endpoint} is for another name"), look)
             }
-            Self::Certificate(CertificateError::UnknownIssuer) => (
+            Self::Certificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => (
                 format!("the certificate of {endpoint} is signed by nobody who is trusted here (self-signed, or its chain is incomplete)"),
                 format!("serve the whole chain, or give the issuer's certificate as trusted; {look}"),
             ),

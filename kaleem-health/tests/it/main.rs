@@ -8,3 +8,5 @@ mod container;
 mod reach;
 mod servers;
 mod redis;
+mod web;
+mod qdrant;

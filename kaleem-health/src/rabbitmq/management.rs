@@ -1,0 +1,80 @@
+//! The health checks of the management API: alarms of all nodes, virtual hosts, quorum, certificates.
+//!
+//! `/api/aliveness-test` is not asked: new versions answer it without looking at anything.
+
+use std::time::Duration;
+
+use url::Url;
+
+use crate::report::Report;
+use crate::web::client::{Client, FetchError, shown};
+
+/// Path below `/api/health/checks/`, what is wrong when it fails, and what to do.
+const CHECKS: [(&str, &str, &str); 5] = [
+    (
+        "alarms",
+        "a memory or disk alarm is set in the cluster: nobody can publish",
+        "see which: `rabbitmq-diagnostics alarms`; drain queues, free the disk, or raise the limit",
+    ),
+    (
+        "virtual-hosts",
+        "a virtual host is not running",
+        "see which: `rabbitmq-diagnostics check_virtual_hosts`; restart it: `rabbitmqctl restart_vhost -p NAME`",
+    ),
+    (
+        "certificate-expiration/3/days",
+        "a certificate of its listeners ends within 3 days",
+        "renew it: `rabbitmq-diagnostics check_certificate_expiration --within 3 --unit days`",
+    ),
+    (
+        "node-is-quorum-critical",
+        "stopping this node would cost a quorum queue its majority",
+        "start the missing nodes before this one is restarted",
+    ),
+    (
+        "certificate-expiration/20/days",
+        "a certificate of its listeners ends within 20 days",
+        "renew it: `rabbitmq-diagnostics check_certificate_expiration --within 20 --unit days`",
+    ),
+];
+/// These of them are failures; the others are warnings.
+const FAILURES: usize = 3;
+
+pub(super) async fn ask(report: &mut Report, url: &Url, client: &Client, timeout: Duration) {
+    for (index, (path, wrong, remedy)) in CHECKS.iter().enumerate() {
+        let mut place = url.clone();
+        if let Ok(mut segments) = place.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "health", "checks"]).extend(path.split('/'));
+        }
+        let status = match client.get(&place, &[], timeout).await {
+            Ok(fetched) => fetched.status,
+            Err(FetchError::Dial(..)) => {
+                report.unknown(
+                    format!("the management API at {} cannot be reached", shown(url)),
+                    "switch it on: `rabbitmq-plugins enable rabbitmq_management`; check its port (15672)",
+                );
+                return;
+            }
+            Err(error) => {
+                report.take("the management API", error.finding(&place));
+                return;
+            }
+        };
+        match status {
+            200 => {}
+            503 if index < FAILURES => report.fail(*wrong, *remedy),
+            // A failure said it already.
+            503 => report.warn(*wrong, *remedy),
+            401 | 403 => {
+                report.unknown(
+                    "the management API does not accept the user or its tags",
+                    "check the password, and grant the tag: `rabbitmqctl set_user_tags USER monitoring`",
+                );
+                return;
+            }
+            // Older versions have fewer checks.
+            404 => {}
+            other => report.fail(format!("the management API answered {other} to `{path}`"), "see the log of RabbitMQ"),
+        }
+    }
+}

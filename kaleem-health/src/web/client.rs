@@ -1,0 +1,195 @@
+//! One GET over one connection, with its phases and the certificate that was shown.
+//!
+//! The connection is driven by the caller's own future: when it ends, or is dropped, the socket is closed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, LOCATION, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use kaleem_core::clock::{Clock, SystemClock};
+use kaleem_core::health::{Finding, Resolver, Verdict};
+use kaleem_core::secret::Secret;
+use url::Url;
+
+use crate::dial::{DialError, Endpoint, dial};
+use crate::settings::{SettingsError, TlsSettings, login};
+use crate::tls::Tls;
+
+/// How much of a body is read: a flood must not cost memory.
+const LONGEST_BODY_BYTES: usize = 1024 * 1024;
+const LONGEST_HEAD_BYTES: usize = 64 * 1024;
+
+/// Sends requests.
+pub(crate) struct Client {
+    tls: Tls,
+    resolver: Arc<dyn Resolver>,
+}
+
+/// An answer.
+pub(crate) struct Fetched {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// The first MiB.
+    pub body: Vec<u8>,
+    /// Whether the connection ended before the body did.
+    pub is_cut: bool,
+    pub phases: BTreeMap<String, Duration>,
+    /// From the name to the last byte.
+    pub total: Duration,
+    pub certificate: Option<Vec<u8>>,
+}
+
+impl Fetched {
+    /// Where a redirect leads.
+    pub(crate) fn redirect(&self, from: &Url) -> Option<Url> {
+        if !matches!(self.status, 301 | 302 | 303 | 307 | 308) {
+            return None;
+        }
+        let next = from.join(self.headers.get(LOCATION)?.to_str().ok()?).ok()?;
+        matches!(next.scheme(), "http" | "https").then_some(next)
+    }
+
+    /// The media type, without its parameters.
+    #[cfg_attr(not(feature = "spa"), expect(dead_code, reason = "only pages have types that matter"))]
+    pub(crate) fn media_type(&self) -> String {
+        let value = self.headers.get(hyper::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum FetchError {
+    Dial(DialError, Box<Endpoint>),
+    NotHttp,
+    Closed,
+    /// A header or the address cannot be sent.
+    Request,
+}
+
+impl FetchError {
+    pub(crate) fn finding(&self, url: &Url) -> Finding {
+        let place = shown(url);
+        match self {
+            Self::Dial(error, endpoint) => error.finding(endpoint),
+            Self::NotHttp => Finding::new(Verdict::Fail, format!("{place} answered something that is not HTTP"))
+                .with_remedy("check the port, and whether it speaks TLS (https)"),
+            Self::Closed => {
+                Finding::new(Verdict::Fail, format!("{place} closed the connection without an answer")).with_remedy("see why in its log")
+            }
+            Self::Request => Finding::new(Verdict::Unknown, format!("{place} cannot be asked: a header is not allowed to be sent"))
+                .with_remedy("check the headers in the settings for line breaks and other control characters"),
+        }
+    }
+}
+
+/// The address without what may be secret in it.
+pub(crate) fn shown(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+    let query = if url.query().is_some() { "?…" } else { "" };
+    format!("{}://{host}{port}{}{query}", url.scheme(), url.path())
+}
+
+/// An address of the web.
+pub(crate) fn web_address(kind: &'static str, url: Url) -> Result<Url, SettingsError> {
+    match (url.scheme(), url.host_str()) {
+        ("http" | "https", Some(_)) => Ok(url),
+        _ => Err(SettingsError::Address { kind, reason: "it does not start with `http://` or `https://` and a host" }),
+    }
+}
+
+impl Client {
+    pub(crate) fn new(tls: &TlsSettings, resolver: Arc<dyn Resolver>) -> Result<Self, SettingsError> {
+        Ok(Self { tls: Tls::new(tls)?, resolver })
+    }
+
+    /// Asks once; the caller bounds the time. User and password of the address are sent.
+    pub(crate) async fn get(&self, url: &Url, headers: &[(String, Secret<String>)], timeout: Duration) -> Result<Fetched, FetchError> {
+        let start = SystemClock.monotonic();
+        let request = request(url, headers)?;
+        let endpoint = Endpoint {
+            host: url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
+            port: url.port_or_known_default().unwrap_or(80),
+            tls: (url.scheme() == "https").then(|| self.tls.clone()),
+        };
+        let dialed = match dial(&endpoint, self.resolver.as_ref(), timeout).await {
+            Ok(dialed) => dialed,
+            Err(error) => return Err(FetchError::Dial(error, Box::new(endpoint))),
+        };
+        let sent = SystemClock.monotonic();
+        let builder =
+            hyper::client::conn::http1::Builder::new().max_buf_size(LONGEST_HEAD_BYTES).handshake(TokioIo::new(dialed.wire)).await;
+        let (mut sender, connection) = builder.map_err(|_| FetchError::Closed)?;
+        let mut phases = dialed.phases;
+        let talk = async {
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| if error.is_parse() { FetchError::NotHttp } else { FetchError::Closed })?;
+            phases.insert("first-byte".to_owned(), SystemClock.monotonic().saturating_sub(sent));
+            let (head, body) = response.into_parts();
+            let (body, is_cut) = read(body).await;
+            let total = SystemClock.monotonic().saturating_sub(start);
+            Ok(Fetched {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body,
+                is_cut,
+                phases,
+                total,
+                certificate: dialed.certificate,
+            })
+        };
+        let mut talk = std::pin::pin!(talk);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            fetched = &mut talk => fetched,
+            // The connection may end with the last byte of the body; otherwise it knows best why there is none.
+            ended = &mut connection => talk.await.map_err(|error| match ended {
+                Err(ended) if ended.is_parse() => FetchError::NotHttp,
+                _ => error,
+            }),
+        }
+    }
+}
+
+fn request(url: &Url, headers: &[(String, Secret<String>)]) -> Result<hyper::Request<Empty<Bytes>>, FetchError> {
+    let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    let host = url.host_str().unwrap_or_default();
+    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let mut builder = hyper::Request::get(target)
+        .header(HOST, host)
+        .header(USER_AGENT, concat!("kaleem/", env!("CARGO_PKG_VERSION")))
+        .header(ACCEPT, "*/*")
+        .header(CONNECTION, "close");
+    if let (Some(user), password) = login(url) {
+        let password = password.as_ref().map_or("", |password| password.expose().as_str());
+        builder = builder
+            .header(AUTHORIZATION, format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))));
+    }
+    for (name, value) in headers {
+        builder = builder.header(name.as_str(), value.expose().as_str());
+    }
+    builder.body(Empty::new()).map_err(|_| FetchError::Request)
+}
+
+async fn read(mut body: hyper::body::Incoming) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return (bytes, true) };
+        let Ok(chunk) = frame.into_data() else { continue };
+        let room = LONGEST_BODY_BYTES.saturating_sub(bytes.len());
+        bytes.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        if chunk.len() > room {
+            break;
+        }
+    }
+    (bytes, false)
+}

@@ -1,0 +1,156 @@
+//! Qdrant: a stand-in that knows exactly the endpoints which are asked, in every state; and the real one where there is one.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kaleem_core::health::{Finding, HealthProbe, Verdict};
+use kaleem_core::secret::Secret;
+use kaleem_core::testing::probe_contract::{self, SECRET, discreet};
+use kaleem_health::settings::QdrantSettings;
+use kaleem_health::{KnownHosts, QdrantProbe};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Answers `GET` of these paths, to whoever shows the key; 404 to all others, 401 without the key.
+fn stand_in(answers: BTreeMap<&'static str, (u16, String)>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut read = Vec::new();
+            let mut byte = [0];
+            while !read.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
+                read.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&read).to_lowercase();
+            let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            let (status, body) = match answers.get(path.as_str()) {
+                _ if path != "/readyz" && !head.contains(&format!("api-key: {SECRET}\r\n")) => (401, "Must provide an API key".to_owned()),
+                Some((status, body)) => (*status, body.clone()),
+                None => (404, "{\"status\":{\"error\":\"Not found\"},\"time\":0.0}".to_owned()),
+            };
+            drop(write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()));
+        }
+    });
+    address
+}
+
+fn result(value: &str) -> (u16, String) {
+    (200, format!("{{\"result\":{value},\"status\":\"ok\",\"time\":0.0001}}"))
+}
+
+/// One collection with that status and optimizer, one node.
+fn node(status: &str, optimizer: &str) -> BTreeMap<&'static str, (u16, String)> {
+    BTreeMap::from([
+        ("/readyz", (200, "all shards are ready".to_owned())),
+        ("/collections", result(r#"{"collections":[{"name":"articles"}]}"#)),
+        (
+            "/collections/articles",
+            result(&format!(r#"{{"status":"{status}","optimizer_status":{optimizer},"points_count":42,"segments_count":2}}"#)),
+        ),
+        ("/cluster", result(r#"{"status":"disabled"}"#)),
+    ])
+}
+
+fn probe(address: SocketAddr, key: Option<&str>, collections: &[&str]) -> QdrantProbe {
+    let mut settings = QdrantSettings::standard(Secret::new(format!("http://{address}")), key.map(|key| Secret::new(key.to_owned())));
+    settings.collections = collections.iter().map(|name| (*name).to_owned()).collect();
+    QdrantProbe::new("vectors", settings, Arc::new(KnownHosts::new())).unwrap()
+}
+
+#[track_caller]
+fn expect(why: &str, finding: &Finding, verdict: Verdict, reason: &str) {
+    discreet(why, finding);
+    assert_eq!((finding.verdict, finding.reason.contains(reason)), (verdict, true), "{why}: {finding:?}");
+}
+
+#[tokio::test]
+async fn the_contract_holds() {
+    let make = |address: SocketAddr| -> Arc<dyn HealthProbe> { Arc::new(probe(address, Some(SECRET), &[])) };
+    probe_contract::every_promise_is_kept(&make, 2000).await;
+}
+
+#[tokio::test]
+async fn a_collection_is_judged_although_readyz_stays_true() {
+    for (why, status, optimizer, verdict, reason) in [
+        ("green", "green", "\"ok\"", Verdict::Ok, "1 collections, 42 points"),
+        ("yellow", "yellow", "\"ok\"", Verdict::Warn, "is being optimized"),
+        ("grey", "grey", "\"ok\"", Verdict::Warn, "waits since a restart"),
+        ("red", "red", "\"ok\"", Verdict::Fail, "is red"),
+        (
+            "read-only",
+            "green",
+            r#"{"error":"s3rver-text-do-not-repeat: no space left"}"#,
+            Verdict::Fail,
+            "optimizer of the collection `articles` failed",
+        ),
+        ("unheard of", "purple", "\"ok\"", Verdict::Unknown, "not known"),
+    ] {
+        let address = stand_in(node(status, optimizer));
+        expect(why, &probe(address, Some(SECRET), &[]).check(TIMEOUT).await, verdict, reason);
+    }
+}
+
+#[tokio::test]
+async fn keys_missing_collections_and_clusters_have_their_verdicts() {
+    let well = || node("green", "\"ok\"");
+    let with = |path: &'static str, answer: (u16, String)| {
+        let mut answers = well();
+        answers.insert(path, answer);
+        answers
+    };
+    let cluster = |text: &str| result(&format!(r#"{{"status":"enabled","peers":{{"1":{{}},"2":{{}},"3":{{}}}},{text}}}"#));
+    let led = r#""raft_info":{"leader":1,"pending_operations":0},"message_send_failures":{}"#;
+    let table: Vec<(&str, BTreeMap<&'static str, (u16, String)>, Option<&str>, &[&str], Verdict, &str)> = vec![
+        ("no key", well(), None, &[], Verdict::Unknown, "asks for an API key"),
+        ("wrong key", well(), Some("other"), &[], Verdict::Unknown, "does not accept the API key"),
+        ("wanted", well(), Some(SECRET), &["articles"], Verdict::Ok, "42 points"),
+        ("missing", well(), Some(SECRET), &["images"], Verdict::Fail, "the collection `images` is not there"),
+        ("not ready", with("/readyz", (503, String::new())), Some(SECRET), &[], Verdict::Fail, "not ready"),
+        (
+            "another program",
+            with("/collections", (200, "{}".to_owned())),
+            Some(SECRET),
+            &[],
+            Verdict::Fail,
+            "did not answer as Qdrant does",
+        ),
+        ("led", with("/cluster", cluster(led)), Some(SECRET), &[], Verdict::Ok, "42 points"),
+        ("no leader", with("/cluster", cluster(r#""raft_info":{"leader":null}"#)), Some(SECRET), &[], Verdict::Fail, "no leader"),
+        (
+            "a peer is gone",
+            with("/cluster", cluster(r#""raft_info":{"leader":1},"message_send_failures":{"http://x:6335":{"count":3}}"#)),
+            Some(SECRET),
+            &[],
+            Verdict::Warn,
+            "cannot reach 1 of 3 peers",
+        ),
+    ];
+    for (why, answers, key, collections, verdict, reason) in table {
+        expect(why, &probe(stand_in(answers), key, collections).check(TIMEOUT).await, verdict, reason);
+    }
+}
+
+#[tokio::test]
+async fn the_real_server_is_asked_where_there_is_one() {
+    use crate::{servers, support};
+    // No package brings it, so a missing one is no fault of the machine.
+    #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the servers are")]
+    let Some(binary) = std::env::var_os("QDRANT_BIN") else {
+        println!("skipped: QDRANT_BIN is not set; the stand-in was asked");
+        return;
+    };
+    let (port, grpc) = (support::free_port(), support::free_port());
+    let variables = [
+        ("QDRANT__SERVICE__HOST", "127.0.0.1".to_owned()),
+        ("QDRANT__SERVICE__HTTP_PORT", port.to_string()),
+        ("QDRANT__SERVICE__GRPC_PORT", grpc.to_string()),
+        ("QDRANT__SERVICE__API_KEY", SECRET.to_owned()),
+    ];
+    let server = servers::start(std::path::Path::new(&binary), &[], &variables, tempfile::tempdir().unwrap(), port);
+    expect("real", &probe(server.address(), Some(SECRET), &[]).check(TIMEOUT).await, Verdict::Ok, "0 collections");
+    expect("real, no key", &probe(server.address(), None, &[]).check(TIMEOUT).await, Verdict::Unknown, "API key");
+}
