@@ -91,6 +91,7 @@ pub mod registry;
 pub mod runtime;
 pub mod health;
 pub mod traffic;
+pub mod monitor;
 pub mod config;
 pub mod release;
 pub mod observed;

@@ -14,6 +14,7 @@ mod durable;
 mod engine;
 #[cfg(test)]
 mod journal;
+mod monitor;
 #[cfg(test)]
 mod lease;
 #[cfg(test)]
