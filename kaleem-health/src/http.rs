@@ -98,7 +98,7 @@ async fn exchange(
         // The connection may end with the last byte of the body; what was received is still to be judged.
         ended = &mut connection => match (talk.await, ended) {
             // The connection knows why there is no answer; the request only knows that there is none.
-            (Err(_), Err(why)) if why.is_parse() => Err(why),
+            (Err(_), Err(why)) if is_not_http(&why) => Err(why),
             (told, _) => told,
         },
     };
@@ -174,7 +174,7 @@ fn request_head(request: &Request<'_>) -> Result<hyper::Request<Empty<Bytes>>, F
 
 fn broken(place: std::net::SocketAddr, request: &Request<'_>, target: &ProbeTarget, error: &hyper::Error) -> Finding {
     let url = format!("http://{place}{}", shown_path(request.path));
-    let (reason, remedy) = if error.is_parse() {
+    let (reason, remedy) = if is_not_http(error) {
         (
             format!("{place} answered something that is not HTTP"),
             format!("check that port {} of `{}` is its HTTP port, without TLS", request.port, target.service),
@@ -183,6 +183,11 @@ fn broken(place: std::net::SocketAddr, request: &Request<'_>, target: &ProbeTarg
         (format!("{url} closed the connection without an answer"), format!("see why: `docker logs {}`", target.container))
     };
     Finding::new(Verdict::Fail, reason).with_remedy(remedy)
+}
+
+/// Whether the other side sent something else than an answer, or sent before it was asked.
+pub(crate) fn is_not_http(error: &hyper::Error) -> bool {
+    error.is_parse() || error.to_string().contains("unexpected message")
 }
 
 fn what(request: &Request<'_>) -> String {

@@ -1,4 +1,8 @@
-//! Probes: one question put to one instance, one verdict back.
+//! Probes: one question, one verdict back.
+//!
+//! [`discover`] reads off a project what its services depend on, [`build_probe`] makes a probe of each of them, and
+//! every probe is a [`HealthProbe`](kaleem_core::health::HealthProbe): Redis, MongoDB, RabbitMQ, Qdrant, HTTP, pages,
+//! ports, disks and certificates, each behind a feature of its name.
 //!
 //! [`StandardProbes`] implements [`kaleem_core::health::Probes`]: gates and monitoring ask through it. Each kind of
 //! question has a feature (`http`, `tcp`, `container`, `command`); a question whose feature is off is answered with
@@ -9,6 +13,15 @@
 //! - What could not be asked is *unknown*. Only an answer, or its absence where one was due, is a failure.
 //! - Nothing that the target wrote is quoted, since it may hold a secret. The remedy says how to look at it.
 
+mod report;
+mod resolver;
+pub mod settings;
+#[cfg(feature = "dial")]
+mod der;
+#[cfg(feature = "dial")]
+mod tls;
+#[cfg(feature = "dial")]
+mod dial;
 #[cfg(any(feature = "http", feature = "tcp"))]
 mod address;
 #[cfg(feature = "container")]
@@ -20,21 +33,14 @@ mod http;
 #[cfg(feature = "command")]
 mod command;
 mod standard;
-pub mod settings;
-mod report;
-mod resolver;
-#[cfg(feature = "dial")]
-mod der;
-#[cfg(feature = "dial")]
-mod tls;
-#[cfg(feature = "dial")]
-mod dial;
-#[cfg(feature = "redis")]
-mod redis;
+#[cfg(feature = "tcp")]
+mod port;
 #[cfg(feature = "http")]
 mod web;
 #[cfg(feature = "spa")]
 mod spa;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "qdrant")]
 mod qdrant;
 #[cfg(feature = "rabbitmq")]
@@ -45,13 +51,19 @@ mod mongodb;
 mod disk;
 #[cfg(feature = "certificate")]
 mod certificate;
+mod build;
+mod discover;
 
 #[cfg(feature = "mongodb")]
 pub use crate::mongodb::MongodbProbe;
+pub use build::build_probe;
 #[cfg(feature = "certificate")]
 pub use certificate::CertificateProbe;
+pub use discover::{Discovered, Found, discover};
 #[cfg(feature = "disk")]
 pub use disk::DiskProbe;
+#[cfg(feature = "tcp")]
+pub use port::TcpProbe;
 #[cfg(feature = "qdrant")]
 pub use qdrant::QdrantProbe;
 #[cfg(feature = "rabbitmq")]

@@ -26,6 +26,8 @@ use set::SetView;
 const MOST_MEMBERS: usize = 50;
 /// A server that has just said hello is found at once; this only bounds one that dies in between.
 const LONGEST_SELECTION: Duration = Duration::from_secs(2);
+/// A server with fewer connections than this does not refuse any.
+const LEAST_LIMIT: f64 = 100.0;
 const NOT_AUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
 const NO_REPLICATION: i32 = 76;
@@ -184,12 +186,15 @@ impl MongodbProbe {
                     in_set |= member.hello.contains_key("setName");
                     if let Some((current, available)) = member.connections {
                         report.measure("connections", current, "");
-                        report.share(
-                            &format!("{place}: its connections are"),
-                            current / (current + available).max(1.0) * 100.0,
-                            limits.connections_percent,
-                            "find the client that leaks connections (`db.serverStatus().connections`), or raise `maxIncomingConnections`",
-                        );
+                        // Compatible servers report no limit, as nothing left; the least that MongoDB itself allows is far above.
+                        if available > 0.0 || current >= LEAST_LIMIT {
+                            report.share(
+                                &format!("{place}: its connections are"),
+                                current / (current + available).max(1.0) * 100.0,
+                                limits.connections_percent,
+                                "find the client that leaks connections (`db.serverStatus().connections`), or raise `maxIncomingConnections`",
+                            );
+                        }
                     }
                     if let Some(denied) = member.denied {
                         report.take("", denied);

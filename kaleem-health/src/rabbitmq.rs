@@ -85,15 +85,22 @@ impl RabbitmqProbe {
             },
         };
         let phases = link.phases.clone();
-        if link.is_blocked() {
-            // The broker reads nothing from us now; any question would hang.
-            blocked(report);
-            *held = Some(link);
-            return phases;
+        // A broker in alarm reads nothing from those who publish: any question would hang, so its notice ends them all.
+        tokio::select! {
+            said = self.questions(&link) => report.take_all(said),
+            () = link.until_blocked() => blocked(report),
         }
+        if link.is_usable() {
+            *held = Some(link);
+        }
+        phases
+    }
+
+    async fn questions(&self, link: &Link) -> Report {
+        let mut report = Report::default();
         for rule in &self.settings.queues {
             match link.depth(&rule.name).await {
-                Ok(depth) => self.judge_queue(report, rule, depth).await,
+                Ok(depth) => self.judge_queue(&mut report, rule, depth).await,
                 Err(Missed::Absent) => report.fail(
                     format!("the queue `{}` is not there", word(&rule.name)),
                     "start what declares it, or check the virtual host in the address",
@@ -101,17 +108,12 @@ impl RabbitmqProbe {
                 Err(missed) => report.take("", missed.finding(&self.endpoint, &self.uri)),
             }
         }
-        if self.settings.canary {
-            match link.publish().await {
-                Ok(()) => {}
-                Err(Missed::Blocked) => blocked(report),
-                Err(missed) => report.take("", missed.finding(&self.endpoint, &self.uri)),
-            }
+        if self.settings.canary
+            && let Err(missed) = link.publish().await
+        {
+            report.take("", missed.finding(&self.endpoint, &self.uri));
         }
-        if link.is_usable() {
-            *held = Some(link);
-        }
-        phases
+        report
     }
 
     async fn judge_queue(&self, report: &mut Report, rule: &QueueRule, depth: Depth) {
@@ -127,14 +129,12 @@ impl RabbitmqProbe {
             report.fail(format!("the queue `{name}` has {of}"), "start its workers, and see why they ended");
         }
         let remedy = "see whether its consumers keep up: `rabbitmqctl list_queues name messages_ready messages_unacknowledged consumers`";
-        match rule.depth {
-            Some((_, fail)) if depth.messages >= fail => {
-                report.fail(format!("the queue `{name}` holds {} messages, and {fail} is the limit", depth.messages), remedy)
+        if let Some((warn, fail)) = rule.depth {
+            if depth.messages >= fail {
+                report.fail(format!("the queue `{name}` holds {} messages, and {fail} is the limit", depth.messages), remedy);
+            } else if depth.messages >= warn {
+                report.warn(format!("the queue `{name}` holds {} messages", depth.messages), remedy);
             }
-            Some((warn, _)) if depth.messages >= warn => {
-                report.warn(format!("the queue `{name}` holds {} messages", depth.messages), remedy)
-            }
-            _ => {}
         }
         let mut depths = self.depths.lock().await;
         let seen = depths.entry(rule.name.clone()).or_default();

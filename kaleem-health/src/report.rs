@@ -55,6 +55,13 @@ impl Report {
         self.measurements.extend(finding.measurements);
     }
 
+    /// Takes in all that another report saw.
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "only questions that may be cut short have their own report"))]
+    pub(crate) fn take_all(&mut self, other: Self) {
+        self.seen.extend(other.seen);
+        self.measurements.extend(other.measurements);
+    }
+
     /// The finding: `well` is said when nothing was wrong.
     pub(crate) fn finish(self, well: impl Into<String>) -> Finding {
         let worst = self.seen.iter().map(|(verdict, ..)| *verdict).max().unwrap_or(Verdict::Ok);

@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::dial::{Endpoint, connect};
 
 /// `OP_MSG` with `{hello: 1, $db: "admin"}`: header, flags, one section of kind 0.
-const HELLO: &[u8] = b"\x35\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\
-    \x20\0\0\0\x10hello\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0\0";
+const HELLO: &[u8] = b"\x34\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\
+    \x1f\0\0\0\x10hello\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0\0";
 const OP_MSG: u32 = 2013;
 /// A greeting of the largest set is some kilobytes.
 const LONGEST_GREETING_BYTES: u32 = 1024 * 1024;

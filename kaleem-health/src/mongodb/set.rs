@@ -85,21 +85,21 @@ impl SetView {
         let total = self.members.len();
         let look = "look at `rs.status()`, and at the logs of the members that are not PRIMARY or SECONDARY";
         report.measure("members_healthy", f64::from(u32::try_from(self.healthy()).unwrap_or(u32::MAX)), "");
+        let (well, majority) = (self.healthy(), self.majority);
         match self.primaries() {
             1 => {}
             // An election takes some seconds.
-            0 if orphaned < limits.no_primary && self.healthy() >= self.majority => {
-                report.warn(format!("no member is primary since {} s", orphaned.as_secs()), look)
+            0 if orphaned < limits.no_primary && well >= majority => {
+                report.warn(format!("no member is primary since {} s", orphaned.as_secs()), look);
             }
-            0 => report.fail(
-                format!(
-                    "no member is primary: nothing can be written ({} of {total} are well, {} are a majority)",
-                    self.healthy(),
-                    self.majority
-                ),
-                look,
-            ),
-            many => report.fail(format!("{many} members say that they are primary"), look),
+            0 => {
+                let reason =
+                    format!("no member is primary: nothing can be written ({well} of {total} are well, {majority} are a majority)");
+                report.fail(reason, look);
+            }
+            many => {
+                report.fail(format!("{many} members say that they are primary"), look);
+            }
         }
         if self.primaries() > 0 && self.healthy() < self.majority {
             report.fail(format!("{} of {total} members are well, and {} are a majority", self.healthy(), self.majority), look);
@@ -143,7 +143,7 @@ mod tests {
         doc! { "name": name, "health": health, "state": state, "stateStr": state_name, "optime": { "ts": Timestamp { time: seconds, increment: 1 }, "t": 3_i64 } }
     }
 
-    fn judged(members: [Document; 3], orphaned: u64) -> kaleem_core::health::Finding {
+    fn judged(members: &[Document; 3], orphaned: u64) -> kaleem_core::health::Finding {
         let status = doc! { "set": "rs0", "majorityVoteCount": 2, "members": members.to_vec() };
         let mut report = Report::default();
         SetView::read(&status).judge(&mut report, &MongodbLimits::STANDARD, Duration::from_secs(orphaned));
@@ -182,7 +182,7 @@ mod tests {
             ("a primary that lost its majority", [primary(), down(b), down(c)], 0, Verdict::Fail, "1 of 3 members are well"),
             ("two primaries", [primary(), member(b, 1, "PRIMARY", 1000), secondary(c, 1000)], 0, Verdict::Fail, "2 members say"),
         ] {
-            let finding = judged(members, orphaned);
+            let finding = judged(&members, orphaned);
             assert_eq!((finding.verdict, finding.reason.contains(reason)), (verdict, true), "{why}: {}", finding.reason);
         }
     }

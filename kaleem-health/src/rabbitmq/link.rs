@@ -35,8 +35,6 @@ pub(super) enum Missed {
     Refused(AMQPErrorKind, Reason),
     /// The queue is not there.
     Absent,
-    /// The broker takes no messages.
-    Blocked,
     /// TLS, or what the certificate says.
     Tls,
     Closed,
@@ -102,8 +100,19 @@ impl Link {
         self.connection.status().connected()
     }
 
-    pub(super) fn is_blocked(&self) -> bool {
-        self.connection.status().blocked()
+    /// Ends when the broker says that it takes no messages from us.
+    pub(super) async fn until_blocked(&self) {
+        let mut events = Box::pin(self.connection.events_listener());
+        if self.connection.status().blocked() {
+            return;
+        }
+        loop {
+            match events.next().await {
+                Some(Event::ConnectionBlocked(_)) => return,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Asks for a queue without making it.
@@ -118,29 +127,13 @@ impl Link {
         Ok(depth)
     }
 
-    /// Publishes to a queue that does not exist; the broker confirms and drops it, or says that it is blocked.
+    /// Publishes to a queue that does not exist; the broker confirms and drops it.
     pub(super) async fn publish(&self) -> Result<(), Missed> {
         let channel = self.connection.create_channel().await.map_err(|error| missed(&error, false))?;
-        let mut events = Box::pin(self.connection.events_listener());
-        let confirmed = async {
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            let options = BasicPublishOptions::default();
-            let confirm = channel.basic_publish("".into(), "kaleem.canary".into(), options, b"", BasicProperties::default()).await?;
-            confirm.await
-        };
-        let told = async {
-            loop {
-                match events.next().await {
-                    Some(Event::ConnectionBlocked(_)) => return,
-                    Some(_) => {}
-                    None => std::future::pending().await,
-                }
-            }
-        };
-        tokio::select! {
-            confirmed = confirmed => confirmed.map(drop).map_err(|error| missed(&error, false))?,
-            () = told => return Err(Missed::Blocked),
-        }
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|error| missed(&error, false))?;
+        let sent =
+            channel.basic_publish("".into(), "kaleem.canary".into(), BasicPublishOptions::default(), b"", BasicProperties::default()).await;
+        sent.map_err(|error| missed(&error, false))?.await.map_err(|error| missed(&error, false))?;
         drop(channel.close(200, "asked".into()).await);
         Ok(())
     }
@@ -186,11 +179,6 @@ impl Missed {
             ),
             Self::Refused(..) => (Verdict::Fail, format!("{endpoint} ended the connection with an error"), "see its log".to_owned()),
             Self::Absent => (Verdict::Fail, "a queue is not there".to_owned(), "start what declares it".to_owned()),
-            Self::Blocked => (
-                Verdict::Fail,
-                format!("{endpoint} takes no messages"),
-                "see which alarm: `rabbitmq-diagnostics check_local_alarms`".to_owned(),
-            ),
             Self::Tls => (
                 Verdict::Fail,
                 format!("{endpoint} does not complete a TLS handshake that is trusted here"),

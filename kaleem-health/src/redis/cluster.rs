@@ -154,7 +154,8 @@ mod tests {
     fn a_cluster_is_judged_by_its_slots_its_nodes_and_its_replicas() {
         let all = format!("{THREE}{REPLICAS}");
         let failed_master = all.replace("bb 127.0.0.1:7002@17002,host master", "bb 127.0.0.1:7002@17002,host master,fail");
-        let table: [(&str, &str, Vec<Result<String, Finding>>, Verdict, &str); 5] = [
+        type Row<'a> = (&'a str, &'a str, Vec<Result<String, Finding>>, Verdict, &'a str);
+        let table: [Row; 5] = [
             ("whole", &all, (0..6).map(|_| ok()).collect(), Verdict::Ok, "3 masters"),
             ("without replicas", THREE, (0..3).map(|_| ok()).collect(), Verdict::Warn, "have no replica"),
             ("a replica is gone", &all, vec![ok(), ok(), ok(), gone(), ok(), ok()], Verdict::Warn, "connection refused"),

@@ -93,11 +93,12 @@ impl Parts {
             State::Down if down.is_empty() => report.fail(format!("{place} answered {status} and says that it is down"), look),
             State::Down => report.fail(format!("{place} answered {status}: {} down", down.join(", ")), look),
             State::Leaving => {
-                report.fail(format!("{place} answered {status} and says that it is shutting down"), "wait, or send its traffic elsewhere")
+                let remedy = "wait, or send its traffic elsewhere";
+                report.fail(format!("{place} answered {status} and says that it is shutting down"), remedy);
             }
             State::Unknown => report.unknown(format!("{place} answered {status} and does not know its own state"), look),
             State::Up if !down.is_empty() => {
-                report.warn(format!("{place} says that it is well although {} is down", down.join(", ")), look)
+                report.warn(format!("{place} says that it is well although {} is down", down.join(", ")), look);
             }
             State::Up => {}
         }

@@ -18,6 +18,7 @@ use kaleem_core::secret::Secret;
 use url::Url;
 
 use crate::dial::{DialError, Endpoint, dial};
+use crate::http::is_not_http;
 use crate::settings::{SettingsError, TlsSettings, login};
 use crate::tls::Tls;
 
@@ -132,7 +133,7 @@ impl Client {
             let response = sender
                 .send_request(request)
                 .await
-                .map_err(|error| if error.is_parse() { FetchError::NotHttp } else { FetchError::Closed })?;
+                .map_err(|error| if is_not_http(&error) { FetchError::NotHttp } else { FetchError::Closed })?;
             phases.insert("first-byte".to_owned(), SystemClock.monotonic().saturating_sub(sent));
             let (head, body) = response.into_parts();
             let (body, is_cut) = read(body).await;
@@ -153,7 +154,7 @@ impl Client {
             fetched = &mut talk => fetched,
             // The connection may end with the last byte of the body; otherwise it knows best why there is none.
             ended = &mut connection => talk.await.map_err(|error| match ended {
-                Err(ended) if ended.is_parse() => FetchError::NotHttp,
+                Err(ended) if is_not_http(&ended) => FetchError::NotHttp,
                 _ => error,
             }),
         }

@@ -10,3 +10,6 @@ mod servers;
 mod redis;
 mod web;
 mod qdrant;
+mod rabbitmq;
+mod mongodb;
+mod discover;

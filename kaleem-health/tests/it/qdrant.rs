@@ -14,6 +14,10 @@ use kaleem_health::{KnownHosts, QdrantProbe};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Why, answers, key, wanted collections, verdict, reason.
+type Row<'a> = (&'a str, Answers, Option<&'a str>, &'a [&'a str], Verdict, &'a str);
+type Answers = BTreeMap<&'static str, (u16, String)>;
+
 /// Answers `GET` of these paths, to whoever shows the key; 404 to all others, 401 without the key.
 fn stand_in(answers: BTreeMap<&'static str, (u16, String)>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -104,7 +108,7 @@ async fn keys_missing_collections_and_clusters_have_their_verdicts() {
     };
     let cluster = |text: &str| result(&format!(r#"{{"status":"enabled","peers":{{"1":{{}},"2":{{}},"3":{{}}}},{text}}}"#));
     let led = r#""raft_info":{"leader":1,"pending_operations":0},"message_send_failures":{}"#;
-    let table: Vec<(&str, BTreeMap<&'static str, (u16, String)>, Option<&str>, &[&str], Verdict, &str)> = vec![
+    let table: Vec<Row> = vec![
         ("no key", well(), None, &[], Verdict::Unknown, "asks for an API key"),
         ("wrong key", well(), Some("other"), &[], Verdict::Unknown, "does not accept the API key"),
         ("wanted", well(), Some(SECRET), &["articles"], Verdict::Ok, "42 points"),
@@ -140,7 +144,7 @@ async fn the_real_server_is_asked_where_there_is_one() {
     // No package brings it, so a missing one is no fault of the machine.
     #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the servers are")]
     let Some(binary) = std::env::var_os("QDRANT_BIN") else {
-        println!("skipped: QDRANT_BIN is not set; the stand-in was asked");
+        servers::note("skipped: QDRANT_BIN is not set; the stand-in was asked");
         return;
     };
     let (port, grpc) = (support::free_port(), support::free_port());

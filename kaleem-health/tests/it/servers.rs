@@ -22,11 +22,24 @@ pub(crate) struct Process {
 impl Process {
     /// Sends a signal, by name.
     pub(crate) fn signal(&self, name: &str) {
-        run("kill", &[&format!("-{name}"), &self.child.id().to_string()]);
+        let id = self.child.id();
+        run("kill", &[&format!("-{name}"), &id.to_string()]);
+        if name == "STOP" {
+            // Its threads stop one after the other.
+            let tasks = || std::fs::read_dir(format!("/proc/{id}/task")).unwrap().flatten();
+            let stopped = |task: &Path| std::fs::read_to_string(task.join("status")).is_ok_and(|text| text.contains("State:\tT"));
+            wait("it stands still", || tasks().all(|task| stopped(&task.path())));
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) {
+        let child = &mut self.child;
+        wait("the server ends", || child.try_wait().is_ok_and(|status| status.is_some()));
     }
 
     /// Ends it at once.
@@ -61,7 +74,7 @@ pub(crate) fn program(name: &str, variable: &str) -> Option<PathBuf> {
     let found = told.or_else(on_path);
     if found.is_none() {
         assert!(std::env::var_os("CI").is_none(), "{name} is missing: run `cargo xtask setup`, or give its place in {variable}");
-        println!("skipped: {name} is missing; run `cargo xtask setup`, or give its place in {variable}");
+        note(&format!("skipped: {name} is missing; run `cargo xtask setup`, or give its place in {variable}"));
     }
     found
 }
@@ -76,7 +89,7 @@ pub(crate) fn start(program: &Path, arguments: &[String], variables: &[(&str, St
     wait(&format!("{} on port {port}", program.display()), || {
         if let Some(status) = process.child.try_wait().unwrap() {
             let log = std::fs::read_to_string(process.directory.path().join("log")).unwrap_or_default();
-            panic!("{} ended with {status}: {log}", program.display());
+            unreachable!("{} ended with {status}: {log}", program.display());
         }
         TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
     });
@@ -133,4 +146,10 @@ pub(crate) fn redis_cli(port: u16, arguments: &[&str]) -> String {
 #[expect(clippy::disallowed_methods, reason = "a file of a test needs no durability")]
 pub(crate) fn write(file: &Path, text: &str) {
     std::fs::write(file, text).unwrap();
+}
+
+/// Says that something was not tested.
+#[expect(clippy::print_stdout, reason = "a skip is shown")]
+pub(crate) fn note(text: &str) {
+    println!("{text}");
 }

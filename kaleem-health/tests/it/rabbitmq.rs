@@ -1,0 +1,225 @@
+//! RabbitMQ: a broker in alarm, queues without consumers, refused logins. One broker serves all rows, since it starts slowly.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kaleem_core::health::{Finding, HealthProbe, Verdict};
+use kaleem_core::secret::Secret;
+use kaleem_core::testing::probe_contract::{self, SECRET, discreet};
+use kaleem_health::settings::{QueueRule, RabbitmqSettings, TlsSettings};
+use kaleem_health::{KnownHosts, RabbitmqProbe};
+use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+
+use crate::servers::{Process, program, run_with, start, wait, write};
+use crate::support::free_port;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+struct Broker {
+    server: Process,
+    port: u16,
+    _epmd: Process,
+    management: u16,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Broker {
+    /// A broker with a port mapper, a cookie and a directory of its own.
+    fn start() -> Option<Self> {
+        let server = program("rabbitmq-server", "KALEEM_TEST_RABBITMQ_SERVER")?;
+        // The one on the path changes the user and the directories; the one behind it does as it is told.
+        let behind = PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server");
+        let server = if behind.is_file() { behind } else { server };
+        let (epmd_port, port, management, distribution) = (free_port(), free_port(), free_port(), free_port());
+        let epmd = start(
+            &program("epmd", "KALEEM_TEST_EPMD")?,
+            &["-address".into(), "127.0.0.1".into(), "-port".into(), epmd_port.to_string()],
+            &[],
+            tempfile::tempdir().unwrap(),
+            epmd_port,
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path();
+        write(&place.join("plugins"), "[rabbitmq_management].\n");
+        let definitions = place.join("definitions.json");
+        write(
+            &definitions,
+            &format!(
+                r#"{{
+            "users": [{{"name":"app","password":"{SECRET}","tags":"monitoring"}},{{"name":"plain","password":"{SECRET}","tags":""}},{{"name":"root","password":"{SECRET}","tags":"administrator"}}],
+            "vhosts": [{{"name":"/"}},{{"name":"other"}}],
+            "permissions": [
+              {{"user":"app","vhost":"/","configure":"^$","write":"^(amq\\.default)?$","read":"^$"}},
+              {{"user":"plain","vhost":"/","configure":"^$","write":"^$","read":"^$"}},
+              {{"user":"root","vhost":"/","configure":".*","write":".*","read":".*"}}],
+            "queues": [{{"name":"orders","vhost":"/","durable":true,"auto_delete":false,"arguments":{{}}}}]
+        }}"#
+            ),
+        );
+        write(
+            &place.join("rabbitmq.conf"),
+            &format!(
+                "listeners.tcp.1 = 127.0.0.1:{port}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\nload_definitions = {}\nvm_memory_high_watermark.absolute = 4GB\ndisk_free_limit.absolute = 1MB\n",
+                definitions.display()
+            ),
+        );
+        let at = |name: &str| place.join(name).display().to_string();
+        let variables = vec![
+            ("RABBITMQ_NODENAME", format!("kaleem-{port}@localhost")),
+            ("RABBITMQ_DIST_PORT", distribution.to_string()),
+            ("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf")),
+            ("RABBITMQ_CONF_ENV_FILE", at("no-such-file")),
+            ("RABBITMQ_MNESIA_BASE", at("mnesia")),
+            ("RABBITMQ_LOG_BASE", at("logs")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins")),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}".to_owned()),
+            ("ERL_EPMD_PORT", epmd_port.to_string()),
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+            ("HOME", place.display().to_string()),
+            // The script then becomes the broker, so that its id is ours to end.
+            ("RUNNING_UNDER_SYSTEMD", "1".to_owned()),
+        ];
+        let server = start(&server, &[], &variables, directory, management);
+        wait("the broker accepts", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(Self { server, port, _epmd: epmd, management, variables })
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        run_with(&PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmqctl"), arguments, &self.variables);
+    }
+
+    fn settings(&self, user: &str, vhost: &str) -> RabbitmqSettings {
+        let url = format!("amqp://{user}:{SECRET}@127.0.0.1:{}/{vhost}", self.port);
+        RabbitmqSettings::amqp(Secret::new(url))
+    }
+
+    fn managed(&self, user: &str) -> RabbitmqSettings {
+        RabbitmqSettings { management: Some(format!("http://127.0.0.1:{}", self.management)), ..self.settings(user, "%2F") }
+    }
+
+    async fn publish(&self, messages: u32) {
+        let url = format!("amqp://root:{SECRET}@127.0.0.1:{}/%2F", self.port);
+        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
+        for _ in 0..messages {
+            let sent =
+                channel.basic_publish("".into(), "orders".into(), BasicPublishOptions::default(), b"x", BasicProperties::default()).await;
+            sent.unwrap().await.unwrap();
+        }
+        connection.close(200, "done".into()).await.unwrap();
+    }
+}
+
+fn probe(settings: RabbitmqSettings) -> RabbitmqProbe {
+    RabbitmqProbe::new("broker", settings, Arc::new(KnownHosts::new())).unwrap()
+}
+
+fn queue(name: &str, depth: Option<(u32, u32)>, least_consumers: u32) -> Vec<QueueRule> {
+    vec![QueueRule { name: name.to_owned(), depth, least_consumers, watch_growth: true }]
+}
+
+#[track_caller]
+fn expect(why: &str, finding: &Finding, verdict: Verdict, reason: &str) {
+    discreet(why, finding);
+    assert_eq!((finding.verdict, finding.reason.contains(reason)), (verdict, true), "{why}: {finding:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_holds() {
+    let make = |address: SocketAddr| -> Arc<dyn HealthProbe> {
+        Arc::new(probe(RabbitmqSettings {
+            tls: TlsSettings::STANDARD,
+            ..RabbitmqSettings::amqp(Secret::new(format!("amqp://app:{SECRET}@{address}/%2F")))
+        }))
+    };
+    // Each run of this client costs a thread.
+    probe_contract::every_promise_is_kept(&make, 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_bad_state_of_a_broker_has_its_verdict() {
+    let Some(broker) = Broker::start() else { return };
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let wrong = RabbitmqSettings::amqp(Secret::new(format!("amqp://app:wrong@127.0.0.1:{}/%2F", broker.port)));
+    let silent = |user: &str| RabbitmqSettings { canary: false, ..broker.settings(user, "%2F") };
+    for (why, settings, verdict, reason) in [
+        ("well", broker.managed("app"), Verdict::Ok, "over AMQP and the management API, and takes messages"),
+        ("wrong password", wrong, Verdict::Unknown, "does not accept `app` or its password"),
+        ("no such virtual host", broker.settings("app", "market"), Verdict::Fail, "has no virtual host `market`"),
+        ("not let in", broker.settings("app", "other"), Verdict::Unknown, "does not let `app` into the virtual host `other`"),
+        ("may not publish", broker.settings("plain", "%2F"), Verdict::Unknown, "does not let it publish"),
+        ("needs not publish", silent("plain"), Verdict::Ok, "answers over AMQP"),
+        (
+            "may not look",
+            RabbitmqSettings { canary: false, ..broker.managed("plain") },
+            Verdict::Unknown,
+            "does not accept the user or its tags",
+        ),
+        (
+            "management is off",
+            RabbitmqSettings { management: Some(nobody), ..broker.settings("app", "%2F") },
+            Verdict::Unknown,
+            "cannot be reached",
+        ),
+        (
+            "no such queue",
+            RabbitmqSettings { queues: queue("invoices", None, 0), ..silent("plain") },
+            Verdict::Fail,
+            "the queue `invoices` is not there",
+        ),
+        (
+            "no consumer",
+            RabbitmqSettings { queues: queue("orders", None, 1), ..silent("plain") },
+            Verdict::Fail,
+            "the queue `orders` has no consumer",
+        ),
+        (
+            "a queue that is well",
+            RabbitmqSettings { queues: queue("orders", Some((10, 20)), 0), ..silent("plain") },
+            Verdict::Ok,
+            "answers",
+        ),
+    ] {
+        expect(why, &probe(settings).check(TIMEOUT).await, verdict, reason);
+    }
+
+    let watched = probe(RabbitmqSettings { queues: queue("orders", Some((8, 100)), 0), ..silent("plain") });
+    for (why, messages, verdict, reason) in [
+        ("empty", 0, Verdict::Ok, "answers"),
+        ("one step", 2, Verdict::Ok, "answers"),
+        ("two steps", 2, Verdict::Ok, "answers"),
+        ("three steps", 2, Verdict::Warn, "keeps growing: 0 to 6 messages in 3 looks"),
+        ("deep", 3, Verdict::Warn, "holds 9 messages"),
+        ("too deep", 95, Verdict::Fail, "holds 104 messages, and 100 is the limit"),
+    ] {
+        broker.publish(messages).await;
+        expect(why, &watched.check(TIMEOUT).await, verdict, reason);
+    }
+
+    let (over_amqp, managed) = (probe(broker.settings("app", "%2F")), probe(RabbitmqSettings { canary: false, ..broker.managed("app") }));
+    expect("before the alarm", &over_amqp.check(TIMEOUT).await, Verdict::Ok, "takes messages");
+    broker.control(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
+    expect("alarm over HTTP", &managed.check(TIMEOUT).await, Verdict::Fail, "a memory or disk alarm is set");
+    expect("alarm over AMQP", &over_amqp.check(TIMEOUT).await, Verdict::Fail, "it takes no messages");
+    expect("still blocked", &over_amqp.check(TIMEOUT).await, Verdict::Fail, "it takes no messages");
+    broker.control(&["set_vm_memory_high_watermark", "absolute", "4GB"]);
+    let mut finding = over_amqp.check(TIMEOUT).await;
+    for _ in 0..50 {
+        if finding.verdict == Verdict::Ok {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        finding = over_amqp.check(TIMEOUT).await;
+    }
+    expect("after the alarm", &finding, Verdict::Ok, "takes messages");
+
+    broker.server.signal("STOP");
+    let finding = over_amqp.check(Duration::from_millis(500)).await;
+    broker.server.signal("CONT");
+    expect("frozen", &finding, Verdict::Fail, "did not answer within 500ms");
+    expect("thawed", &over_amqp.check(TIMEOUT).await, Verdict::Ok, "takes messages");
+}
