@@ -9,6 +9,7 @@ mod engine;
 mod registry;
 mod images;
 mod compose_oracle;
+mod mongodb;
 
 use std::path::PathBuf;
 
@@ -39,6 +40,8 @@ pub(crate) struct Parts {
     pub registry: String,
     /// The Compose program whose output is the reference in conformance tests.
     pub compose_oracle: PathBuf,
+    /// The server that speaks as MongoDB in tests.
+    pub mongodb: PathBuf,
     started: Vec<Started>,
 }
 
@@ -61,6 +64,7 @@ impl Parts {
             .env("KALEEM_TEST_REGISTRY", &self.registry)
             .env("KALEEM_TEST_DEBIAN", images::DEBIAN)
             .env("KALEEM_COMPOSE_ORACLE", &self.compose_oracle)
+            .env("KALEEM_TEST_SECANTUSD", &self.mongodb)
             .env("SHOP_API_IMAGE", self.image("shop:v1"))
             .env("SHOP_WORKER_IMAGE", self.image("shop:v1"))
             .env("SHOP_REDIS_IMAGE", self.image("redis:7"))
@@ -88,7 +92,8 @@ pub(crate) fn run(place: &Place, consent: Consent) -> Result<Parts, TaskError> {
     if oracle_is_missing {
         compose_oracle::fetch(place)?;
     }
-    let mut parts = Parts { registry: String::new(), compose_oracle: compose_oracle::program(place), started: Vec::new() };
+    let mongodb = mongodb::ensure(place)?;
+    let mut parts = Parts { registry: String::new(), compose_oracle: compose_oracle::program(place), mongodb, started: Vec::new() };
     parts.started.extend(engine::ensure(place)?);
     let (address, started) = registry::ensure(place)?;
     parts.registry = address;
