@@ -15,7 +15,7 @@ use crate::settings::{ProbeSettings, SettingsError};
 /// [`SettingsError`] when an address, a rule or a certificate cannot be read, or this build has no probe of that kind.
 #[cfg_attr(
     not(any(feature = "http", feature = "tcp", feature = "redis", feature = "certificate", feature = "mongodb")),
-    expect(unused_variables, reason = "a disk has no name to resolve")
+    expect(unused_variables, clippy::needless_pass_by_value, reason = "a disk has no name to resolve")
 )]
 pub fn build_probe(name: &str, settings: &ProbeSettings, resolver: Arc<dyn Resolver>) -> Result<Arc<dyn HealthProbe>, SettingsError> {
     match settings {

@@ -43,10 +43,6 @@ impl Report {
     }
 
     /// Takes in what another finding says, with a word about where it comes from.
-    #[cfg_attr(
-        not(any(feature = "redis", feature = "rabbitmq", feature = "mongodb", feature = "spa")),
-        expect(dead_code, reason = "only probes of many places need it")
-    )]
     pub(crate) fn take(&mut self, place: &str, finding: Finding) {
         if finding.verdict != Verdict::Ok {
             let reason = if place.is_empty() { finding.reason } else { format!("{place}: {}", finding.reason) };
@@ -56,7 +52,6 @@ impl Report {
     }
 
     /// Takes in all that another report saw.
-    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "only questions that may be cut short have their own report"))]
     pub(crate) fn take_all(&mut self, other: Self) {
         self.seen.extend(other.seen);
         self.measurements.extend(other.measurements);

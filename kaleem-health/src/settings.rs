@@ -397,7 +397,6 @@ pub(crate) struct RedisLogin {
 }
 
 /// Host, port, whether TLS, and login of an address of Redis.
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only that probe asks"))]
 pub(crate) fn redis_address(url: &Secret<String>) -> Result<(String, u16, bool, RedisLogin), SettingsError> {
     let kind = "redis";
     let url = parse(kind, url)?;

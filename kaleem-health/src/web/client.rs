@@ -57,7 +57,6 @@ impl Fetched {
     }
 
     /// The media type, without its parameters.
-    #[cfg_attr(not(feature = "spa"), expect(dead_code, reason = "only pages have types that matter"))]
     pub(crate) fn media_type(&self) -> String {
         let value = self.headers.get(hyper::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
