@@ -92,6 +92,7 @@ pub mod runtime;
 pub mod health;
 pub mod traffic;
 pub mod monitor;
+pub mod backup;
 pub mod config;
 pub mod release;
 pub mod observed;

@@ -125,6 +125,14 @@ name!(
     /// The name of a gateway: computed from the project and the service, and the name of its directory on the host.
     GatewayName, "gateway name", 200, word
 );
+name!(
+    /// The name of one artifact of a backup set, such as `mongodb` or `redis-cache`.
+    ArtifactName, "artifact name", 64, lower
+);
+name!(
+    /// The name of a backup set: made once, never reused. It begins with the time of its making, for people.
+    SetId, "backup set", 63, lower
+);
 
 impl ContainerName {
     /// The longest name that is given; engines allow more, host names made of it do not.

@@ -2,6 +2,8 @@
 //!
 //! For tests alone: nothing that ships may switch the feature `testing` on.
 
+pub mod backup_contract;
+pub mod backup_fake;
 pub mod clock_fake;
 pub mod probe_contract;
 pub mod probes_fake;
@@ -12,6 +14,7 @@ pub mod runtime_fake;
 pub mod traffic_contract;
 pub mod traffic_fake;
 
+pub use backup_fake::{FakeVault, VaultFault};
 pub use clock_fake::FakeClock;
 pub use probes_fake::FakeProbes;
 pub use registry_fake::{FakeOutage, FakeRegistry, FakeRegistryCall};
