@@ -1,0 +1,29 @@
+//! The formats of artifacts: how bytes are known to be whole and sound without the store that they came from.
+
+mod crc64;
+mod digest;
+#[cfg(feature = "mongodb")]
+pub mod mongo_archive;
+#[cfg(feature = "mongodb")]
+pub mod mongo_metadata;
+
+pub use crc64::Crc64;
+pub use digest::UnorderedDigest;
+
+use kaleem_core::backup::{ByteStream, Contents, SourceError, SourceKind};
+
+/// Reads plain bytes of `kind` to their end, and answers what is in them.
+///
+/// # Errors
+/// [`SourceError::Malformed`] when they are not whole and sound; [`SourceError::Unsupported`] when this program was built
+/// without the reader for them.
+pub async fn verify(kind: SourceKind, input: ByteStream) -> Result<Contents, SourceError> {
+    match kind {
+        #[cfg(feature = "mongodb")]
+        SourceKind::Mongodb => mongo_archive::verify(input).await,
+        other => {
+            drop(input);
+            Err(SourceError::Unsupported { what: format!("an artifact of {other}"), reason: "there is no reader for it".to_owned() })
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Places where sets are kept.
+
+pub mod local;
+
+pub use local::LocalVault;

@@ -1,0 +1,81 @@
+//! The archive format of mongodump: archives of the real tool are read, and nothing that is cut or changed passes.
+
+use kaleem_backup::format::mongo_archive::{ArchiveReader, ArchiveWriter, verify};
+use kaleem_core::backup::{SourceError, pipe};
+
+use crate::support::{BAR, OPLOG, stream};
+
+#[tokio::test]
+async fn archives_of_the_real_mongodump_are_whole_and_sound() {
+    for (why, archive, wanted) in
+        [("one collection", BAR, &[("test.bar", 1), ("indexes of test.bar", 1)][..]), ("with an oplog", OPLOG, &[(".oplog", 1)][..])]
+    {
+        let contents = verify(stream(archive)).await.unwrap();
+        for (name, least) in wanted {
+            let found = contents.get(*name).unwrap_or_else(|| panic!("{why}: {name} is missing in {:?}", contents.keys()));
+            assert!(found.count >= *least, "{why}: {name} has {found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_archive_that_is_cut_at_any_byte_is_refused() {
+    for (name, archive) in [("bar", BAR), ("oplog", OPLOG)] {
+        for length in 0..archive.len() {
+            let found = verify(stream(&archive[..length])).await;
+            assert!(matches!(found, Err(SourceError::Malformed { .. })), "{name} cut at {length}: {found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_document_with_any_bit_changed_is_refused() {
+    for (name, archive) in [("bar", BAR), ("oplog", OPLOG)] {
+        // Everything behind the head, which has no checksum of its own: the set has one for it.
+        let mut reader = ArchiveReader::open(stream(archive)).await.unwrap();
+        let sound = verify(stream(archive)).await.unwrap();
+        let mut documents = Vec::new();
+        while let Some((_, document)) = reader.next().await.unwrap() {
+            documents.push(document);
+        }
+        assert!(!documents.is_empty(), "{name} has documents");
+        for document in documents {
+            let start = archive.windows(document.len()).position(|window| window == document).unwrap();
+            for at in start..start + document.len() {
+                for bit in 0..8 {
+                    let mut changed = archive.to_vec();
+                    changed[at] ^= 1 << bit;
+                    let found = verify(stream(&changed)).await;
+                    assert!(found.is_err(), "{name}, bit {bit} of byte {at}: {:?}", found.map(|found| found == sound));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_again_holds_the_same() {
+    for archive in [BAR, OPLOG] {
+        let mut reader = ArchiveReader::open(stream(archive)).await.unwrap();
+        let collections = reader.collections().to_vec();
+        let mut documents = Vec::new();
+        while let Some(found) = reader.next().await.unwrap() {
+            documents.push(found);
+        }
+        let (mut sender, receiver) = pipe();
+        let writing = async {
+            let mut writer = ArchiveWriter::begin(&mut sender, "8.0", &collections).await.unwrap();
+            for (index, collection) in collections.iter().enumerate() {
+                writer.begin_collection(collection).unwrap();
+                for (_, document) in documents.iter().filter(|(of, _)| *of == index) {
+                    writer.document(document).await.unwrap();
+                }
+                writer.end_collection().await.unwrap();
+            }
+            writer.finish().await.unwrap();
+            sender.finish().await.unwrap();
+        };
+        let ((), found) = tokio::join!(writing, verify(Box::pin(receiver)));
+        assert_eq!(found.unwrap(), reader.contents().unwrap());
+    }
+}

@@ -1,0 +1,10 @@
+//! Integration tests.
+
+#[cfg(test)]
+mod archive;
+#[cfg(test)]
+mod sets;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod vaults;
