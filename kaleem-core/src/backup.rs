@@ -128,7 +128,8 @@ pub enum RestoreMode {
 /// - `verify` needs no server. It fails on bytes that are cut short or changed, and otherwise answers the contents that
 ///   `export` of these bytes answered.
 /// - `restore` checks what it reads as `verify` does. With [`RestoreMode::IntoEmpty`] it refuses a target that holds
-///   something before anything is written. After an error, what was there before is still there.
+///   something before anything is written. Each part is loaded and checked beside its place and moved there in one step:
+///   after an error or a death, each is what it was before or the new one, and before the first step all are the old ones.
 /// - `inspect` answers what `export` would say of the contents now, without sending them.
 #[async_trait]
 pub trait BackupSource: Send + Sync {
@@ -147,7 +148,7 @@ pub trait BackupSource: Send + Sync {
     /// Puts the bytes back, and answers what the store then holds of them.
     ///
     /// # Errors
-    /// [`SourceError`]; what was there before is still there.
+    /// [`SourceError`]; each part is whole: the old or the new.
     async fn restore(&self, input: ByteStream, mode: RestoreMode) -> Result<Contents, SourceError>;
     /// What the store holds now.
     ///

@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod archive;
 #[cfg(test)]
+mod mongo;
+#[cfg(test)]
+mod servers;
+#[cfg(test)]
 mod sets;
 #[cfg(test)]
 mod support;

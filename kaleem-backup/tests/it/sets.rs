@@ -1,6 +1,5 @@
 //! Sets: whole or not there, and never believed when a byte of them is not right.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use kaleem_core::remedy::Remedy;
 use kaleem_core::secret::Secret;
 use kaleem_core::testing::{FakeVault, VaultFault};
 
+use crate::servers;
 use crate::support::{BAR, Habit, MemorySource, Noon, OPLOG, request, stream};
 
 /// A pair that was made with `age-keygen` for these tests alone.
@@ -229,12 +229,8 @@ async fn a_copy_into_a_vault_that_fails_is_no_set_and_can_be_repeated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_tools_recover_a_set_as_its_readme_says() {
-    for program in ["age", "zstd"] {
-        if std::process::Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().stdout.is_empty() {
-            assert!(std::env::var_os("CI").is_none(), "`{program}` is missing");
-            println!("skipped: `{program}` is missing");
-            return;
-        }
+    if !servers::all_there(&["age", "zstd"]) {
+        return;
     }
     let (protection, _, key_file) = key_pair();
     let place = tempfile::tempdir().unwrap();
@@ -253,9 +249,7 @@ async fn stock_tools_recover_a_set_as_its_readme_says() {
         } else {
             continue;
         };
-        let status =
-            std::process::Command::new("sh").args(["-ec", &command]).current_dir(&directory).stdout(Stdio::null()).status().unwrap();
-        assert!(status.success(), "{command}");
+        assert!(servers::shell(&command, &directory), "{command}");
     }
     let found: Vec<Vec<u8>> = (1..=2).map(|number| std::fs::read(directory.join(format!("recovered-{number}"))).unwrap()).collect();
     assert_eq!(found, [BAR.to_vec(), OPLOG.to_vec()]);

@@ -7,6 +7,7 @@ use kaleem_core::backup::{BackupVault, VaultError};
 use kaleem_core::testing::backup_contract;
 use kaleem_core::testing::{FakeVault, VaultFault};
 
+use crate::servers;
 use crate::support::stream;
 
 #[tokio::test]
@@ -72,9 +73,7 @@ async fn a_full_disk_is_an_error_and_leaves_nothing() {
     let place = tempfile::tempdir().unwrap();
     let mounted = rustix::mount::mount("tmpfs", place.path(), "tmpfs", rustix::mount::MountFlags::empty(), c"size=64k".as_ref());
     if let Err(error) = mounted {
-        assert!(std::env::var_os("CI").is_none(), "could not mount: {error}");
-        println!("skipped: mounting a small file system needs root: {error}");
-        return;
+        return servers::skip(&format!("a small file system could not be mounted: {error}"));
     }
     let vault = LocalVault::open(&place.path().join("vault")).unwrap();
     let path = "sets/a/file".parse().unwrap();

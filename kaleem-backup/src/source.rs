@@ -1,0 +1,4 @@
+//! Stores that are backed up.
+
+#[cfg(feature = "mongodb")]
+pub mod mongo;

@@ -1,0 +1,107 @@
+//! MongoDB over its driver: everything at one moment where the server can do that, said honestly where it cannot.
+//!
+//! Users, roles and the oplog are not taken. A restore loads each collection beside its place, makes its indexes, counts
+//! and digests it there, and only then moves it into its place.
+
+mod dump;
+mod load;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kaleem_core::backup::{
+    BackupSource, ByteSender, ByteStream, Contents, Exported, RestoreMode, SourceError, SourceIdentity, SourceKind,
+};
+use kaleem_core::names::ArtifactName;
+use kaleem_core::secret::Secret;
+use mongodb::Client;
+use mongodb::error::{Error, ErrorKind};
+use mongodb::options::ClientOptions;
+
+use crate::format::mongo_archive;
+
+/// What of a deployment is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MongoScope {
+    /// Every database but the server's own.
+    Everything,
+    /// These databases.
+    Databases(Vec<String>),
+}
+
+/// A [`BackupSource`] of a MongoDB deployment.
+pub struct MongoSource {
+    identity: SourceIdentity,
+    client: Client,
+    /// For people: addresses, never credentials.
+    store: String,
+    scope: MongoScope,
+}
+
+impl std::fmt::Debug for MongoSource {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("MongoSource").field("identity", &self.identity).field("store", &self.store).field("scope", &self.scope).finish()
+    }
+}
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+impl MongoSource {
+    /// Prepares a client for a connection string (`mongodb://…`). Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`SourceError::Denied`] when the connection string is not valid; it is not shown.
+    pub async fn connect(name: ArtifactName, connection: &Secret<String>, scope: MongoScope) -> Result<Self, SourceError> {
+        let refuse = |_| SourceError::Denied {
+            store: "mongodb".to_owned(),
+            doing: "connect",
+            // The parser's own text may quote the connection string, with its password.
+            reason: "the connection string is not valid".to_owned(),
+        };
+        let mut options = ClientOptions::parse(connection.expose()).await.map_err(refuse)?;
+        options.server_selection_timeout = options.server_selection_timeout.or(Some(ANSWER_WITHIN));
+        options.connect_timeout = options.connect_timeout.or(Some(ANSWER_WITHIN));
+        let hosts: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
+        let client = Client::with_options(options).map_err(refuse)?;
+        let identity = SourceIdentity { name, kind: SourceKind::Mongodb };
+        Ok(Self { identity, client, store: format!("mongodb at {}", hosts.join(",")), scope })
+    }
+
+    fn failed(&self, doing: impl Into<String>) -> impl FnOnce(Error) -> SourceError {
+        let (store, doing) = (self.store.clone(), doing.into());
+        move |source| match source.kind.as_ref() {
+            ErrorKind::ServerSelection { .. } => SourceError::Unreachable { store, source: Box::new(source) },
+            ErrorKind::Authentication { .. } => {
+                SourceError::Denied { store, doing: "log in", reason: "it does not accept user and password".to_owned() }
+            }
+            // 13: Unauthorized.
+            ErrorKind::Command(error) if error.code == 13 => {
+                SourceError::Denied { store, doing: "read or write what is asked", reason: error.message.clone() }
+            }
+            _ => SourceError::Failed { store, doing, source: Box::new(source) },
+        }
+    }
+}
+
+#[async_trait]
+impl BackupSource for MongoSource {
+    fn identity(&self) -> &SourceIdentity {
+        &self.identity
+    }
+
+    async fn export(&self, out: &mut ByteSender) -> Result<Exported, SourceError> {
+        self.dump(Some(out)).await
+    }
+
+    async fn verify(&self, input: ByteStream) -> Result<Contents, SourceError> {
+        mongo_archive::verify(input).await
+    }
+
+    async fn restore(&self, input: ByteStream, mode: RestoreMode) -> Result<Contents, SourceError> {
+        self.load(input, mode).await
+    }
+
+    async fn inspect(&self) -> Result<Contents, SourceError> {
+        Ok(self.dump(None).await?.contents)
+    }
+}

@@ -1,0 +1,95 @@
+//! Real servers for one test each: on a port and in a directory of their own, ended by their own id.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A server that ends with its value.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) port: u16,
+    pub(crate) place: tempfile::TempDir,
+}
+
+impl Server {
+    /// Kills it, as a loss of power would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Says that a test cannot run here; where everything must be there, that is a failure.
+#[expect(clippy::disallowed_methods, reason = "tests are told by the environment what there is")]
+pub(crate) fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    println!("skipped: {why}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests are told by the environment what there is")]
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from)
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests look for the programs that they start")]
+fn on_path(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
+/// Whether these programs are installed; says so when one is not.
+pub(crate) fn all_there(programs: &[&str]) -> bool {
+    match programs.iter().find(|program| on_path(program).is_none()) {
+        Some(missing) => {
+            skip(&format!("`{missing}` is not installed"));
+            false
+        }
+        None => true,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test does what a person would do by hand")]
+pub(crate) fn shell(command: &str, directory: &Path) -> bool {
+    Command::new("sh").args(["-ec", command]).current_dir(directory).stdout(Stdio::null()).status().unwrap().success()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test starts real servers")]
+pub(crate) fn start(program: &Path, arguments: impl Fn(u16, &Path) -> Vec<String>) -> Server {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let place = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program);
+    command.args(arguments(port, place.path())).current_dir(place.path()).stdin(Stdio::null());
+    let log = place.path().join("log");
+    let output = std::fs::OpenOptions::new().create_new(true).append(true).open(&log).unwrap();
+    command.stdout(output.try_clone().unwrap()).stderr(output);
+    let mut server = Server { child: command.spawn().unwrap(), port, place };
+    for _ in 0..600 {
+        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return server;
+        }
+        let ended = server.child.try_wait().unwrap();
+        assert!(ended.is_none(), "{} ended: {}", program.display(), std::fs::read_to_string(&log).unwrap());
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    panic!("{} does not listen: {}", program.display(), std::fs::read_to_string(&log).unwrap());
+}
+
+/// A server that speaks as MongoDB; `None` when there is none, which was said.
+pub(crate) fn mongo() -> Option<Server> {
+    let Some(program) = named("KALEEM_TEST_SECANTUSD").or_else(|| on_path("secantusd-py")) else {
+        skip("KALEEM_TEST_SECANTUSD does not name a server that speaks as MongoDB");
+        return None;
+    };
+    Some(start(&program, |port, place| {
+        let storage = place.join("storage").display().to_string();
+        ["--host", "127.0.0.1", "--port", &port.to_string(), "--storage-path", &storage].map(str::to_owned).to_vec()
+    }))
+}
