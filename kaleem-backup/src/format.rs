@@ -6,6 +6,8 @@ mod digest;
 pub mod mongo_archive;
 #[cfg(feature = "mongodb")]
 pub mod mongo_metadata;
+#[cfg(feature = "redis")]
+pub mod rdb;
 
 pub use crc64::Crc64;
 pub use digest::UnorderedDigest;
@@ -21,6 +23,8 @@ pub async fn verify(kind: SourceKind, input: ByteStream) -> Result<Contents, Sou
     match kind {
         #[cfg(feature = "mongodb")]
         SourceKind::Mongodb => mongo_archive::verify(input).await,
+        #[cfg(feature = "redis")]
+        SourceKind::Redis => rdb::verify(input).await,
         other => {
             drop(input);
             Err(SourceError::Unsupported { what: format!("an artifact of {other}"), reason: "there is no reader for it".to_owned() })

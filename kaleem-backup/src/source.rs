@@ -2,3 +2,5 @@
 
 #[cfg(feature = "mongodb")]
 pub mod mongo;
+#[cfg(feature = "redis")]
+pub mod redis;
