@@ -7,7 +7,7 @@ mod create;
 mod error;
 mod read;
 
-pub use create::{CreateRequest, create, discard};
+pub use create::{CreateRequest, create, discard, hold, release};
 pub use error::SetFailure;
 pub use read::{Copied, SetEntry, SetState, copy, difference, list, open_artifact, read, restore, verify, verify_artifact};
 

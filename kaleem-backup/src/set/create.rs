@@ -14,6 +14,7 @@ use kaleem_core::names::{ProjectName, ReleaseId, SetId};
 use kaleem_core::remedy::one_line;
 use tokio::io::AsyncReadExt;
 
+use super::read::HOLD_FILE;
 use super::{SetFailure, bytes_stream, directory};
 use crate::seal::{Protection, Sealed, seal};
 
@@ -79,6 +80,27 @@ pub async fn discard(vault: &dyn BackupVault, set: &SetId) -> Result<(), SetFail
         vault.delete(&entry.path).await.map_err(failed)?;
     }
     Ok(())
+}
+
+/// Keeps a finished set, whatever retention says, until it is released. Holding it twice is holding it once.
+///
+/// # Errors
+/// [`SetFailure`]; the set may not be held.
+pub async fn hold(vault: &dyn BackupVault, set: &SetId, reason: &str) -> Result<(), SetFailure> {
+    super::read(vault, set).await?;
+    match put(vault, set, HOLD_FILE, format!("{reason}\n").into_bytes()).await {
+        Err(SetFailure::Vault { source: kaleem_core::backup::VaultError::Exists { .. }, .. }) => Ok(()),
+        held => held,
+    }
+}
+
+/// Takes a hold back.
+///
+/// # Errors
+/// [`SetFailure`]; the set may still be held.
+pub async fn release(vault: &dyn BackupVault, set: &SetId) -> Result<(), SetFailure> {
+    let failed = |source| SetFailure::Vault { doing: "release", set: set.clone(), source };
+    vault.delete(&path(set, HOLD_FILE)?).await.map_err(failed)
 }
 
 fn path(set: &SetId, file: &str) -> Result<VaultPath, SetFailure> {

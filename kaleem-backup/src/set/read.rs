@@ -22,6 +22,8 @@ pub struct SetEntry {
     pub set: SetId,
     /// Bytes of all its files.
     pub size_bytes: u64,
+    /// Whether it was told to stay, whatever retention says: see [`super::hold`].
+    pub held: bool,
     /// Whether it is one.
     pub state: SetState,
 }
@@ -41,6 +43,9 @@ pub enum SetState {
     /// It has a COMMIT, and is not what that says.
     Damaged(SetError),
 }
+
+/// File name of the mark that keeps a set.
+pub(super) const HOLD_FILE: &str = "HOLD";
 
 /// What a copy did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +109,13 @@ pub async fn list(vault: &dyn BackupVault) -> Result<Vec<SetEntry>, SetFailure> 
             let what = entry.path.to_string();
             return Err(SetFailure::List { source: VaultError::Foreign { place: vault.place(), what } });
         };
+        let held = entry.path.segments().nth(2) == Some(HOLD_FILE);
         match found.iter_mut().find(|known| known.set == set) {
-            Some(known) => known.size_bytes += entry.size_bytes,
-            None => found.push(SetEntry { set, size_bytes: entry.size_bytes, state: SetState::Unfinished }),
+            Some(known) => {
+                known.size_bytes += entry.size_bytes;
+                known.held |= held;
+            }
+            None => found.push(SetEntry { set, size_bytes: entry.size_bytes, held, state: SetState::Unfinished }),
         }
     }
     for entry in &mut found {

@@ -9,9 +9,7 @@ mod load;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kaleem_core::backup::{
-    BackupSource, ByteSender, ByteStream, Contents, Exported, RestoreMode, SourceError, SourceIdentity, SourceKind,
-};
+use kaleem_core::backup::{BackupSource, ByteSender, ByteStream, Contents, Exported, RestoreMode, SourceError, SourceIdentity, SourceKind};
 use kaleem_core::names::ArtifactName;
 use kaleem_core::secret::Secret;
 use mongodb::Client;

@@ -87,9 +87,7 @@ impl RedisSource {
 
     async fn command(&self, connection: &mut Connection, doing: &str, parts: &[&[u8]]) -> Result<Reply, SourceError> {
         match connection.ask(parts).await? {
-            Reply::Error(reason) => {
-                Err(SourceError::Failed { store: self.store(), doing: doing.to_owned(), source: reason.into() })
-            }
+            Reply::Error(reason) => Err(SourceError::Failed { store: self.store(), doing: doing.to_owned(), source: reason.into() }),
             reply => Ok(reply),
         }
     }
@@ -102,9 +100,9 @@ impl RedisSource {
         let text = String::from_utf8_lossy(&text).into_owned();
         let mut sizes = BTreeMap::new();
         for line in text.lines().filter_map(|line| line.trim().strip_prefix("db")) {
-            let parsed = line.split_once(":keys=").and_then(|(database, rest)| {
-                Some((database.parse().ok()?, rest.split(',').next()?.parse().ok()?))
-            });
+            let parsed = line
+                .split_once(":keys=")
+                .and_then(|(database, rest)| Some((database.parse().ok()?, rest.split(',').next()?.parse().ok()?)));
             let (database, keys) = parsed.ok_or_else(|| connection.nonsense("a line of INFO cannot be read"))?;
             sizes.insert(database, keys);
         }
@@ -129,10 +127,7 @@ impl RedisSource {
             return Err(SourceError::Unsupported { what, reason });
         };
         let mut payload = value.clone();
-        payload.extend(version.to_le_bytes());
-        let mut crc = Crc64::jones();
-        crc.add(&payload);
-        payload.extend(crc.value().to_le_bytes());
+        seal(&mut payload, version);
         let expires = key.expires_ms.unwrap_or(0).to_string();
         let mut parts: Vec<&[u8]> = vec![b"RESTORE", &key.key, expires.as_bytes(), &payload];
         if key.expires_ms.is_some() {
@@ -152,14 +147,14 @@ impl RedisSource {
         input: ByteStream,
         spare: &mut Vec<u64>,
         moves: &mut BTreeMap<u64, u64>,
-    ) -> Result<(Contents, Vec<Vec<u8>>), SourceError> {
+    ) -> Result<(Contents, Functions), SourceError> {
         let mut reader = RdbReader::open(input, RdbValues::Keep(LONGEST_VALUE)).await?;
         let version = reader.version();
-        let (mut chosen, mut functions) = (None, Vec::new());
+        let (mut chosen, mut functions) = (None, Functions::default());
         while let Some(item) = reader.next().await? {
             let key = match item {
                 RdbItem::Function(code) => {
-                    functions.push(code);
+                    functions.add(&code);
                     continue;
                 }
                 RdbItem::Key(key) => key,
@@ -181,7 +176,36 @@ impl RedisSource {
             }
             self.put(connection, &key, version).await?;
         }
+        functions.seal(version);
         Ok((reader.contents(), functions))
+    }
+}
+
+/// What `RESTORE` wants behind the bytes: version and checksum.
+fn seal(payload: &mut Vec<u8>, version: u16) {
+    payload.extend(version.to_le_bytes());
+    let mut crc = Crc64::jones();
+    crc.add(payload);
+    payload.extend(crc.value().to_le_bytes());
+}
+
+/// All functions of a file, as `FUNCTION RESTORE` takes them at once.
+#[derive(Default)]
+struct Functions {
+    payload: Vec<u8>,
+}
+
+impl Functions {
+    fn add(&mut self, code: &[u8]) {
+        self.payload.extend([0xf5, 0x81]);
+        self.payload.extend((code.len() as u64).to_be_bytes());
+        self.payload.extend_from_slice(code);
+    }
+
+    fn seal(&mut self, version: u16) {
+        if !self.payload.is_empty() {
+            seal(&mut self.payload, version);
+        }
     }
 }
 
@@ -233,8 +257,14 @@ impl BackupSource for RedisSource {
         if let (RestoreMode::IntoEmpty, Some(taken)) = (mode, sizes.keys().next()) {
             return Err(SourceError::NotEmpty { what: format!("database {taken} of {}", self.store()) });
         }
+        let listed = connection.ask(&[b"FUNCTION", b"LIST"]).await?;
+        // Servers before version 7 have no functions, and say that they do not know the command.
+        let has_functions = matches!(&listed, Reply::Many(functions) if !functions.is_empty());
+        if mode == RestoreMode::IntoEmpty && has_functions {
+            return Err(SourceError::NotEmpty { what: format!("the list of functions of {}", self.store()) });
+        }
         let count = self.databases(&mut connection).await?;
-        // From the end, popped from the start of the list's end: the highest numbers are the least used.
+        // The highest numbers come first: they are the least used.
         let mut spare: Vec<u64> = (0..count).filter(|database| !sizes.contains_key(database)).collect();
         let mut moves = BTreeMap::new();
         let loaded = self.load(&mut connection, input, &mut spare, &mut moves).await;
@@ -249,8 +279,10 @@ impl BackupSource for RedisSource {
                 return Err(error);
             }
         };
-        for code in functions {
-            self.command(&mut connection, "loading functions", &[b"FUNCTION", b"LOAD", b"REPLACE", &code]).await?;
+        if !functions.payload.is_empty() {
+            self.command(&mut connection, "loading functions", &[b"FUNCTION", b"RESTORE", &functions.payload, b"FLUSH"]).await?;
+        } else if has_functions {
+            self.command(&mut connection, "removing functions", &[b"FUNCTION", b"FLUSH"]).await?;
         }
         // A database that was moved may itself be the place of another that is still to be moved.
         let mut at: BTreeMap<u64, u64> = moves.clone();
@@ -297,8 +329,8 @@ impl RedisSource {
     async fn compare(
         &self,
         moves: &BTreeMap<u64, u64>,
-        (wanted, functions): (Contents, Vec<Vec<u8>>),
-    ) -> Result<(Contents, Vec<Vec<u8>>), SourceError> {
+        (wanted, functions): (Contents, Functions),
+    ) -> Result<(Contents, Functions), SourceError> {
         let (found, _) = self.read_all().await?;
         for (place, beside) in moves {
             let (found, wanted) = (found.get(&format!("db{beside}")), wanted.get(&format!("db{place}")));

@@ -5,6 +5,10 @@ mod archive;
 #[cfg(test)]
 mod mongo;
 #[cfg(test)]
+mod redis;
+#[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod servers;
 #[cfg(test)]
 mod sets;

@@ -58,7 +58,8 @@ fn every_type() -> Document {
 
 async fn fill(database: &Database) {
     database.collection("types").insert_one(every_type()).await.unwrap();
-    let many: Vec<Document> = (0..3000).map(|number| doc! { "_id": number, "text": format!("number {number}"), "group": number % 7 }).collect();
+    let many: Vec<Document> =
+        (0..3000).map(|number| doc! { "_id": number, "text": format!("number {number}"), "group": number % 7 }).collect();
     database.collection("many").insert_many(many).await.unwrap();
     database.collection("big").insert_one(doc! { "_id": 1, "text": "x".repeat(16 * 1024 * 1024 - 100) }).await.unwrap();
     for name in ["with.dots.in.it", "ünïcode-☃", "a b"] {

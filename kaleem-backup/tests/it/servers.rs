@@ -9,7 +9,8 @@ use std::time::Duration;
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
-    pub(crate) place: tempfile::TempDir,
+    /// Removed after the server has ended.
+    _place: tempfile::TempDir,
 }
 
 impl Server {
@@ -70,7 +71,7 @@ pub(crate) fn start(program: &Path, arguments: impl Fn(u16, &Path) -> Vec<String
     let log = place.path().join("log");
     let output = std::fs::OpenOptions::new().create_new(true).append(true).open(&log).unwrap();
     command.stdout(output.try_clone().unwrap()).stderr(output);
-    let mut server = Server { child: command.spawn().unwrap(), port, place };
+    let mut server = Server { child: command.spawn().unwrap(), port, _place: place };
     for _ in 0..600 {
         if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return server;
@@ -92,4 +93,30 @@ pub(crate) fn mongo() -> Option<Server> {
         let storage = place.join("storage").display().to_string();
         ["--host", "127.0.0.1", "--port", &port.to_string(), "--storage-path", &storage].map(str::to_owned).to_vec()
     }))
+}
+
+/// A Redis server in a directory that may have been used before.
+pub(crate) fn redis(directory: &Path, options: &[&str]) -> Option<Server> {
+    if !all_there(&["redis-server", "redis-cli"]) {
+        return None;
+    }
+    let directory = directory.display().to_string();
+    Some(start(Path::new("redis-server"), |port, _| {
+        let port = port.to_string();
+        let first = ["--bind", "127.0.0.1", "--port", &port, "--dir", &directory, "--save", ""].map(str::to_owned);
+        first.into_iter().chain(options.iter().map(|option| (*option).to_owned())).collect()
+    }))
+}
+
+/// What `redis-cli` prints for lines of commands.
+#[expect(clippy::disallowed_methods, reason = "a test does what a person would do by hand")]
+pub(crate) fn redis_cli(server: &Server, options: &[&str], commands: &str) -> String {
+    use std::io::Write;
+    let mut command = Command::new("redis-cli");
+    command.args(["-h", "127.0.0.1", "-p", &server.port.to_string()]).args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{commands}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -231,8 +231,7 @@ impl MongoSource {
                 "view" => UnorderedDigest::default(),
                 _ => self.digest(&found, &found.collection).await?,
             };
-            describe(&mut contents, &found, &digest)
-                .map_err(|reason| SourceError::Differs { what: found.namespace(), reason })?;
+            describe(&mut contents, &found, &digest).map_err(|reason| SourceError::Differs { what: found.namespace(), reason })?;
         }
         Ok(contents)
     }

@@ -10,6 +10,7 @@ use super::RedisAddress;
 
 const LONGEST_LINE: u64 = 64 * 1024;
 const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
+const DEEPEST_ANSWER: u8 = 16;
 const CHUNK_BYTES: u64 = 256 * 1024;
 
 /// An answer.
@@ -107,13 +108,14 @@ impl Connection {
             "$" | "*" if rest == "-1" => Reply::Nothing,
             "$" => {
                 let length = u64::try_from(number()?).ok().filter(|length| *length <= LONGEST_ANSWER);
-                let length = length.and_then(|length| usize::try_from(length).ok()).ok_or_else(|| self.nonsense("an answer is too long"))?;
+                let length =
+                    length.and_then(|length| usize::try_from(length).ok()).ok_or_else(|| self.nonsense("an answer is too long"))?;
                 let mut bytes = vec![0; length + 2];
                 self.stream.read_exact(&mut bytes).await.map_err(|source| self.lost(source))?;
                 bytes.truncate(length);
                 Reply::Bytes(bytes)
             }
-            "*" if depth < 4 => {
+            "*" if depth < DEEPEST_ANSWER => {
                 let count = number()?;
                 let mut many = Vec::new();
                 for _ in 0..count {
