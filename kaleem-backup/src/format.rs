@@ -2,6 +2,8 @@
 
 mod crc64;
 mod digest;
+#[cfg(feature = "files")]
+pub mod tree;
 #[cfg(feature = "mongodb")]
 pub mod mongo_archive;
 #[cfg(feature = "mongodb")]
@@ -25,6 +27,8 @@ pub async fn verify(kind: SourceKind, input: ByteStream) -> Result<Contents, Sou
         SourceKind::Mongodb => mongo_archive::verify(input).await,
         #[cfg(feature = "redis")]
         SourceKind::Redis => rdb::verify(input).await,
+        #[cfg(feature = "files")]
+        SourceKind::Files => tree::verify(input).await,
         other => {
             drop(input);
             Err(SourceError::Unsupported { what: format!("an artifact of {other}"), reason: "there is no reader for it".to_owned() })

@@ -14,9 +14,10 @@ mod durable;
 mod engine;
 #[cfg(test)]
 mod journal;
-mod monitor;
 #[cfg(test)]
 mod lease;
+#[cfg(test)]
+mod monitor;
 #[cfg(test)]
 mod plan;
 #[cfg(test)]
