@@ -44,6 +44,9 @@ pub(crate) struct Entry {
     pub(crate) shape: Shape,
 }
 
+/// Length and SHA-256 of a content.
+pub(crate) type Measured = (u64, [u8; 32]);
+
 /// Counts and digests of a tree.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree {
@@ -96,7 +99,7 @@ impl Tree {
 }
 
 /// Copies while it counts and digests.
-pub(crate) fn copy(from: &mut dyn Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<(u64, [u8; 32])> {
+pub(crate) fn copy(from: &mut dyn Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<Measured> {
     let mut digest = Sha256::new();
     let mut length = 0;
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -144,7 +147,7 @@ fn inside(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Reads a tar to its very end; `place` gets each entry with its content, and answers length and digest of that.
-pub(crate) fn read_tar(input: impl Read, place: &mut dyn FnMut(&Entry, &mut dyn Read) -> io::Result<(u64, [u8; 32])>) -> io::Result<Tree> {
+pub(crate) fn read_tar(input: impl Read, place: &mut dyn FnMut(&Entry, &mut dyn Read) -> io::Result<Measured>) -> io::Result<Tree> {
     let mut archive = tar::Archive::new(Counted { inner: input, bytes: 0 });
     let mut tree = Tree::default();
     let mut end = 0;
@@ -210,7 +213,7 @@ pub(crate) fn read_tar(input: impl Read, place: &mut dyn FnMut(&Entry, &mut dyn 
 /// [`read_tar`] of a stream, in a thread that may block.
 pub(crate) async fn read_stream(
     mut input: ByteStream,
-    mut place: impl FnMut(&Entry, &mut dyn Read) -> io::Result<(u64, [u8; 32])> + Send + 'static,
+    mut place: impl FnMut(&Entry, &mut dyn Read) -> io::Result<Measured> + Send + 'static,
 ) -> Result<Tree, SourceError> {
     let (mut sender, receiver) = pipe();
     let reading = tokio::task::spawn_blocking(move || read_tar(receiver, &mut place));

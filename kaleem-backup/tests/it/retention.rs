@@ -63,7 +63,7 @@ fn each_rule_keeps_what_it_says() {
         unfinished("g-old", Some(48)),
         unfinished("h-odd", None),
     ];
-    let tags = Policy { keep_tags: BTreeSet::from(["release".to_owned()]), ..nothing.clone() };
+    let tags = Policy { keep_tags: BTreeSet::from(["release".to_owned()]), ..nothing };
     let within = Policy { keep_within_days: Some(30), ..nothing.clone() };
     for (why, policy, wanted) in [
         ("no rule", &nothing, &["a-newest", "c-held", "e-fresh", "f-damaged", "h-odd"][..]),

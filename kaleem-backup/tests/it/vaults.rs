@@ -71,7 +71,7 @@ async fn what_a_death_left_half_written_is_not_listed() {
 async fn a_full_disk_is_an_error_and_leaves_nothing() {
     // A file system of its own which holds 64 KiB.
     let place = tempfile::tempdir().unwrap();
-    let mounted = rustix::mount::mount("tmpfs", place.path(), "tmpfs", rustix::mount::MountFlags::empty(), c"size=64k".as_ref());
+    let mounted = rustix::mount::mount("tmpfs", place.path(), "tmpfs", rustix::mount::MountFlags::empty(), c"size=64k");
     if let Err(error) = mounted {
         return servers::skip(&format!("a small file system could not be mounted: {error}"));
     }
