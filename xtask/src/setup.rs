@@ -10,6 +10,7 @@ mod registry;
 mod images;
 mod compose_oracle;
 mod mongodb;
+mod mongo_server;
 
 use std::path::PathBuf;
 
@@ -42,6 +43,8 @@ pub(crate) struct Parts {
     pub compose_oracle: PathBuf,
     /// The server that speaks as MongoDB in tests.
     pub mongodb: PathBuf,
+    /// A server that speaks as MongoDB.
+    pub mongo_server: PathBuf,
     started: Vec<Started>,
 }
 
@@ -65,6 +68,7 @@ impl Parts {
             .env("KALEEM_TEST_DEBIAN", images::DEBIAN)
             .env("KALEEM_COMPOSE_ORACLE", &self.compose_oracle)
             .env("KALEEM_TEST_SECANTUSD", &self.mongodb)
+            .env("KALEEM_TEST_SECANTUSD", &self.mongo_server)
             .env("SHOP_API_IMAGE", self.image("shop:v1"))
             .env("SHOP_WORKER_IMAGE", self.image("shop:v1"))
             .env("SHOP_REDIS_IMAGE", self.image("redis:7"))
@@ -94,6 +98,15 @@ pub(crate) fn run(place: &Place, consent: Consent) -> Result<Parts, TaskError> {
     }
     let mongodb = mongodb::ensure(place)?;
     let mut parts = Parts { registry: String::new(), compose_oracle: compose_oracle::program(place), mongodb, started: Vec::new() };
+    if !mongo_server::program(place).is_file() {
+        mongo_server::fetch(place)?;
+    }
+    let mut parts = Parts {
+        registry: String::new(),
+        compose_oracle: compose_oracle::program(place),
+        mongo_server: mongo_server::program(place),
+        started: Vec::new(),
+    };
     parts.started.extend(engine::ensure(place)?);
     let (address, started) = registry::ensure(place)?;
     parts.registry = address;

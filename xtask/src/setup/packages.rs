@@ -17,6 +17,7 @@ pub(crate) struct Package {
 }
 
 const PACKAGES: [Package; 11] = [
+const PACKAGES: [Package; 12] = [
     Package { name: "docker.io", program: "dockerd", why: "the engine that everything is deployed to" },
     Package { name: "docker-compose", program: "docker-compose", why: "what kaleem is measured against" },
     Package { name: "docker-registry", program: "docker-registry", why: "a registry on 127.0.0.1 to pull from" },
@@ -24,6 +25,9 @@ const PACKAGES: [Package; 11] = [
     Package { name: "debootstrap", program: "debootstrap", why: "a base image without a registry" },
     Package { name: "musl-tools", program: "musl-gcc", why: "C parts of static binaries" },
     Package { name: "redis-server", program: "redis-server", why: "a real Redis for tests" },
+    Package { name: "age", program: "age", why: "recovers a backup set without kaleem" },
+    Package { name: "zstd", program: "zstd", why: "recovers a backup set without kaleem" },
+    Package { name: "virtualenv", program: "virtualenv", why: "a directory for the server that speaks as MongoDB" },
     Package { name: "nginx-light", program: "nginx", why: "the proxy that stands in front of most projects" },
     Package { name: "haproxy", program: "haproxy", why: "the other proxy that stands in front of projects" },
     Package { name: "rabbitmq-server", program: "rabbitmqctl", why: "a real RabbitMQ for tests of health" },
