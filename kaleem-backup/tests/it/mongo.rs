@@ -136,6 +136,32 @@ async fn everything_comes_back_as_it_was_through_a_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_other_hands_finds_the_same_in_our_archive() {
+    let Some(server) = servers::mongo() else { return };
+    let database = client(&server).await.database("shop");
+    let many: Vec<Document> = (0..300).map(|number| doc! { "_id": number, "inner": every_type() }).collect();
+    database.collection("many").insert_many(many).await.unwrap();
+    database.run_command(doc! { "create": "empty" }).await.unwrap();
+    database.collection("ünïcode.☃").insert_one(every_type()).await.unwrap();
+    let wide: Vec<Document> = (0..12).map(|number| doc! { "_id": number, "text": "w".repeat(100_000) }).collect();
+    database.collection("wide").insert_many(wide).await.unwrap();
+    let (exported, bytes) = export(&source(&server, shop()).await).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let archive = place.path().join("archive");
+    kaleem_core::durable::create_new(&archive, &bytes).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/read_archive.py");
+    let printed = servers::python(&[script, archive.to_str().unwrap()]);
+    let wanted: Vec<String> = exported
+        .contents
+        .iter()
+        .filter(|(name, _)| name.starts_with("shop."))
+        .map(|(name, content)| format!("{} {} {name}", content.count, content.digest))
+        .collect();
+    assert_eq!(wanted.len(), 4);
+    assert_eq!(printed.lines().collect::<Vec<_>>(), wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_is_cut_short_replaces_nothing() {
     let Some(server) = servers::mongo() else { return };
     let client = client(&server).await;

@@ -95,6 +95,16 @@ pub(crate) fn mongo() -> Option<Server> {
     }))
 }
 
+/// What the Python beside that server prints; it has a BSON reader.
+#[expect(clippy::disallowed_methods, reason = "a test does what a person would do by hand")]
+pub(crate) fn python(arguments: &[&str]) -> String {
+    let server = named("KALEEM_TEST_SECANTUSD").or_else(|| on_path("secantusd-py")).unwrap();
+    let mut command = Command::new(server.with_file_name("python"));
+    let output = command.env("PYTHONIOENCODING", "utf-8").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// A Redis server in a directory that may have been used before.
 pub(crate) fn redis(directory: &Path, options: &[&str]) -> Option<Server> {
     if !all_there(&["redis-server", "redis-cli"]) {
