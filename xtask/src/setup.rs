@@ -9,7 +9,6 @@ mod engine;
 mod registry;
 mod images;
 mod compose_oracle;
-mod mongodb;
 mod mongo_server;
 
 use std::path::PathBuf;
@@ -41,8 +40,6 @@ pub(crate) struct Parts {
     pub registry: String,
     /// The Compose program whose output is the reference in conformance tests.
     pub compose_oracle: PathBuf,
-    /// The server that speaks as MongoDB in tests.
-    pub mongodb: PathBuf,
     /// A server that speaks as MongoDB.
     pub mongo_server: PathBuf,
     started: Vec<Started>,
@@ -67,7 +64,6 @@ impl Parts {
             .env("KALEEM_TEST_REGISTRY", &self.registry)
             .env("KALEEM_TEST_DEBIAN", images::DEBIAN)
             .env("KALEEM_COMPOSE_ORACLE", &self.compose_oracle)
-            .env("KALEEM_TEST_SECANTUSD", &self.mongodb)
             .env("KALEEM_TEST_SECANTUSD", &self.mongo_server)
             .env("SHOP_API_IMAGE", self.image("shop:v1"))
             .env("SHOP_WORKER_IMAGE", self.image("shop:v1"))
@@ -96,8 +92,6 @@ pub(crate) fn run(place: &Place, consent: Consent) -> Result<Parts, TaskError> {
     if oracle_is_missing {
         compose_oracle::fetch(place)?;
     }
-    let mongodb = mongodb::ensure(place)?;
-    let mut parts = Parts { registry: String::new(), compose_oracle: compose_oracle::program(place), mongodb, started: Vec::new() };
     if !mongo_server::program(place).is_file() {
         mongo_server::fetch(place)?;
     }

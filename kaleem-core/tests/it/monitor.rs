@@ -1,7 +1,5 @@
 //! The monitor: what a row of findings means.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot make a name or a number has failed")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

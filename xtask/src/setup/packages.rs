@@ -16,8 +16,7 @@ pub(crate) struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 11] = [
-const PACKAGES: [Package; 12] = [
+const PACKAGES: [Package; 13] = [
     Package { name: "docker.io", program: "dockerd", why: "the engine that everything is deployed to" },
     Package { name: "docker-compose", program: "docker-compose", why: "what kaleem is measured against" },
     Package { name: "docker-registry", program: "docker-registry", why: "a registry on 127.0.0.1 to pull from" },
@@ -31,7 +30,6 @@ const PACKAGES: [Package; 12] = [
     Package { name: "nginx-light", program: "nginx", why: "the proxy that stands in front of most projects" },
     Package { name: "haproxy", program: "haproxy", why: "the other proxy that stands in front of projects" },
     Package { name: "rabbitmq-server", program: "rabbitmqctl", why: "a real RabbitMQ for tests of health" },
-    Package { name: "python3-venv", program: "python3", why: "a server that speaks as MongoDB, for tests of health" },
 ];
 
 /// What is not installed.
