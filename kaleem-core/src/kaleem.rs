@@ -3,43 +3,41 @@
 //! It prints nothing, asks for no terminal, reads no environment and ends no process. What happens comes as a stream of
 //! [`Notice`]s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use futures_util::Stream;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Project;
-use crate::definition::{Definition, DefinitionId};
+use crate::definition::Definition;
 use crate::durable::{self, DurableError};
-use crate::engine::{Control, Ending, Engine, GatewayControl, Notice, RetryStuck, labels};
+use crate::engine::{Control, Ending, Engine, GatewayControl, Notice, RetryStuck};
 use crate::health::Probes;
 use crate::history::History;
-use crate::image::{ImageRef, ImageSource, PinnedImage};
+use crate::image::ImageRef;
 use crate::journal::{Event, Journal, Next};
 use crate::lease::{self, Holder, Lease};
 use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName};
-use crate::observed::{self, HostQuestions, Observed, ObservedImage};
 use crate::outcome::Resolution;
-use crate::plan::gateway::GatewayPlace;
-use crate::plan::steps::{PlanInput, plan};
-use crate::plan::target::{Resolved, companions, resolve};
-use crate::plan::{NewInstance, Objection, Plan, PlanKind, Role, Step, compare, pin_tag};
+use crate::plan::{Objection, Plan, Step};
 use crate::registry::ImageRegistry;
-use crate::release::{Release, Target};
-use crate::runtime::{EngineInfo, Instance, InstanceSpec, Runtime};
+use crate::release::Release;
+use crate::runtime::{Instance, Runtime};
 use crate::state::{DefinitionKey, StateDirectory};
 
 pub mod error;
+mod planning;
 pub mod program;
 
 pub use error::KaleemError;
+
+use planning::{Known, MakeImage};
 
 /// Everything kaleem works with. Clones share it.
 #[derive(Clone)]
@@ -427,132 +425,11 @@ impl Kaleem {
         Engine::new(self.runtime.clone(), self.probes.clone(), self.clock.clone(), work.state.clone(), work.key.clone(), observer)
             .with_gateways(self.gateways.as_ref().map(|parts| parts.control.clone()))
     }
-
-    async fn make_deploy(
-        &self,
-        project: &Project,
-        images: &BTreeMap<ServiceName, ImageRef>,
-        known: &Known<'_>,
-        make: MakeImage,
-    ) -> Result<Planned, KaleemError> {
-        let failed = |source| KaleemError::Observe { source };
-        let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
-        let images = {
-            let serving = known.history.serving().and_then(|id| known.history.release(id));
-            let observing = observed::observe_images(&self.runtime, &self.registry, project, images, &engine, serving.as_ref());
-            observing.await.map_err(failed)?
-        };
-        let place = self.gateway_place(make).await?;
-        if place.is_none() {
-            refuse_lost_gateways(project, known.history)?;
-        }
-        // A definition always has a text form: it is maps, lists, text and numbers.
-        let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
-        let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
-        let observed = self.observe(&wanted, &definitions, &images, engine, known.history).await?;
-        let plan = self.make(PlanKind::Deploy, known.history.next_release(), &wanted, &observed, known, &definitions);
-        let notes = images.into_iter().filter_map(|(service, image)| Some((service, image.note?))).collect();
-        Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
-    }
-
-    /// What gateways are made from here. Their image is made when `make` says so and it is not there.
-    async fn gateway_place(&self, make: MakeImage) -> Result<Option<GatewayPlace>, KaleemError> {
-        let Some(parts) = self.gateways.as_ref().filter(|parts| parts.program.is_file()) else { return Ok(None) };
-        let failed = |source| KaleemError::Runtime { source };
-        let bytes = durable::read(&parts.program).map_err(|source| KaleemError::GatewayProgram { source })?;
-        if !program::is_static(&bytes) {
-            return Ok(None);
-        }
-        let digest = hex::encode(Sha256::digest(&bytes));
-        let text = format!("kaleem.invalid/gateway:{}", digest.get(..12).unwrap_or_default());
-        // Twelve hexadecimal digits are a tag.
-        let Ok(image) = text.parse::<ImageRef>() else { return Ok(None) };
-        let found = match (self.runtime.image(&text).await.map_err(failed)?, make) {
-            (Some(found), _) => Some(found.id),
-            (None, MakeImage::Yes) => Some(self.runtime.assemble(&image, &parts.program).await.map_err(failed)?.id),
-            (None, MakeImage::No) => None,
-        };
-        // A plan that is only looked at shows the program's own digest where there is no image yet.
-        let Some(digest) = found.or_else(|| format!("sha256:{digest}").parse().ok()) else { return Ok(None) };
-        let image = PinnedImage { image, digest, source: ImageSource::Local };
-        let control = &parts.control;
-        Ok(Some(GatewayPlace { image, directory: control.directory.clone(), user: control.user }))
-    }
-
-    async fn make_rollback(&self, to: Option<ReleaseId>, known: &Known<'_>) -> Result<Planned, KaleemError> {
-        let release = rollback_target(known.history, to)?;
-        let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
-        let mut definitions = BTreeMap::new();
-        for wanted in release.target.services.values() {
-            for id in std::iter::once(&wanted.definition).chain(wanted.gateway.as_ref().map(|gateway| &gateway.definition)) {
-                let definition = known.state.definition(known.key, id).map_err(|source| KaleemError::State { source })?;
-                definitions.insert(id.clone(), definition);
-            }
-        }
-        let observed = self.observe(&release.target, &definitions, &BTreeMap::new(), engine, known.history).await?;
-        let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions);
-        Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
-    }
-
-    async fn observe(
-        &self,
-        target: &Target,
-        definitions: &BTreeMap<DefinitionId, Definition>,
-        images: &BTreeMap<ServiceName, ObservedImage>,
-        engine: EngineInfo,
-        history: &History,
-    ) -> Result<Observed, KaleemError> {
-        let questions = questions(target, definitions, images, history);
-        let observed = observed::observe_host(&self.runtime, engine, &questions, history.releases(), history.serving()).await;
-        observed.map_err(|source| KaleemError::Observe { source })
-    }
-
-    fn make(
-        &self,
-        kind: PlanKind,
-        release: ReleaseId,
-        target: &Target,
-        observed: &Observed,
-        known: &Known<'_>,
-        definitions: &BTreeMap<DefinitionId, Definition>,
-    ) -> Plan {
-        let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
-        let compare = |before: &DefinitionId, after: &DefinitionId| match (find(before), find(after)) {
-            (Some(before), Some(after)) => compare::fields(&before, &after),
-            _ => Vec::new(),
-        };
-        plan(&PlanInput { id: known.history.next_plan(), kind, release, target, observed, compare: &compare })
-    }
-}
-
-/// A service that has a gateway must not lose it because a file is missing: that would cut everybody off for a moment.
-fn refuse_lost_gateways(project: &Project, history: &History) -> Result<(), KaleemError> {
-    let Some(serving) = history.serving().and_then(|id| history.release(id)) else { return Ok(()) };
-    let meant = |name: &ServiceName| project.settings.services.get(name).is_some_and(|settings| settings.strategy.is_some());
-    let has = |name: &ServiceName| serving.target.services.get(name).is_some_and(|wanted| wanted.gateway.is_some());
-    match project.services.keys().find(|name| has(name) && !meant(name)) {
-        Some(service) => Err(KaleemError::GatewaysMissing { service: service.clone() }),
-        None => Ok(()),
-    }
 }
 
 /// Whether a plan steers gateways.
 fn steers(plan: &Plan) -> Option<&ServiceName> {
     plan.steps.iter().find(|step| matches!(step, Step::Steer { .. } | Step::Drain { .. } | Step::Watch { .. })).and_then(Step::service)
-}
-
-/// What is known of a project before it is looked at.
-struct Known<'a> {
-    state: &'a StateDirectory,
-    key: &'a DefinitionKey,
-    history: &'a History,
-}
-
-/// Whether what is missing may be made, or only looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum MakeImage {
-    Yes,
-    No,
 }
 
 fn refuse_open(work: &Work) -> Result<(), KaleemError> {
@@ -565,70 +442,6 @@ fn refuse_open(work: &Work) -> Result<(), KaleemError> {
 fn open(work: &Work) -> Result<Journal, KaleemError> {
     let plan = work.interrupted().ok_or(KaleemError::NothingOpen)?;
     Journal::open(&work.state.journal(plan.id)).map_err(|source| KaleemError::Journal { source })
-}
-
-/// The release to go back to: the one that was named, or the newest below the one that serves.
-fn rollback_target(history: &History, to: Option<ReleaseId>) -> Result<Release, KaleemError> {
-    let releases = history.releases();
-    let serving = history.serving();
-    let found = match to {
-        Some(id) => releases.iter().find(|release| release.id == id),
-        None => releases.iter().filter(|release| serving.is_some_and(|serving| release.id < serving)).max_by_key(|release| release.id),
-    };
-    found.cloned().ok_or_else(|| KaleemError::NoSuchRelease {
-        wanted: to,
-        known: releases.iter().map(|release| release.id.to_string()).collect::<Vec<_>>().join(", "),
-    })
-}
-
-fn questions(
-    target: &Target,
-    definitions: &BTreeMap<DefinitionId, Definition>,
-    images: &BTreeMap<ServiceName, ObservedImage>,
-    history: &History,
-) -> HostQuestions {
-    let specs = target.services.iter().filter_map(|(name, wanted)| {
-        let definition = definitions.get(&wanted.definition)?.clone();
-        // A container in another's namespace is bound to that very container: it is never taken over.
-        if !companions(&definition).is_empty() {
-            return None;
-        }
-        let instance = NewInstance {
-            name: wanted.container_name.clone().or_else(|| name.as_str().parse().ok())?,
-            service: name.clone(),
-            number: 1,
-            release: ReleaseId::new(0),
-            image: wanted.image.clone(),
-            definition: wanted.definition.clone(),
-            companions: BTreeMap::new(),
-            role: Role::Instance,
-        };
-        Some((name.clone(), labels::spec(target, &instance, definition)))
-    });
-    let wanted: BTreeMap<ServiceName, InstanceSpec> = specs.collect();
-    let names: BTreeSet<_> = target.services.values().filter_map(|wanted| wanted.container_name.clone()).collect();
-    HostQuestions {
-        project: target.project.clone(),
-        networks: target.networks.iter().map(|network| network.name.clone()).collect(),
-        volumes: target.volumes.iter().map(|volume| volume.name.clone()).collect(),
-        container_names: names.into_iter().collect(),
-        wanted,
-        old_pins: old_pins(target, history),
-        image_ids: images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect(),
-    }
-}
-
-/// Our tags of releases that the target keeps no more, newest first; enough of them that every plan tidies after the one before.
-fn old_pins(target: &Target, history: &History) -> Vec<ImageRef> {
-    /// A question each: more would make plans slow, and older ones were asked about by earlier plans.
-    const ASKED: usize = 20;
-    let keep = usize::try_from(target.keep).unwrap_or(usize::MAX);
-    let dropped = history.releases().into_iter().skip(keep.saturating_sub(1));
-    let pins = dropped.flat_map(|release| {
-        let names: Vec<ServiceName> = release.target.services.keys().cloned().collect();
-        names.into_iter().filter_map(move |name| pin_tag(&release.target.project, &name, release.id))
-    });
-    pins.take(ASKED).collect()
 }
 
 /// Where state is kept by default: for root, and for others below their own directory.
