@@ -179,6 +179,8 @@ pub(crate) struct Digested {
 struct Meter {
     bytes: u64,
     digest: Sha256,
+    /// Whether the bytes ended with an error, so that nothing is known of the rest.
+    broken: bool,
 }
 
 impl Meter {
@@ -218,8 +220,11 @@ struct MeteredReader {
 
 impl Read for MeteredReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = Read::read(&mut self.inner, into)?;
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner).add(into.get(..read).unwrap_or_default());
+        let read = Read::read(&mut self.inner, into);
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        meter.broken |= read.is_err();
+        let read = read?;
+        meter.add(into.get(..read).unwrap_or_default());
         Ok(read)
     }
 }
@@ -296,7 +301,7 @@ pub(crate) fn seal(mut plain: PipeReader, stored: ByteSender, protection: &Prote
 }
 
 fn decrypt(keys: &Keys, encryption: Encryption, stored: MeteredReader) -> io::Result<Box<dyn Read>> {
-    let wrong = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason.to_owned());
+    let wrong = |reason: &str| io::Error::new(io::ErrorKind::PermissionDenied, reason.to_owned());
     if encryption == Encryption::None {
         return Ok(Box::new(stored));
     }
@@ -319,9 +324,27 @@ fn decrypt(keys: &Keys, encryption: Encryption, stored: MeteredReader) -> io::Re
     Ok(Box::new(opened.decrypt(identities).map_err(explain)?))
 }
 
+/// Bytes that were read and are wrong are `InvalidData`, a key that does not fit is `PermissionDenied`; every other kind
+/// says nothing of the bytes.
 fn unseal(stored: PipeReader, plain: &mut ByteSender, keys: &Keys, record: &ArtifactRecord) -> io::Result<()> {
     let outer = Arc::new(Mutex::new(Meter::default()));
-    let reader = MeteredReader { inner: stored, meter: Arc::clone(&outer) };
+    let broken = || outer.lock().unwrap_or_else(PoisonError::into_inner).broken;
+    match unseal_metered(stored, plain, keys, record, &outer) {
+        Err(error) if broken() => Err(io::Error::other(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe || error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn unseal_metered(
+    stored: PipeReader,
+    plain: &mut ByteSender,
+    keys: &Keys,
+    record: &ArtifactRecord,
+    outer: &Arc<Mutex<Meter>>,
+) -> io::Result<()> {
+    let reader = MeteredReader { inner: stored, meter: Arc::clone(outer) };
     let mut decoder = zstd::Decoder::new(decrypt(keys, record.encryption, reader)?)?;
     let mut inner = Meter::default();
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -359,7 +382,7 @@ pub(crate) fn open(stored: ByteStream, keys: &Keys, record: &ArtifactRecord) -> 
     tokio::task::spawn_blocking(move || match unseal(receiver, &mut plain, &keys, &record) {
         // A reader that is gone need not be told.
         Ok(()) => drop(plain.finish_blocking()),
-        Err(error) => plain.fail_blocking(format!("{}: {error}", record.file)),
+        Err(error) => plain.fail_blocking(io::Error::new(error.kind(), format!("{}: {error}", record.file))),
     });
     Box::pin(output)
 }
@@ -375,7 +398,7 @@ async fn pump(mut from: ByteStream, mut to: ByteSender) {
                     return;
                 }
             }
-            Err(error) => return to.fail(error.to_string()).await,
+            Err(error) => return to.fail(error).await,
         }
     }
 }

@@ -226,7 +226,7 @@ pub(crate) async fn read_stream(
             Ok(read) if sender.send(chunk.get(..read).unwrap_or_default().to_vec()).await.is_err() => break,
             Ok(read) => length += read as u64,
             Err(source) => {
-                sender.fail(source.to_string()).await;
+                sender.fail(io::Error::new(source.kind(), source.to_string())).await;
                 // Nothing else is done with what was read so far.
                 reading.await.ok();
                 return Err(SourceError::Input { source });

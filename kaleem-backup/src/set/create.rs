@@ -189,7 +189,7 @@ async fn artifact(
             // When the sealing is gone, its own error says why.
             Ok(exported) => plain.finish().await.map(|()| exported).map_err(|source| SourceError::Output { source }),
             Err(error) => {
-                plain.fail(one_line(&error)).await;
+                plain.fail(std::io::Error::other(one_line(&error))).await;
                 Err(error)
             }
         }

@@ -184,7 +184,7 @@ impl BackupVault for LocalVault {
                     Ok(read) => sender.send_blocking(chunk.get(..read).unwrap_or_default()).ok()?,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                     Err(error) => {
-                        sender.fail_blocking(error.to_string());
+                        sender.fail_blocking(error);
                         return None;
                     }
                 }

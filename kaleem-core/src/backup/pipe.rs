@@ -18,7 +18,7 @@ const PIECES: usize = 8;
 enum Piece {
     Bytes(Vec<u8>),
     End,
-    Failed(String),
+    Failed(io::Error),
 }
 
 /// The end that is written to. Dropped without [`ByteSender::finish`], its reader gets an error.
@@ -68,7 +68,7 @@ impl ByteSender {
     }
 
     /// Tells the reader that there is no rest, and why.
-    pub async fn fail(self, reason: String) {
+    pub async fn fail(self, reason: io::Error) {
         // A reader that is gone need not be told.
         self.pieces.send(Piece::Failed(reason)).await.ok();
     }
@@ -93,7 +93,7 @@ impl ByteSender {
     }
 
     /// [`ByteSender::fail`] for a thread that may block.
-    pub fn fail_blocking(self, reason: String) {
+    pub fn fail_blocking(self, reason: io::Error) {
         // A reader that is gone need not be told.
         self.pieces.blocking_send(Piece::Failed(reason)).ok();
     }
@@ -122,7 +122,7 @@ impl PipeReader {
                 self.ended = true;
                 Ok(())
             }
-            Some(Piece::Failed(reason)) => Err(io::Error::other(reason)),
+            Some(Piece::Failed(reason)) => Err(reason),
             None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the writer went away before it was done")),
         }
     }

@@ -129,7 +129,7 @@ async fn broken_body(vault: &dyn BackupVault) -> Result<(), String> {
         let bytes = bytes(length);
         tokio::spawn(async move {
             if sender.send(bytes).await.is_ok() {
-                sender.fail("the source died".to_owned()).await;
+                sender.fail(std::io::Error::other("the source died")).await;
             }
         });
         left_nothing(vault, &path(&format!("contract/broken/{length}"))?, Box::pin(reader)).await?;

@@ -137,7 +137,7 @@ impl BackupVault for FakeVault {
                 let half = bytes.get(..bytes.len() / 2).unwrap_or_default().to_vec();
                 // A reader that is gone need not be told.
                 sender.send(half).await.ok();
-                sender.fail("the fake was told to break".to_owned()).await;
+                sender.fail(io::Error::other("the fake was told to break")).await;
             } else if sender.send(bytes).await.is_ok() {
                 sender.finish().await.ok();
             }

@@ -1,0 +1,152 @@
+//! A drill: a set is restored by the same code as in an emergency, into stores that nobody needs, and compared.
+//!
+//! Whoever calls it makes the scratch stores and takes them away again. A drill that could not be done has proved nothing,
+//! and is told from one that failed.
+
+mod tamper;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kaleem_core::backup::{BackupSource, BackupVault, RestoreMode, SourceError};
+use kaleem_core::clock::Clock;
+use kaleem_core::names::{ArtifactName, SetId};
+use kaleem_core::remedy::one_line;
+use serde::Serialize;
+
+use self::tamper::Tampered;
+use crate::seal::Keys;
+use crate::set::{self, SetFailure};
+
+/// What a drill found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// What was restored is what was backed up.
+    Pass,
+    /// It could not be tried: a vault or a scratch store did not answer, or a key or a scratch store is missing.
+    CouldNotVerify,
+    /// The set is not good.
+    Fail,
+}
+
+/// One artifact of a drill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DrilledArtifact {
+    /// The artifact.
+    pub artifact: ArtifactName,
+    /// What was found out.
+    pub verdict: Verdict,
+    /// Why, where it is no pass.
+    pub reason: Option<String>,
+    /// How long reading, checking and restoring took.
+    pub took: Duration,
+}
+
+/// What a drill found out, in whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DrillReport {
+    /// The set.
+    pub set: SetId,
+    /// When the drill began.
+    pub began: Timestamp,
+    /// The worst of the artifacts. A set whose description cannot be believed fails without any.
+    pub verdict: Verdict,
+    /// Why there are no artifacts.
+    pub reason: Option<String>,
+    /// The artifacts, by name.
+    pub artifacts: Vec<DrilledArtifact>,
+    /// How long everything took: the time to recover, without the making of the stores.
+    pub recovery_time: Duration,
+    /// How old the data is: what would be lost if the store were lost now. `None` when the set cannot be read.
+    pub seconds_lost: Option<i64>,
+}
+
+/// Whether a drill is to succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The set as it is.
+    AsItIs,
+    /// One byte in the middle of each artifact is changed while it is read, so that a drill that can fail must fail.
+    /// Nothing in the vault is touched.
+    OneByteChanged,
+}
+
+/// Restores every artifact of a set into the scratch store of its name, and compares what is there with the manifest.
+///
+/// The scratch stores must be empty; they hold what was restored afterwards.
+pub async fn drill(
+    vault: &dyn BackupVault,
+    set: &SetId,
+    scratch: &BTreeMap<ArtifactName, Arc<dyn BackupSource>>,
+    keys: &Keys,
+    control: Control,
+    clock: &dyn Clock,
+) -> DrillReport {
+    let (began, start) = (clock.now(), clock.monotonic());
+    let mut report = DrillReport {
+        set: set.clone(),
+        began,
+        verdict: Verdict::Pass,
+        reason: None,
+        artifacts: Vec::new(),
+        recovery_time: Duration::ZERO,
+        seconds_lost: None,
+    };
+    let manifest = match set::read(vault, set).await {
+        Ok(manifest) => manifest,
+        Err(failure) => {
+            report.verdict = judge(&failure);
+            report.reason = Some(one_line(&failure));
+            return report;
+        }
+    };
+    report.seconds_lost = Some(began.duration_since(manifest.created).as_secs());
+    let tampered = Tampered { inner: vault, artifacts: &manifest.artifacts };
+    let vault: &dyn BackupVault = match control {
+        Control::AsItIs => vault,
+        Control::OneByteChanged => &tampered,
+    };
+    for record in &manifest.artifacts {
+        let from = clock.monotonic();
+        let (verdict, reason) = match scratch.get(&record.name) {
+            None => (Verdict::CouldNotVerify, Some("there is no scratch store for it".to_owned())),
+            Some(target) => match set::restore(vault, set, &record.name, target.as_ref(), RestoreMode::IntoEmpty, keys).await {
+                Ok(_) => (Verdict::Pass, None),
+                Err(failure) => (judge(&failure), Some(one_line(&failure))),
+            },
+        };
+        report.verdict = report.verdict.max(verdict);
+        let took = clock.monotonic().saturating_sub(from);
+        report.artifacts.push(DrilledArtifact { artifact: record.name.clone(), verdict, reason, took });
+    }
+    if report.artifacts.is_empty() {
+        report.verdict = Verdict::CouldNotVerify;
+        report.reason = Some("the set holds nothing".to_owned());
+    }
+    report.recovery_time = clock.monotonic().saturating_sub(start);
+    report
+}
+
+/// Whether a failure says something of the set, or of what the drill was made with.
+fn judge(failure: &SetFailure) -> Verdict {
+    match failure {
+        SetFailure::Artifact { source, .. } => match source {
+            // The bytes ended with an error: those of a set that is damaged do, and those of a vault that breaks.
+            SourceError::Input { .. } if !is_invalid(source) => Verdict::CouldNotVerify,
+            SourceError::Unsupported { .. } => Verdict::CouldNotVerify,
+            _ => Verdict::Fail,
+        },
+        SetFailure::Contents { .. } | SetFailure::Description { .. } | SetFailure::Unfinished { .. } => Verdict::Fail,
+        SetFailure::Vault { source: kaleem_core::backup::VaultError::Missing { .. }, .. } => Verdict::Fail,
+        SetFailure::Restore { source: SourceError::Malformed { .. } | SourceError::Differs { .. }, .. } => Verdict::Fail,
+        _ => Verdict::CouldNotVerify,
+    }
+}
+
+/// Whether the bytes were read and found wrong, in place of not being read.
+fn is_invalid(source: &SourceError) -> bool {
+    matches!(source, SourceError::Input { source } if source.kind() == std::io::ErrorKind::InvalidData)
+}
