@@ -1,6 +1,7 @@
 //! MongoDB over its own driver: every member is asked directly, and the set is judged, not the one that answered.
 
 mod hello;
+mod oplog;
 mod set;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use tokio::sync::Mutex;
 use crate::dial::Endpoint;
 use crate::report::{Report, bounded};
 use crate::settings::{MongodbSettings, SettingsError};
+use oplog::Oplog;
 use set::SetView;
 
 /// Members that are asked in one run; MongoDB allows 50.
@@ -50,6 +52,8 @@ struct Member {
     status: Option<Document>,
     /// Current and available connections.
     connections: Option<(f64, f64)>,
+    /// Of a primary, where it may be read.
+    oplog: Option<Oplog>,
     phases: BTreeMap<String, Duration>,
     /// What could not be asked.
     denied: Option<Finding>,
@@ -170,6 +174,9 @@ impl MongodbProbe {
             Err(error) if member.denied.is_none() => member.denied = Some(problem(&place, &error)),
             Err(_) => {}
         }
+        if member.hello.contains_key("setName") && member.hello.get_bool("isWritablePrimary").unwrap_or(false) {
+            member.oplog = Oplog::ask(&client).await;
+        }
         Ok(member)
     }
 
@@ -198,6 +205,9 @@ impl MongodbProbe {
                     }
                     if let Some(denied) = member.denied {
                         report.take("", denied);
+                    }
+                    if let Some(oplog) = member.oplog {
+                        oplog.judge(&mut report, limits);
                     }
                     views.extend(member.status.as_ref().map(SetView::read));
                     if phases.is_empty() {

@@ -310,16 +310,19 @@ pub struct MongodbLimits {
     pub lag_fail: Duration,
     /// How long a set may be without a primary.
     pub no_primary: Duration,
+    /// Time that a full oplog covers, below which it is a warning: a member that is away longer must copy everything.
+    pub oplog_window_warn: Duration,
     /// Share of the connections.
     pub connections_percent: (f64, f64),
 }
 
 impl MongodbLimits {
-    /// Lag 30 and 120 s, no primary 30 s, connections 80 and 95 %.
+    /// Lag 30 and 120 s, no primary 30 s, oplog 24 h, connections 80 and 95 %.
     pub const STANDARD: Self = Self {
         lag_warn: Duration::from_secs(30),
         lag_fail: Duration::from_secs(120),
         no_primary: Duration::from_secs(30),
+        oplog_window_warn: Duration::from_secs(24 * 3600),
         connections_percent: (80.0, 95.0),
     };
 }

@@ -51,7 +51,9 @@ async fn a_set_is_asked_frozen_and_killed() {
     for why in ["first", "over the held connection"] {
         let finding = probe.check(TIMEOUT).await;
         expect(why, &finding, Verdict::Ok, "1 of 1 members are well");
-        assert!(finding.measurements.iter().any(|one| one.name == "connections"), "{finding:?}");
+        for name in ["connections", "members_healthy", "oplog_window"] {
+            assert!(finding.measurements.iter().any(|one| one.name == name), "{name}: {finding:?}");
+        }
     }
     let named = self::probe(format!("{url}/?replicaSet=secantus"));
     expect("with the name of the set", &named.check(TIMEOUT).await, Verdict::Ok, "one of them primary");
