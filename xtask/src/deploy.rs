@@ -66,7 +66,7 @@ async fn deploy(directory: &Path, state: &Path, images: &[String]) -> Result<(),
     follow(kaleem.start(work, &planned)?).await
 }
 
-async fn connect(environment: &BTreeMap<String, String>, state: &Path) -> Result<Kaleem, Box<dyn Error>> {
+pub(crate) async fn connect(environment: &BTreeMap<String, String>, state: &Path) -> Result<Kaleem, Box<dyn Error>> {
     let home = environment.get("HOME").map_or("/root", String::as_str);
     let logins = environment.get("DOCKER_CONFIG").map_or_else(|| Path::new(home).join(".docker"), PathBuf::from);
     let credentials: Arc<dyn PullCredentials> = Arc::new(DockerConfig::new(logins.join("config.json"), environment.clone()));

@@ -103,6 +103,18 @@ enum Benchmark {
         #[arg(long, value_name = "FILE")]
         kaleem: Option<PathBuf>,
     },
+    /// `kaleem plan` for ten services, beside the answers of the engine and the registry.
+    Plan {
+        /// Installs what is missing without asking.
+        #[arg(long)]
+        yes: bool,
+        /// How many plans.
+        #[arg(long, default_value_t = 20)]
+        runs: usize,
+        /// Measures this program instead of one that is built now.
+        #[arg(long, value_name = "FILE")]
+        kaleem: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -131,6 +143,7 @@ fn run(task: Task) -> Result<(), TaskError> {
         Task::Test { yes, arguments } => test::run(&place, Consent::from_flag(yes), &arguments),
         Task::Demo { yes, keep, kaleem } => demo::run(&place, Consent::from_flag(yes), keep, kaleem),
         Task::Deploy { directory, state_dir, images } => deploy::run(&place, &directory, state_dir, &images),
+        Task::Bench { what: Benchmark::Plan { yes, runs, kaleem } } => bench::plan::run(&place, Consent::from_flag(yes), runs, kaleem),
         Task::Bench { what: Benchmark::Deploy { yes, pairs, load, kaleem } } => {
             let load = if load { bench::Traffic::Flows } else { bench::Traffic::None };
             bench::deploy(&place, Consent::from_flag(yes), pairs, load, kaleem)

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::fail::TaskError;
 use crate::load;
-use crate::place::{Place, copy, scratch};
+use crate::place::{Place, copy, scratch, write};
 use crate::programs::Program;
 use crate::say;
 use crate::setup::{Parts, static_target};
@@ -66,6 +66,19 @@ impl<'a> Shop<'a> {
     /// Its Compose project.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Adds a line to a section of its `kaleem.toml`, which is made when it is not there.
+    pub(crate) fn add_setting(&self, section: &str, line: &str) -> Result<(), TaskError> {
+        let path = self.directory().join("kaleem.toml");
+        let text = std::fs::read_to_string(&path).map_err(|source| TaskError::File { operation: "read", path: path.clone(), source })?;
+        let head = format!("[{section}]");
+        let text = if text.lines().any(|found| found == head) {
+            text.replacen(&head, &format!("{head}\n{line}"), 1)
+        } else {
+            format!("{text}\n{head}\n{line}\n")
+        };
+        write(&path, &text)
     }
 
     /// Where it publishes its port.

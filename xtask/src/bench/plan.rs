@@ -1,0 +1,94 @@
+//! What `kaleem plan` costs beside the answers that it waits for.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use kaleem_core::clock::{Clock, SystemClock};
+use kaleem_core::config::{self, LoadOptions};
+use kaleem_core::observed::{HostQuestions, observe_host, observe_images};
+use kaleem_core::remedy::chain;
+
+use super::median;
+use crate::demo::{Shop, kaleem};
+use crate::deploy::connect;
+use crate::fail::TaskError;
+use crate::place::{self, Place};
+use crate::say;
+use crate::setup::{self, Consent};
+
+/// Services of the project that is planned.
+const SERVICES: usize = 10;
+
+/// Plans a project of ten services many times, and asks the same questions without planning, in turn.
+pub(crate) fn run(place: &Place, consent: Consent, runs: usize, program: Option<PathBuf>) -> Result<(), TaskError> {
+    let parts = setup::run(place, consent)?;
+    let program = kaleem(place, program)?;
+    let shop = Shop::new(place, &parts, "kaleem-bench-plan", &program)?;
+    let mut text = String::from("services:\n");
+    for number in 0..SERVICES {
+        let image = parts.image(if number % 2 == 0 { "shop:v1" } else { "shop:v2" });
+        // Writing to a string cannot fail.
+        writeln!(text, "  s{number}:\n    image: {image}\n    ports: [\"127.0.0.1:{}:3000\"]", 40_000 + number).ok();
+    }
+    place::write(&shop.directory().join("compose.yaml"), &text)?;
+    place::write(&shop.directory().join("kaleem.toml"), "keep = 5\n")?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|source| TaskError::Start { program: "an async runtime".to_owned(), source })?;
+    let (mut whole, mut answers, mut peak) = (Vec::new(), Vec::new(), 0);
+    for index in 1..=runs {
+        let measured = shop.kaleem(&["plan"]).quiet().measure()?;
+        if !measured.status.success() {
+            return Err(TaskError::Unexpected { what: format!("`kaleem plan` failed ({})", measured.status) });
+        }
+        whole.push(measured.took.as_secs_f64() * 1000.0);
+        peak = peak.max(measured.peak_bytes);
+        let asked = runtime.block_on(ask(&shop));
+        answers.push(
+            asked.map_err(|error| TaskError::Unexpected { what: format!("{index}: {}", chain(error.as_ref()).join(": ")) })? * 1000.0,
+        );
+    }
+    shop.clean()?;
+    let own: Vec<f64> = whole.iter().zip(&answers).map(|(whole, answers)| whole - answers).collect();
+    let row = |name: &str, values: &[f64]| {
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        vec![
+            name.to_owned(),
+            format!("{:.1}", median(values)),
+            format!("{least:.1}"),
+            format!("{:.1}", values.iter().copied().fold(0.0, f64::max)),
+        ]
+    };
+    let heading = ["", "median ms", "min ms", "max ms"].map(str::to_owned).to_vec();
+    say::table(&[heading, row("kaleem plan", &whole), row("the same questions alone", &answers), row("beside the answers", &own)]);
+    say::line(&format!("{SERVICES} services, {runs} runs, peak memory {} MiB", peak / 1024 / 1024));
+    Ok(())
+}
+
+/// Seconds that engine and registry take for the questions of a plan.
+async fn ask(shop: &Shop<'_>) -> Result<f64, Box<dyn std::error::Error>> {
+    let environment: BTreeMap<String, String> = place::environment();
+    let project = config::load(&LoadOptions {
+        directory: shop.directory().to_path_buf(),
+        files: Vec::new(),
+        env_files: Vec::new(),
+        environment: environment.clone(),
+        profiles: Vec::new(),
+        project_name: Some(shop.name().parse()?),
+        settings_file: None,
+    })?;
+    let begun = SystemClock.monotonic();
+    let kaleem = connect(&environment, &shop.directory().join("state")).await?;
+    let engine = kaleem.runtime().engine().await?;
+    observe_images(kaleem.runtime(), kaleem.registry(), &project, &BTreeMap::new(), &engine, None).await?;
+    let questions = HostQuestions {
+        project: project.name.clone(),
+        networks: project.networks.values().map(|network| network.name.clone()).collect(),
+        volumes: Vec::new(),
+        container_names: Vec::new(),
+        wanted: BTreeMap::new(),
+        image_ids: BTreeMap::new(),
+        old_pins: Vec::new(),
+    };
+    observe_host(kaleem.runtime(), engine, &questions, Vec::new(), None).await?;
+    Ok(SystemClock.monotonic().saturating_sub(begun).as_secs_f64())
+}
