@@ -129,6 +129,9 @@ pub(crate) enum Verb {
     /// Run a command in a running container, without a terminal
     #[command(after_help = "Example:\n  kaleem exec api -- /app migrate --dry-run")]
     Exec(Exec),
+    /// Ask every dependency how it is: databases, brokers, pages, ports
+    #[command(after_help = "Examples:\n  kaleem health\n  kaleem health --wait 60s\n  kaleem health --watch")]
+    Health(Health),
     /// Look for what will bite
     #[command(after_help = "Example:\n  kaleem doctor")]
     Doctor(Doctor),
@@ -230,6 +233,21 @@ pub(crate) struct Exec {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Health {
+    #[command(flatten)]
+    pub files: Files,
+    /// Ask again until all is well, at most this long
+    #[arg(long, value_name = "DURATION", conflicts_with = "watch")]
+    pub wait: Option<Span>,
+    /// Ask again and again
+    #[arg(long)]
+    pub watch: bool,
+    /// Time one answer may take
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    pub timeout: Span,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub files: Files,
@@ -249,6 +267,7 @@ impl Arguments {
             Verb::Plan(verb) => &verb.files.files,
             Verb::Deploy(verb) => &verb.files.files,
             Verb::Doctor(verb) => &verb.files.files,
+            Verb::Health(verb) => &verb.files.files,
             _ => &Vec::new(),
         };
         self.global.files = self.files.iter().chain(after).cloned().collect();

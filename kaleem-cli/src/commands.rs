@@ -20,6 +20,7 @@ mod completions;
 mod deploy;
 mod doctor;
 mod exec;
+mod health;
 mod image_build;
 mod init;
 mod logs;
@@ -50,6 +51,7 @@ pub(crate) async fn run(verb: Verb, wiring: &Wiring, printer: &Printer) -> Resul
         Verb::Resolve(arguments) => resolve::run(&arguments, wiring, printer).await,
         Verb::Logs(arguments) => logs::run(&arguments, wiring, printer).await,
         Verb::Exec(arguments) => exec::run(&arguments, wiring, printer).await,
+        Verb::Health(arguments) => health::run(&arguments, wiring, printer).await,
         Verb::Doctor(_) => doctor::run(wiring, printer).await,
         Verb::Completions(arguments) => Ok(completions::run(&arguments, printer)),
     }

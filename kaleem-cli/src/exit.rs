@@ -37,6 +37,10 @@ pub(crate) enum Exit {
     Interrupted,
     /// 13: a step could not be taken back; a person is asked.
     Stuck,
+    /// 20: a dependency fails (`kaleem health`); nothing was touched.
+    Unhealthy,
+    /// 21: a dependency could not be asked (`kaleem health`); nothing was touched.
+    Unsure,
     /// The exit code of a command that ran in a container.
     OfCommand(u8),
 }
@@ -56,6 +60,8 @@ impl Exit {
             Self::Aborted => 11,
             Self::Interrupted => 12,
             Self::Stuck => 13,
+            Self::Unhealthy => 20,
+            Self::Unsure => 21,
             Self::OfCommand(code) => code,
         }
     }

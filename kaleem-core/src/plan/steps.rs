@@ -503,7 +503,10 @@ impl<'a> Builder<'a> {
             });
             steps.push(Step::Baseline { gates: self.baseline });
             steps.extend(self.prepare);
-            steps.extend(pins);
+            // A release to go back to has its tags: taking them back with a failed plan would lose it.
+            if input.kind == PlanKind::Deploy {
+                steps.extend(pins);
+            }
             steps.extend(self.create);
             steps.extend(self.switch);
             steps.extend(self.retire);
