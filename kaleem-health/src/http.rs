@@ -94,7 +94,13 @@ async fn exchange(
     let mut talk = std::pin::pin!(talk);
     let mut connection = std::pin::pin!(connection);
     let told = tokio::select! {
-        finding = &mut talk => finding,
+        told = &mut talk => match told {
+            Err(error) => match connection.await {
+                Err(why) if is_not_http(&why) => Err(why),
+                _ => Err(error),
+            },
+            told => told,
+        },
         // The connection may end with the last byte of the body; what was received is still to be judged.
         ended = &mut connection => match (talk.await, ended) {
             // The connection knows why there is no answer; the request only knows that there is none.

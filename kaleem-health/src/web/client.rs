@@ -150,7 +150,13 @@ impl Client {
         let mut talk = std::pin::pin!(talk);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
-            fetched = &mut talk => fetched,
+            fetched = &mut talk => match fetched {
+                Err(FetchError::Closed) => match connection.await {
+                    Err(ended) if is_not_http(&ended) => Err(FetchError::NotHttp),
+                    _ => Err(FetchError::Closed),
+                },
+                fetched => fetched,
+            },
             // The connection may end with the last byte of the body; otherwise it knows best why there is none.
             ended = &mut connection => talk.await.map_err(|error| match ended {
                 Err(ended) if is_not_http(&ended) => FetchError::NotHttp,
