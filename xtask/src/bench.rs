@@ -36,13 +36,25 @@ struct Contender {
 }
 
 /// Deploys `v1` and `v2` of the shop in turn with both programs, each in a project of its own.
-pub(crate) fn deploy(place: &Place, consent: Consent, pairs: usize, traffic: Traffic, program: Option<PathBuf>) -> Result<(), TaskError> {
-    let parts = setup::run(place, consent)?;
+pub(crate) fn deploy(
+    place: &Place,
+    consent: Consent,
+    pairs: usize,
+    traffic: Traffic,
+    program: Option<PathBuf>,
+    compose: Option<PathBuf>,
+) -> Result<(), TaskError> {
+    let mut parts = setup::run(place, consent)?;
+    if let Some(compose) = compose {
+        parts.compose_oracle = compose;
+    }
+    let parts = parts;
     let program = kaleem(place, program)?;
     let shop = |name| Shop::new(place, &parts, name, &program);
     let (ours, theirs) = (shop("kaleem-bench-a")?, shop("kaleem-bench-b")?);
-    // Compose watches nothing after its switch: the same work is compared.
+    // Compose asks nothing and watches nothing: the least that kaleem can be told to ask is compared with it.
     ours.add_setting("services.api", "watch = \"0s\"")?;
+    ours.replace_setting("passes = 2", "passes = 1")?;
     let version = |index: usize| if index.is_multiple_of(2) { "v1" } else { "v2" };
     let image = |index: usize| parts.image(&format!("shop:{}", version(index)));
     let measure = || {

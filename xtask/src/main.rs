@@ -96,6 +96,9 @@ enum Benchmark {
         /// How many deploys of each.
         #[arg(long, default_value_t = 10)]
         pairs: usize,
+        /// The Compose program to compare with, in place of the one that `setup` fetched.
+        #[arg(long, value_name = "FILE")]
+        compose: Option<PathBuf>,
         /// Sends requests meanwhile, and counts those that fail.
         #[arg(long)]
         load: bool,
@@ -144,9 +147,9 @@ fn run(task: Task) -> Result<(), TaskError> {
         Task::Demo { yes, keep, kaleem } => demo::run(&place, Consent::from_flag(yes), keep, kaleem),
         Task::Deploy { directory, state_dir, images } => deploy::run(&place, &directory, state_dir, &images),
         Task::Bench { what: Benchmark::Plan { yes, runs, kaleem } } => bench::plan::run(&place, Consent::from_flag(yes), runs, kaleem),
-        Task::Bench { what: Benchmark::Deploy { yes, pairs, load, kaleem } } => {
+        Task::Bench { what: Benchmark::Deploy { yes, pairs, load, kaleem, compose } } => {
             let load = if load { bench::Traffic::Flows } else { bench::Traffic::None };
-            bench::deploy(&place, Consent::from_flag(yes), pairs, load, kaleem)
+            bench::deploy(&place, Consent::from_flag(yes), pairs, load, kaleem, compose)
         }
     }
 }

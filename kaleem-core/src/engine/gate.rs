@@ -14,6 +14,8 @@ use crate::remedy::{Remedy, one_line};
 use crate::runtime::{Instance, InstanceHealth, InstanceStatus, LogRange, RuntimeError};
 use crate::traffic::Target;
 
+/// Time until a service that is not up yet is asked again for the first time; it doubles up to the gate's interval.
+const EAGER: Duration = Duration::from_millis(25);
 /// Lines of a container's output that an error shows.
 const LOG_LINES: u64 = 12;
 /// Time the last question has for its answer: less would blame the limit, and not the service.
@@ -123,6 +125,7 @@ impl Engine {
         let mut passes = Passes { count: 0, since: begun };
         let mut restarts: Option<u64> = if request.fresh { Some(0) } else { None };
         let mut last = "it was not asked".to_owned();
+        let mut eager = EAGER;
         loop {
             if cut_short() {
                 return Err(GateError::CutShort);
@@ -159,7 +162,10 @@ impl Engine {
                 wanted: gate.passes,
                 left,
             });
-            self.clock.sleep(gate.interval.min(left)).await;
+            // While it starts it is asked more often; between two passes lies the whole interval, so that they say something.
+            let pause = if passed { gate.interval } else { eager.min(gate.interval) };
+            eager = eager.saturating_mul(2);
+            self.clock.sleep(pause.min(left)).await;
         }
     }
 

@@ -48,7 +48,7 @@ impl Platform {
     }
 
     /// Whether this runs where `wanted` is wanted.
-    #[cfg_attr(not(any(feature = "oci", feature = "testing")), expect(dead_code, reason = "registries ask for it"))]
+    #[cfg_attr(not(feature = "oci"), expect(dead_code, reason = "registries ask for it"))]
     pub(crate) fn runs_on(&self, wanted: &Self) -> bool {
         self.fitness(wanted).is_some()
     }

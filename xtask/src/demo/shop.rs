@@ -81,6 +81,13 @@ impl<'a> Shop<'a> {
         write(&path, &text)
     }
 
+    /// Writes another line in place of one of its `kaleem.toml`.
+    pub(crate) fn replace_setting(&self, before: &str, after: &str) -> Result<(), TaskError> {
+        let path = self.directory().join("kaleem.toml");
+        let text = std::fs::read_to_string(&path).map_err(|source| TaskError::File { operation: "read", path: path.clone(), source })?;
+        write(&path, &text.replacen(before, after, 1))
+    }
+
     /// Where it publishes its port.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
