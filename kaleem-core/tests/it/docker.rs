@@ -15,6 +15,7 @@ mod endpoints;
 mod mapping;
 mod pulls;
 mod lives;
+mod restart;
 
 use lab::{Lab, free_port, lab, project};
 use registry::Registry;

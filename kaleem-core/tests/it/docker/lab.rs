@@ -88,7 +88,7 @@ async fn compile() -> Vec<u8> {
     std::fs::read(&output).unwrap()
 }
 
-async fn load(docker: &Docker, name: &str, program: &[u8], config: &serde_json::Value) -> PinnedImage {
+pub(crate) async fn load(docker: &Docker, name: &str, program: &[u8], config: &serde_json::Value) -> PinnedImage {
     let pieces = pieces(program, config);
     let tag = format!("kt-docker-{name}:test");
     let manifest = serde_json::json!([{ "Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"] }]).to_string();
