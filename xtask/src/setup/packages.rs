@@ -16,7 +16,8 @@ pub(crate) struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 13] = [
+const PACKAGES: [Package; 14] = [
+    Package { name: "iproute2", program: "ip", why: "a network bridge for an engine of a test's own" },
     Package { name: "docker.io", program: "dockerd", why: "the engine that everything is deployed to" },
     Package { name: "docker-compose", program: "docker-compose", why: "what kaleem is measured against" },
     Package { name: "docker-registry", program: "docker-registry", why: "a registry on 127.0.0.1 to pull from" },

@@ -19,6 +19,14 @@ use kaleem_core::testing::{FakeProbes, FakeRegistry};
 use super::lab;
 use crate::world::{project, service, service_name};
 
+/// The bridge of the test's own engine, which needs one even though no container of the test has a network.
+const BRIDGE: &str = "kaleem-test0";
+
+#[expect(clippy::disallowed_methods, reason = "a destructor cannot wait for a future")]
+fn ip(arguments: &[&str]) -> bool {
+    std::process::Command::new("ip").args(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
 /// An engine with a directory of its own, ended by its process id.
 struct OwnEngine {
     directory: tempfile::TempDir,
@@ -32,8 +40,8 @@ impl OwnEngine {
         #[expect(clippy::disallowed_methods, reason = "it lives longer than a call, and is ended by its id")]
         let mut command = std::process::Command::new("dockerd");
         command.args(["--data-root", &below("data"), "--exec-root", &below("exec"), "--pidfile", &below("pid")]);
-        // No container of this test has a network, so the machine's own rules stay as they are.
-        command.args(["-H", &self.endpoint(), "--bridge", "none", "--iptables=false", "--ip-forward=false"]);
+        // Without a bridge of its own it would take the one of the machine's engine away.
+        command.args(["-H", &self.endpoint(), "--bridge", BRIDGE, "--iptables=false", "--ip-forward=false"]);
         self.process = Some(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
@@ -52,6 +60,7 @@ impl OwnEngine {
 impl Drop for OwnEngine {
     fn drop(&mut self) {
         self.stop();
+        ip(&["link", "delete", BRIDGE]);
     }
 }
 
@@ -76,6 +85,10 @@ async fn an_engine_that_is_restarted_in_the_middle_of_a_deploy_is_waited_for() {
     // A short path: sockets have little room for theirs.
     let directory = tempfile::Builder::new().prefix("kt-engine-").tempdir_in("/tmp").unwrap();
     let mut engine = OwnEngine { directory, process: None };
+    // One that an interrupted run left is used again.
+    ip(&["link", "add", BRIDGE, "type", "bridge"]);
+    ip(&["address", "add", "172.31.77.1/24", "dev", BRIDGE]);
+    assert!(ip(&["link", "set", BRIDGE, "up"]), "the test needs a network bridge of its own");
     engine.start();
     let endpoint = engine.endpoint();
     let runtime = connect(&endpoint).await;
