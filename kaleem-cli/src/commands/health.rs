@@ -87,7 +87,8 @@ fn hosts(name: &ProjectName, project: &Project, instances: &[Instance]) -> Known
     let mut hosts = KnownHosts::new();
     for service in project.services.values() {
         let gateway = format!("{name}-{}-gateway", service.name);
-        let up = instances.iter().filter(|instance| instance.state.status == InstanceStatus::Running);
+        // One that is frozen keeps its address; that it does not answer is for the probe to find.
+        let up = instances.iter().filter(|instance| matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Paused));
         let mut found: Vec<&Instance> =
             up.filter(|instance| instance.service == service.name || instance.name.as_str().starts_with(&gateway)).collect();
         // What users reach comes first.
