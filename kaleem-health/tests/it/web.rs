@@ -36,7 +36,7 @@ fn nginx(prepare: impl FnOnce(&Path), listen: &str, directives: &str) -> Option<
     let temporary: String =
         ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].iter().map(|kind| format!("{kind}_temp_path {root}/{kind};")).collect();
     let text = format!(
-        "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log; events {{}}
+        "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log; events {{}}
         http {{ {temporary} access_log off; types {{ text/html html; text/css css; application/javascript js; }} default_type application/octet-stream;
         server {{ listen {listen}; root {root}/www; {directives} }} }}"
     )
