@@ -1,17 +1,17 @@
 //! `kaleem init`: writes down what kaleem would decide by itself, each with its reason, so that a person can change it.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use kaleem_core::config::settings::ServiceSettings;
-use kaleem_core::config::{DependencyCondition, Project, Service, settings_schema};
+use kaleem_core::config::{Project, Service, settings_schema};
 use kaleem_core::durable::{self, DurableError};
 use kaleem_core::health::Question;
 use kaleem_core::kaleem::Kaleem;
 use kaleem_core::names::ServiceName;
 use kaleem_core::observed::image_reference;
 use kaleem_core::plan::strategy::{self, Gateways};
+use kaleem_core::plan::target::run_to_end;
 use kaleem_core::release::Strategy;
 use kaleem_core::runtime::{ImageFacts, Runtime};
 
@@ -73,13 +73,7 @@ async fn text(project: &Project, runtime: Option<&Arc<dyn Runtime>>, gateways: G
 "
     .to_owned();
     line(&mut text, &format!("keep = {}", project.settings.keep.unwrap_or(5)));
-    let run_to_end: BTreeSet<&ServiceName> = project
-        .services
-        .values()
-        .flat_map(|service| &service.depends_on)
-        .filter(|(_, dependency)| dependency.condition == DependencyCondition::ServiceCompletedSuccessfully)
-        .map(|(name, _)| name)
-        .collect();
+    let run_to_end = run_to_end(project);
     for service in project.services.values() {
         let (facts, known) = facts(project, service, runtime).await;
         write_service(&mut text, project, service, &facts, run_to_end.contains(&service.name), gateways);

@@ -26,6 +26,15 @@ pub struct Resolved {
     pub definitions: BTreeMap<DefinitionId, Definition>,
 }
 
+/// The services that run to their end: another one waits for it.
+pub fn run_to_end(project: &Project) -> BTreeSet<&ServiceName> {
+    let waited_for = project.services.values().flat_map(|service| &service.depends_on);
+    waited_for
+        .filter(|(_, dependency)| dependency.condition == DependencyCondition::ServiceCompletedSuccessfully)
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// What is wanted of a project. Services without an image in `images` are left out; `identify` names a definition; without a
 /// `place` no service gets a gateway.
 pub fn resolve(
@@ -34,13 +43,7 @@ pub fn resolve(
     place: Option<&GatewayPlace>,
     identify: &dyn Fn(&Definition) -> DefinitionId,
 ) -> Resolved {
-    let run_to_end: BTreeSet<&ServiceName> = project
-        .services
-        .values()
-        .flat_map(|service| &service.depends_on)
-        .filter(|(_, dependency)| dependency.condition == DependencyCondition::ServiceCompletedSuccessfully)
-        .map(|(name, _)| name)
-        .collect();
+    let run_to_end = run_to_end(project);
     let mut definitions = BTreeMap::new();
     let mut services = BTreeMap::new();
     for service in project.services.values() {
