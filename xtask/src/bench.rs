@@ -13,7 +13,7 @@ use crate::load::{Load, Slice};
 use crate::place::Place;
 use crate::programs::{Measured, Program, wait_until};
 use crate::say;
-use crate::setup::{self, Consent};
+use crate::setup::{self, Consent, Need};
 
 const CLIENTS: usize = 4;
 
@@ -44,7 +44,7 @@ pub(crate) fn deploy(
     program: Option<PathBuf>,
     compose: Option<PathBuf>,
 ) -> Result<(), TaskError> {
-    let mut parts = setup::run(place, consent)?;
+    let mut parts = setup::run(place, consent, Need::Tests)?;
     if let Some(compose) = compose {
         parts.compose_oracle = compose;
     }

@@ -11,7 +11,7 @@ use crate::fail::TaskError;
 use crate::load::{Load, Slice};
 use crate::place::Place;
 use crate::say;
-use crate::setup::{self, Consent, Parts};
+use crate::setup::{self, Consent, Need, Parts};
 
 pub(crate) use shop::{Shop, kaleem};
 
@@ -30,7 +30,7 @@ struct Row {
 
 /// Runs it; everything it made is removed again, unless `keep`.
 pub(crate) fn run(place: &Place, consent: Consent, keep: bool, kaleem: Option<PathBuf>) -> Result<(), TaskError> {
-    let parts = setup::run(place, consent)?;
+    let parts = setup::run(place, consent, Need::Demo)?;
     let kaleem = shop::kaleem(place, kaleem)?;
     let shop = Shop::new(place, &parts, "kaleem-demo", &kaleem)?;
     let outcome = steps(&shop, &parts);

@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::fail::TaskError;
 use crate::place::Place;
-use crate::setup::Consent;
+use crate::setup::{Consent, Need};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Development tasks of kaleem", disable_help_subcommand = true)]
@@ -135,7 +135,7 @@ fn run(task: Task) -> Result<(), TaskError> {
     let place = Place::find()?;
     match task {
         Task::Setup { yes } => {
-            let parts = setup::run(&place, Consent::from_flag(yes))?;
+            let parts = setup::run(&place, Consent::from_flag(yes), Need::Tests)?;
             say::line(&format!("ready: registry {}, Compose {}", parts.registry, parts.compose_oracle.display()));
             parts.leave_running();
             Ok(())

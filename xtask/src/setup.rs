@@ -23,7 +23,7 @@ use crate::say;
 pub(crate) enum Consent {
     /// Yes.
     Given,
-    /// Ask first; without a terminal the answer is no.
+    /// Ask first, where somebody sits who can answer.
     Ask,
 }
 
@@ -32,6 +32,15 @@ impl Consent {
     pub(crate) fn from_flag(yes: bool) -> Self {
         if yes { Self::Given } else { Self::Ask }
     }
+}
+
+/// How much has to be there: the later in this list, the more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    /// An engine, a registry, and the images of the shop.
+    Demo,
+    /// Every server that a test or a benchmark talks to.
+    Tests,
 }
 
 /// What tests and demos work with. What this process started ends when the value is dropped.
@@ -78,21 +87,20 @@ impl Drop for Parts {
     }
 }
 
-/// Makes sure that everything is there.
+/// Makes sure that everything is there that `need` takes.
 ///
 /// # Errors
 /// [`TaskError::Missing`] when something would have to be installed and may not be; nothing was changed then.
-pub(crate) fn run(place: &Place, consent: Consent) -> Result<Parts, TaskError> {
-    let missing = packages::missing(place);
-    let oracle_is_missing = !compose_oracle::program(place).is_file();
+pub(crate) fn run(place: &Place, consent: Consent, need: Need) -> Result<Parts, TaskError> {
+    let missing = packages::missing(place, need);
     if !missing.is_empty() {
         packages::install(place, consent, &missing)?;
     }
     rust_target(place)?;
-    if oracle_is_missing {
+    if need >= Need::Tests && !compose_oracle::program(place).is_file() {
         compose_oracle::fetch(place)?;
     }
-    if !mongo_server::program(place).is_file() {
+    if need >= Need::Tests && !mongo_server::program(place).is_file() {
         mongo_server::fetch(place)?;
     }
     let mut parts = Parts {

@@ -4,11 +4,11 @@ use crate::fail::TaskError;
 use crate::place::Place;
 use crate::programs::Program;
 use crate::say;
-use crate::setup::{self, Consent};
+use crate::setup::{self, Consent, Need};
 
 /// Sets up, runs `cargo test --workspace`, and ends what was started.
 pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Result<(), TaskError> {
-    let parts = setup::run(place, consent)?;
+    let parts = setup::run(place, consent, Need::Tests)?;
     say::step("cargo test --workspace");
     // Every part is there, so a test that finds one missing has found a fault: it is not to skip.
     let tests =

@@ -15,14 +15,14 @@ use crate::deploy::connect;
 use crate::fail::TaskError;
 use crate::place::{self, Place};
 use crate::say;
-use crate::setup::{self, Consent};
+use crate::setup::{self, Consent, Need};
 
 /// Services of the project that is planned.
 const SERVICES: usize = 10;
 
 /// Plans a project of ten services many times, and asks the same questions without planning, in turn.
 pub(crate) fn run(place: &Place, consent: Consent, runs: usize, program: Option<PathBuf>) -> Result<(), TaskError> {
-    let parts = setup::run(place, consent)?;
+    let parts = setup::run(place, consent, Need::Tests)?;
     let program = kaleem(place, program)?;
     let shop = Shop::new(place, &parts, "kaleem-bench-plan", &program)?;
     let mut text = String::from("services:\n");

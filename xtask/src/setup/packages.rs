@@ -7,35 +7,36 @@ use crate::fail::TaskError;
 use crate::place::Place;
 use crate::programs::Program;
 use crate::say;
-use crate::setup::Consent;
+use crate::setup::{Consent, Need};
 
 /// A package, told to be there by a program that it brings.
 pub(crate) struct Package {
     name: &'static str,
     program: &'static str,
+    need: Need,
     why: &'static str,
 }
 
 const PACKAGES: [Package; 14] = [
-    Package { name: "iproute2", program: "ip", why: "a network bridge for an engine of a test's own" },
-    Package { name: "docker.io", program: "dockerd", why: "the engine that everything is deployed to" },
-    Package { name: "docker-compose", program: "docker-compose", why: "what kaleem is measured against" },
-    Package { name: "docker-registry", program: "docker-registry", why: "a registry on 127.0.0.1 to pull from" },
-    Package { name: "apache2-utils", program: "htpasswd", why: "passwords of a registry that asks for one" },
-    Package { name: "debootstrap", program: "debootstrap", why: "a base image without a registry" },
-    Package { name: "musl-tools", program: "musl-gcc", why: "C parts of static binaries" },
-    Package { name: "redis-server", program: "redis-server", why: "a real Redis for tests" },
-    Package { name: "age", program: "age", why: "recovers a backup set without kaleem" },
-    Package { name: "zstd", program: "zstd", why: "recovers a backup set without kaleem" },
-    Package { name: "virtualenv", program: "virtualenv", why: "a directory for the server that speaks as MongoDB" },
-    Package { name: "nginx-light", program: "nginx", why: "the proxy that stands in front of most projects" },
-    Package { name: "haproxy", program: "haproxy", why: "the other proxy that stands in front of projects" },
-    Package { name: "rabbitmq-server", program: "rabbitmqctl", why: "a real RabbitMQ for tests of health" },
+    Package { name: "iproute2", program: "ip", need: Need::Tests, why: "a network bridge for an engine of a test's own" },
+    Package { name: "docker.io", program: "dockerd", need: Need::Demo, why: "the engine that everything is deployed to" },
+    Package { name: "docker-compose", program: "docker-compose", need: Need::Tests, why: "what kaleem is measured against" },
+    Package { name: "docker-registry", program: "docker-registry", need: Need::Demo, why: "a registry on 127.0.0.1 to pull from" },
+    Package { name: "apache2-utils", program: "htpasswd", need: Need::Tests, why: "passwords of a registry that asks for one" },
+    Package { name: "debootstrap", program: "debootstrap", need: Need::Demo, why: "a base image without a registry" },
+    Package { name: "musl-tools", program: "musl-gcc", need: Need::Demo, why: "C parts of static binaries" },
+    Package { name: "redis-server", program: "redis-server", need: Need::Tests, why: "a real Redis for tests" },
+    Package { name: "age", program: "age", need: Need::Tests, why: "recovers a backup set without kaleem" },
+    Package { name: "zstd", program: "zstd", need: Need::Tests, why: "recovers a backup set without kaleem" },
+    Package { name: "virtualenv", program: "virtualenv", need: Need::Tests, why: "a directory for the server that speaks as MongoDB" },
+    Package { name: "nginx-light", program: "nginx", need: Need::Tests, why: "the proxy that stands in front of most projects" },
+    Package { name: "haproxy", program: "haproxy", need: Need::Tests, why: "the other proxy that stands in front of projects" },
+    Package { name: "rabbitmq-server", program: "rabbitmqctl", need: Need::Tests, why: "a real RabbitMQ for tests of health" },
 ];
 
-/// What is not installed.
-pub(crate) fn missing(place: &Place) -> Vec<&'static Package> {
-    PACKAGES.iter().filter(|package| place.program(package.program).is_none()).collect()
+/// What is not installed of that which `need` takes.
+pub(crate) fn missing(place: &Place, need: Need) -> Vec<&'static Package> {
+    PACKAGES.iter().filter(|package| package.need <= need && place.program(package.program).is_none()).collect()
 }
 
 /// Installs `missing`, when that is allowed and possible.
@@ -53,8 +54,9 @@ pub(crate) fn install(place: &Place, consent: Consent, missing: &[&Package]) -> 
     if !rustix::process::geteuid().is_root() {
         return refuse(format!("run as root: `{command}`"));
     }
-    if consent == Consent::Ask && !(place.interactive && !place.ci && agrees(&command)) {
-        return refuse(format!("run `cargo xtask setup --yes`, or `{command}`"));
+    // Where nobody can answer, the task itself was the wish; what is installed has just been said.
+    if consent == Consent::Ask && place.interactive && !place.ci && !agrees(&command) {
+        return refuse(format!("run the task again and agree, or `{command}`"));
     }
     say::step(&command);
     let apt = || {
