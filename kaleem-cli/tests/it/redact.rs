@@ -31,6 +31,8 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         // How long a step took is shown where it was long; a busy machine decides that.
         (r"^( *(ok|undo|again) .*?) \d+(\.\d)? s$", "$1"),
         (r"\b\d+ in a row", "N in a row"),
+        // The builder's own times.
+        (r"\bDONE \d+\.\ds$", "DONE N.Ns"),
         // Whoever is removed may be seen while it goes.
         (r"it crashed with exit code (-1|0|137)$|it was removed by somebody else$", "it is gone"),
         (r"\b\d+\.\d+\.\d+\.\d+:8080\b", "ADDRESS:8080"),
