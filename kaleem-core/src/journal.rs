@@ -14,8 +14,8 @@ pub mod progress;
 pub use file::{Journal, JournalError, Record};
 pub use progress::{IllegalEvent, Next, Progress, StepStatus};
 
-/// Version of the form in which journals are kept.
-pub const JOURNAL_FORMAT: u32 = 1;
+/// Version of the form in which journals are begun. Older ones are read, and gone on with in their own form.
+pub const JOURNAL_FORMAT: u32 = 2;
 
 /// Something that was decided or seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,8 +24,10 @@ pub mod target;
 
 pub use check::{Objection, Severity};
 
-/// Version of the form in which plans are kept. A plan of another form is refused.
-pub const PLAN_FORMAT: u32 = 1;
+/// Version of the form in which plans are kept. Older ones are read for ever, a newer one is refused.
+///
+/// What format 2 added has a default, so that a plan of format 1 is read with it.
+pub const PLAN_FORMAT: u32 = 2;
 
 /// Ordered steps to a release. Immutable once it is in a journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

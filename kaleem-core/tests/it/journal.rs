@@ -88,10 +88,43 @@ async fn a_journal_of_a_newer_format_is_refused_and_left_alone() {
     let newer = b"{\"sum\":\"x\",\"at\":\"2030-01-01T00:00:00Z\",\"event\":{\"event\":\"planned\",\"format\":9,\"plan\":{\"format\":3}}}\n";
     write(&path, newer);
     let error = file::read(&path).unwrap_err();
-    assert!(matches!(error, JournalError::Newer { found: 9, known: 1, .. }), "{error}");
+    assert!(matches!(error, JournalError::Newer { found: 9, known: 2, .. }), "{error}");
     assert_eq!(error.remedy(), "use the newer kaleem that wrote it");
     assert!(Journal::open(&path).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), newer);
+}
+
+/// An older kaleem knew nothing of what a newer plan may hold: it must not guess.
+#[tokio::test]
+async fn a_plan_of_a_newer_format_in_a_journal_of_this_one_is_refused_too() {
+    let (_world, path) = journal().await;
+    let newer = b"{\"sum\":\"x\",\"at\":\"2030-01-01T00:00:00Z\",\"event\":{\"event\":\"planned\",\"format\":2,\"plan\":{\"format\":3}}}\n";
+    write(&path, newer);
+    assert!(matches!(file::read(&path).unwrap_err(), JournalError::Newer { found: 3, known: 2, .. }));
+}
+
+#[tokio::test]
+async fn what_is_written_now_says_format_2_in_both_places() {
+    let (_world, path) = journal().await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["event"]["format"], &first["event"]["plan"]["format"]), (&2.into(), &2.into()));
+}
+
+#[test]
+fn an_open_journal_of_format_1_is_gone_on_with_in_its_own_form() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("00000002.jsonl");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journals/v1/interrupted.jsonl");
+    std::fs::copy(&golden, &path).unwrap();
+    let mut journal = Journal::open(&path).unwrap();
+    let lines = file::read(&path).unwrap().0.len();
+    journal.append(&Event::Aborted { by: "a test".to_owned() }, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let (records, progress) = file::read(&path).unwrap();
+    assert_eq!(records.len(), lines + 1);
+    assert!(progress.is_going_back());
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.lines().next().unwrap().contains("\"planned\",\"format\":1,\"plan\":{\"format\":1,"), "its first line is as it was");
 }
 
 #[tokio::test]
