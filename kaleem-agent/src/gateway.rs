@@ -32,6 +32,7 @@ mod tcp;
 mod tunnel;
 mod upstream;
 mod websocket;
+mod witness;
 mod worker;
 
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use super::crowd::{Client, Fate};
 use super::exchange::exchange;
 use super::tunnel;
+use super::witness::Heard;
 
 /// How long what a client still sends is read after the last answer: closing at once would destroy the answer on its way.
 const LINGER: Duration = Duration::from_secs(2);
@@ -33,8 +34,10 @@ pub(crate) async fn serve(client: &Rc<Client>, stream: TcpStream) {
         builder.max_headers(settings.max_headers);
     }
     let answering = client.clone();
-    let mut server =
-        builder.serve_connection(TokioIo::new(stream), service_fn(move |request| Box::pin(exchange(answering.clone(), request))));
+    let mut server = builder.serve_connection(
+        TokioIo::new(Heard::new(stream, client)),
+        service_fn(move |request| Box::pin(exchange(answering.clone(), request))),
+    );
     let in_order = std::future::poll_fn(|context| {
         client.wake_with(context);
         if client.fate() == Fate::Abort {
@@ -54,7 +57,7 @@ pub(crate) async fn serve(client: &Rc<Client>, stream: TcpStream) {
         return;
     }
     let parts = server.into_parts();
-    let mut stream = parts.io.into_inner();
+    let mut stream = parts.io.into_inner().into_inner();
     let handover = client.handover.borrow_mut().take();
     match handover {
         Some(handover) => tunnel::upgraded(client, stream, parts.read_buf, handover).await,

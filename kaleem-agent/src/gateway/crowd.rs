@@ -13,6 +13,7 @@ use super::shard::Shard;
 use super::target::{Cut, now};
 use super::tunnel::Handover;
 use super::upstream::{Lane, Upstream};
+use super::witness::Witness;
 
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(crate) struct Client {
     pub(crate) handover: RefCell<Option<Handover>>,
     /// Whether the answer has begun while the request may still be on its way.
     pub(crate) uploads: Cell<bool>,
+    /// What it really sent.
+    pub(crate) witness: RefCell<Witness>,
     lane: RefCell<Option<Rc<Lane>>>,
     stream: Cell<bool>,
     busy: Cell<bool>,
@@ -63,6 +66,7 @@ impl Client {
             upstream: RefCell::new(None),
             handover: RefCell::new(None),
             uploads: Cell::new(false),
+            witness: RefCell::default(),
             lane: RefCell::new(None),
             stream: Cell::new(false),
             busy: Cell::new(false),

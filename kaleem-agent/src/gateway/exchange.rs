@@ -25,6 +25,7 @@ use super::hold::HoldError;
 use super::target::now;
 use super::tunnel::Handover;
 use super::upstream::{Flight, Lane, Upstream};
+use super::witness::Expected;
 
 /// How often a request that may be repeated is sent again after a connection broke.
 const MOST_RESENDS: u32 = 2;
@@ -86,7 +87,7 @@ pub(crate) async fn exchange(client: Rc<Client>, request: Request<Incoming>) -> 
         Ok((response, flight)) => answer(&mut asked, response, flight),
         Err(refused) => refuse(&client, refused, asked.entry.take()),
     };
-    if client.shard.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if (client.shard.is_leaving() || client.witness.borrow().is_lost()) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -98,6 +99,14 @@ fn prepare(client: &Rc<Client>, request: Request<Incoming>, entry: Option<Entry>
     let (mut head, body) = request.into_parts();
     if let Err(refused) = headers::check(&head.method, &head.uri, head.version, &head.headers) {
         return Err((refused, entry));
+    }
+    let expected = if head.headers.contains_key(header::TRANSFER_ENCODING) {
+        Expected::Chunks
+    } else {
+        Expected::Bytes(body.size_hint().exact().unwrap_or(0))
+    };
+    if let Err(reason) = client.witness.borrow_mut().testify(&head.method, &head.uri, expected) {
+        return Err(((StatusCode::BAD_REQUEST, reason), entry));
     }
     let mut upgrade = headers::remove_hop_by_hop(&mut head.headers);
     let has_body = !body.is_end_stream();
