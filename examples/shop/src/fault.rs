@@ -24,6 +24,8 @@ pub(crate) struct Faults {
     pub ignore_sigterm: bool,
     /// `slow-requests:MS`: every request but those for health takes that much longer.
     pub slow_requests: Option<Duration>,
+    /// `close-after-answer`: closes each connection after its first answer, without having said so.
+    pub close_after_answer: bool,
 }
 
 impl FromStr for Faults {
@@ -39,6 +41,7 @@ impl FromStr for Faults {
             match name {
                 "never-healthy" if value.is_none() => faults.never_healthy = true,
                 "ignore-sigterm" if value.is_none() => faults.ignore_sigterm = true,
+                "close-after-answer" if value.is_none() => faults.close_after_answer = true,
                 "unhealthy-after" => faults.unhealthy_after = Some(seconds(None)?),
                 "healthy-then-500" => faults.errors_after = Some(seconds(Some(3))?),
                 "slow-start" => faults.slow_start = Some(seconds(None)?),
@@ -70,11 +73,12 @@ mod tests {
             ("exit-at-once", Faults { exit_at_once: Some(1), ..Faults::default() }),
             ("exit-at-once:0", Faults { exit_at_once: Some(0), ..Faults::default() }),
             ("ignore-sigterm,unhealthy-after:7", Faults { ignore_sigterm: true, unhealthy_after: seconds(7), ..Faults::default() }),
+            ("close-after-answer", Faults { close_after_answer: true, ..Faults::default() }),
             ("slow-requests:250", Faults { slow_requests: Some(Duration::from_millis(250)), ..Faults::default() }),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text:?}");
         }
-        for text in ["never", "slow-start", "slow-start:soon", "leak:-1", "exit-at-once:256", "never-healthy:1"] {
+        for text in ["never", "slow-start", "slow-start:soon", "leak:-1", "exit-at-once:256", "never-healthy:1", "close-after-answer:1"] {
             assert!(text.parse::<Faults>().is_err(), "{text:?}");
         }
     }

@@ -10,6 +10,8 @@ mod metrics;
 mod store;
 mod stop;
 mod check;
+mod streams;
+mod websocket;
 mod routes;
 mod api;
 mod worker;

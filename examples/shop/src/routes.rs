@@ -1,5 +1,6 @@
 //! What each path answers.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,11 +9,14 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::env::Settings;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::streams::{self, Body};
+use crate::websocket;
 
 /// Longest order that is taken.
 const LONGEST_ORDER_BYTES: usize = 64 * 1024;
@@ -25,6 +29,10 @@ pub(crate) struct Shop {
     store: Store,
     metrics: Metrics,
     started: Instant,
+    /// Becomes true when the process is to stop: what would not end by itself ends then.
+    stopped: watch::Receiver<bool>,
+    /// Held by every open WebSocket.
+    sockets: mpsc::Sender<Infallible>,
 }
 
 /// A route's name in the metrics, and its answer.
@@ -35,9 +43,14 @@ const JSON: &str = "application/json";
 
 impl Shop {
     /// A shop that has just started.
-    pub(crate) fn new(settings: Settings) -> Result<Self, String> {
+    pub(crate) fn new(settings: Settings, stopped: watch::Receiver<bool>, sockets: mpsc::Sender<Infallible>) -> Result<Self, String> {
         let store = Store::new(settings.redis_url.as_deref())?;
-        Ok(Self { settings, store, metrics: Metrics::default(), started: Instant::now() })
+        Ok(Self { settings, store, metrics: Metrics::default(), started: Instant::now(), stopped, sockets })
+    }
+
+    /// Whether connections are closed without a word.
+    pub(crate) fn closes_after_answer(&self) -> bool {
+        self.settings.faults.close_after_answer
     }
 
     /// What it calls itself.
@@ -46,17 +59,37 @@ impl Shop {
     }
 
     /// Answers one request and counts it.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let start = Instant::now();
-        let (route, status, kind, body) = self.route(request).await;
-        self.metrics.count(route, status.as_u16(), start.elapsed());
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        let mut response = match self.stream(request) {
+            Ok(response) => {
+                self.metrics.count("stream", response.status().as_u16(), start.elapsed());
+                response
+            }
+            Err(request) => {
+                let (route, status, kind, body) = self.route(request).await;
+                self.metrics.count(route, status.as_u16(), start.elapsed());
+                let mut response = Response::new(streams::boxed(Full::new(Bytes::from(body))));
+                *response.status_mut() = status;
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                response
+            }
+        };
         if let Ok(version) = HeaderValue::from_str(self.version()) {
             response.headers_mut().insert("x-shop-version", version);
         }
         response
+    }
+
+    /// Paths whose bodies are not texts; gives the request back when it is for none of them.
+    fn stream(&self, request: Request<Incoming>) -> Result<Response<Body>, Request<Incoming>> {
+        match (request.method(), request.uri().path()) {
+            (&Method::POST | &Method::PUT, "/echo") => Ok(streams::echo(request)),
+            (&Method::GET | &Method::HEAD, "/bytes") => Ok(streams::bytes(request.uri().query())),
+            (&Method::GET, "/events") => Ok(streams::events(request.uri().query(), self.stopped.clone())),
+            (&Method::GET, "/socket") => Ok(websocket::open(request, self.stopped.clone(), self.sockets.clone())),
+            _ => Err(request),
+        }
     }
 
     async fn route(&self, request: Request<Incoming>) -> Answer {
@@ -76,11 +109,14 @@ impl Shop {
             return ("fault", StatusCode::INTERNAL_SERVER_ERROR, TEXT, "SHOP_FAULT says so\n".to_owned());
         }
         match (request.method(), path.as_str()) {
-            (&Method::GET, "/") => ("/", StatusCode::OK, TEXT, format!("shop {}\n", self.version())),
-            (&Method::GET, "/version") => ("/version", StatusCode::OK, TEXT, format!("{}\n", self.version())),
+            (&Method::GET | &Method::HEAD, "/") => ("/", StatusCode::OK, TEXT, format!("shop {}\n", self.version())),
+            (&Method::GET | &Method::HEAD, "/version") => ("/version", StatusCode::OK, TEXT, format!("{}\n", self.version())),
             (&Method::GET, "/slow") => slow(request.uri().query()).await,
             (&Method::POST, "/api/orders") => self.order(request.into_body()).await,
-            (&Method::GET, "/api/orders") => self.totals().await,
+            (&Method::GET, "/api/orders") => match streams::parameter(request.uri().query(), "prefix") {
+                Some(prefix) => self.list(prefix).await,
+                None => self.totals().await,
+            },
             (&Method::GET, path) if path.starts_with("/api/orders/") => self.deliveries(path.trim_start_matches("/api/orders/")).await,
             _ => ("other", StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
         }
@@ -143,6 +179,16 @@ impl Shop {
         }
     }
 
+    async fn list(&self, prefix: &str) -> Answer {
+        match self.store.list(prefix).await {
+            Ok(orders) => {
+                let lines: String = orders.iter().map(|(id, count)| format!("{id} {count}\n")).collect();
+                ("/api/orders", StatusCode::OK, TEXT, lines)
+            }
+            Err(reason) => reply("/api/orders", StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": reason })),
+        }
+    }
+
     async fn deliveries(&self, id: &str) -> Answer {
         match self.store.deliveries(id).await {
             Ok(0) => reply("/api/orders/ID", StatusCode::NOT_FOUND, &json!({ "id": id, "deliveries": 0 })),
@@ -164,7 +210,7 @@ fn dependency(state: Result<Value, String>) -> Value {
 }
 
 async fn slow(query: Option<&str>) -> Answer {
-    let milliseconds = query.and_then(|query| query.split('&').find_map(|part| part.strip_prefix("ms=")?.parse().ok())).unwrap_or(1000);
+    let milliseconds = streams::parameter(query, "ms").and_then(|text| text.parse().ok()).unwrap_or(1000);
     let wait = Duration::from_millis(milliseconds).min(LONGEST_WAIT);
     tokio::time::sleep(wait).await;
     ("/slow", StatusCode::OK, TEXT, format!("waited {wait:?}\n"))

@@ -83,6 +83,19 @@ impl Store {
         }
     }
 
+    /// Every id that begins with `prefix`, and how often it was delivered.
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, String> {
+        let mut all: Vec<(String, u64)> = match self {
+            Self::Memory(orders) => orders.lock().await.iter().map(|(id, count)| (id.clone(), *count)).collect(),
+            Self::Redis(redis) => {
+                let (all,): (Vec<(String, u64)>,) = redis.run(redis::pipe().hgetall(ORDERS)).await?;
+                all
+            }
+        };
+        all.retain(|(id, _)| id.starts_with(prefix));
+        Ok(all)
+    }
+
     /// Counts of everything.
     pub(crate) async fn totals(&self) -> Result<Totals, String> {
         let count = |orders: &[u64]| (orders.len() as u64, orders.iter().filter(|deliveries| **deliveries > 1).count() as u64);

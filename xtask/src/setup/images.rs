@@ -11,6 +11,7 @@ use crate::setup::{Parts, apt, static_target};
 /// The base of every image that is not from scratch.
 pub(crate) const DEBIAN: &str = "kaleem-demo/debian:bookworm";
 const REDIS: &str = "kaleem-demo/redis:7";
+const NGINX: &str = "kaleem-demo/nginx:1";
 
 /// Versions of the shop, and the fault that each has by itself.
 const SHOPS: [(&str, &str); 3] = [("v1", ""), ("v2", ""), ("v3", "never-healthy")];
@@ -20,13 +21,15 @@ pub(crate) fn ensure(place: &Place, parts: &Parts) -> Result<(), TaskError> {
     if !exists(place, DEBIAN) {
         debian(place)?;
     }
-    if !exists(place, REDIS) {
-        say::step("building the image of Redis");
-        let context = scratch()?;
-        let file = place.root.join("examples/shop/redis.Dockerfile");
-        build(place, &file, context.path(), REDIS, &[("BASE", DEBIAN)])?;
+    for (image, name, file, remote) in [(REDIS, "Redis", "redis.Dockerfile", "redis:7"), (NGINX, "nginx", "nginx.Dockerfile", "nginx:1")] {
+        if !exists(place, image) {
+            say::step(&format!("building the image of {name}"));
+            let context = scratch()?;
+            let file = place.root.join("examples/shop").join(file);
+            build(place, &file, context.path(), image, &[("BASE", DEBIAN)])?;
+        }
+        push(place, image, &parts.image(remote))?;
     }
-    push(place, REDIS, &parts.image("redis:7"))?;
     let binary = shop(place)?;
     let context = scratch()?;
     copy(&binary, &context.path().join("shop"))?;

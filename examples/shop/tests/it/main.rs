@@ -105,6 +105,8 @@ fn a_healthy_shop_answers_on_every_path() {
         ("/api/health", 200),
         ("/api/metrics", 200),
         ("/slow?ms=1", 200),
+        ("/bytes?n=5", 200),
+        ("/socket", 400),
         ("/api/orders/none", 404),
         ("/nowhere", 404),
     ] {
@@ -121,6 +123,58 @@ fn an_order_that_came_twice_can_be_told_from_two_orders() {
     }
     assert_eq!(shop.ask("GET", "/api/orders", "").1, "{\"duplicates\":1,\"orders\":2,\"processed\":0,\"queued\":0}\n");
     assert_eq!(shop.get("/api/orders/b"), 200);
+}
+
+#[test]
+fn bodies_come_whole_and_as_they_were_asked_for() {
+    let shop = Shop::start("");
+    let pattern: String = (0..=9_u8).map(char::from).collect();
+    for (path, expected) in [("/bytes?n=10", pattern.clone()), ("/bytes?n=10&chunked=1", format!("A\r\n{pattern}\r\n0\r\n\r\n"))] {
+        assert_eq!(shop.ask("GET", path, "").1, expected, "{path}");
+    }
+    assert_eq!(shop.ask("POST", "/echo", "hello").1, "hello");
+    shop.ask("POST", "/api/orders", "x-1");
+    shop.ask("POST", "/api/orders", "y-1");
+    shop.ask("POST", "/api/orders", "x-1");
+    assert_eq!(shop.ask("GET", "/api/orders?prefix=x-", "").1, "x-1 2\n");
+}
+
+#[test]
+fn what_has_no_end_of_its_own_ends_in_order_when_the_shop_is_to_stop() {
+    let mut shop = Shop::start("");
+    let mut events = shop.send("GET", "/events?ms=1", "");
+    let mut socket = TcpStream::connect(("127.0.0.1", shop.port)).unwrap();
+    socket.set_read_timeout(Some(AT_MOST)).unwrap();
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
+    write!(socket, "GET /socket HTTP/1.1\r\nhost: shop\r\n{upgrade}\r\n\r\n").unwrap();
+    socket.write_all(&[0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2]).unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\x81\x02hi") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        heard.push(byte[0]);
+    }
+    assert!(heard.starts_with(b"HTTP/1.1 101 "));
+    shop.terminate();
+    let mut text = String::new();
+    events.set_read_timeout(Some(AT_MOST)).unwrap();
+    events.read_to_string(&mut text).unwrap();
+    assert!(text.contains("text/event-stream") && text.contains("data: 0\n") && text.ends_with("\r\n0\r\n\r\n"), "{text}");
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, [0x88, 2, 0x03, 0xe9]);
+    assert!(shop.end().success());
+}
+
+#[test]
+fn a_shop_that_closes_connections_does_not_say_so_before() {
+    let shop = Shop::start("close-after-answer");
+    let mut stream = TcpStream::connect(("127.0.0.1", shop.port)).unwrap();
+    stream.set_read_timeout(Some(AT_MOST)).unwrap();
+    write!(stream, "GET /version HTTP/1.1\r\nhost: shop\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 ") && text.ends_with("v1\n") && !text.contains("connection:"), "{text}");
 }
 
 #[test]
