@@ -104,6 +104,12 @@ impl Program {
         status.is_ok_and(|status| status.success())
     }
 
+    /// What it prints, if it succeeds; its errors are not shown.
+    pub(crate) fn answer(mut self) -> Option<String> {
+        let output = self.command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
     /// Starts it with its output in the file `log`, away from the terminal's Ctrl-C.
     pub(crate) fn start(mut self, log: &Path) -> Result<Started, TaskError> {
         use std::os::unix::process::CommandExt;

@@ -10,6 +10,7 @@ mod registry;
 mod images;
 mod compose_oracle;
 mod mongo_server;
+pub(crate) mod newer_engine;
 
 use std::path::PathBuf;
 
@@ -102,6 +103,9 @@ pub(crate) fn run(place: &Place, consent: Consent, need: Need) -> Result<Parts, 
     }
     if need >= Need::Tests && !mongo_server::program(place).is_file() {
         mongo_server::fetch(place)?;
+    }
+    if need >= Need::Tests && newer_engine::is_possible(place) && !newer_engine::is_there(place) {
+        newer_engine::fetch(place)?;
     }
     let mut parts = Parts {
         registry: String::new(),

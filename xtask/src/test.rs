@@ -4,7 +4,8 @@ use crate::fail::TaskError;
 use crate::place::Place;
 use crate::programs::Program;
 use crate::say;
-use crate::setup::{self, Consent, Need};
+use crate::setup::newer_engine::{self, NewerEngine};
+use crate::setup::{self, Consent, Need, Parts};
 
 /// Sets up, runs `cargo test --workspace`, and ends what was started.
 pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Result<(), TaskError> {
@@ -13,9 +14,21 @@ pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Resu
     // Every part is there, so a test that finds one missing has found a fault: it is not to skip.
     let tests =
         parts.export(Program::new(place, place.cargo())).env("CI", "true").args(["test", "--workspace", "--no-fail-fast"]).args(arguments);
-    let outcome = tests.run();
+    let outcome = tests.run().and_then(|()| if arguments.is_empty() { with_newer_engine(place, &parts) } else { Ok(()) });
     drop(parts);
     outcome?;
     say::line("every test passed; what was started for them has ended");
     Ok(())
+}
+
+/// The tests of the engine's adapter once more, with a newer engine.
+fn with_newer_engine(place: &Place, parts: &Parts) -> Result<(), TaskError> {
+    if !newer_engine::is_there(place) {
+        say::warning("the adapter was tested with one engine only: a second one takes root and Debian");
+        return Ok(());
+    }
+    let engine = NewerEngine::start(place)?;
+    say::step("cargo test -p kaleem-core --test it docker::, with the second engine");
+    let tests = engine.export(parts.export(Program::new(place, place.cargo()))).env("CI", "true");
+    tests.args(["test", "-p", "kaleem-core", "--test", "it", "docker::"]).run()
 }

@@ -1,11 +1,60 @@
-//! What the machine's own package configuration says: no address of a mirror stands in this project.
+//! Debian packages that are unpacked and installed nowhere, from the mirror that the machine's own configuration names.
+//!
+//! No address of a mirror stands in this project, and the machine's package lists and sources stay as they were.
 
 use std::path::{Path, PathBuf};
 
 use crate::fail::TaskError;
+use crate::place::{Place, create_directory, write};
+use crate::programs::Program;
+
+/// The release of Debian whose packages they are: the first one with Compose 2 and an engine newer than 20.10.
+const SUITE: &str = "trixie";
+
+/// Whether this machine can fetch and unpack packages.
+pub(crate) fn can_unpack(place: &Place) -> bool {
+    place.program("apt-get").is_some() && place.program("dpkg-deb").is_some()
+}
+
+/// Fetches packages and unpacks them below `into`.
+pub(crate) fn unpack(place: &Place, packages: &[&str], into: &Path) -> Result<(), TaskError> {
+    let work = into.with_extension("apt");
+    for directory in ["lists/partial", "cache/archives/partial", "download"] {
+        create_directory(&work.join(directory))?;
+    }
+    let sources = work.join("sources.list");
+    write(&sources, &format!("deb {} {SUITE} main\n", mirror()?))?;
+    let download = work.join("download");
+    let apt = |arguments: &[&str]| {
+        let mut program = Program::new(place, "apt-get").directory(&download);
+        for (key, value) in [
+            ("Dir::Etc::sourcelist", sources.clone()),
+            ("Dir::Etc::sourceparts", PathBuf::from("/dev/null")),
+            ("Dir::State::lists", work.join("lists")),
+            ("Dir::Cache", work.join("cache")),
+            ("APT::Sandbox::User", PathBuf::from("root")),
+        ] {
+            program = program.arg("-o").arg(format!("{key}={}", value.display()));
+        }
+        program.args(arguments).run_silently()
+    };
+    apt(&["update"])?;
+    apt(&[&["download"], packages].concat())?;
+    let entries = std::fs::read_dir(&download).map_err(|source| TaskError::File { operation: "read", path: download.clone(), source })?;
+    let archives = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let archives: Vec<PathBuf> = archives.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect();
+    if archives.len() < packages.len() {
+        return Err(TaskError::Unexpected { what: format!("{} lacks packages after the download", download.display()) });
+    }
+    for archive in archives {
+        Program::new(place, "dpkg-deb").arg("-x").arg(archive).arg(into).run()?;
+    }
+    // Lists and archives are as large as what was wanted of them.
+    std::fs::remove_dir_all(&work).map_err(|source| TaskError::File { operation: "remove", path: work, source })
+}
 
 /// Address of the mirror that this machine uses.
-pub(crate) fn mirror() -> Result<String, TaskError> {
+pub(super) fn mirror() -> Result<String, TaskError> {
     let mut files: Vec<PathBuf> = std::fs::read_dir("/etc/apt/sources.list.d")
         .map(|entries| entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect())
         .unwrap_or_default();
