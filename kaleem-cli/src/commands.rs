@@ -32,6 +32,9 @@ mod rollback;
 mod show;
 mod status;
 
+/// How long nothing is said.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Does what was asked.
 ///
 /// # Errors
@@ -90,6 +93,18 @@ fn open_plan(wiring: &Wiring, project: &ProjectName, history: &History) -> Optio
         ),
         Next::Finish(_) | Next::Over(_) => (format!("{what} was interrupted at its very end"), "finish it with `kaleem resume`"),
     })
+}
+
+/// Waits for answers, and says so where they do not come at once: a silent program looks like one that hangs.
+async fn patiently<T>(wiring: &Wiring, printer: &Printer, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = wiring.clock().sleep(PATIENCE) => {}
+    }
+    printer.note("still asking the container engine and the registries what is there");
+    work.await
 }
 
 /// Measures time for people.

@@ -13,6 +13,9 @@ use kaleem_core::registry::oci::RegistrySetupError;
 use kaleem_core::remedy::Remedy;
 use kaleem_core::runtime::RuntimeError;
 
+#[cfg(test)]
+mod tests;
+
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -44,6 +47,8 @@ pub(crate) enum CliError {
         #[source]
         source: DurableError,
     },
+    #[error("the variable {name} is `{text}`, which is not a duration")]
+    Duration { name: &'static str, text: String },
     #[error("could not prepare to ask registries")]
     RegistrySetup {
         #[source]
@@ -105,11 +110,15 @@ impl Remedy for CliError {
             Self::ServiceUnknown { known, .. } if known.is_empty() => "see what runs with `kaleem status`".to_owned(),
             Self::ServiceUnknown { known, .. } => format!("choose one of: {known}"),
             Self::Write { source, .. } | Self::Certificates { source } => source.remedy(),
+            Self::Duration { .. } => "write it as `500ms`, `30s` or `1m30s`".to_owned(),
             Self::RegistrySetup { source } => source.remedy(),
             Self::History { source } => source.remedy(),
             Self::Engine { source } => source.remedy(),
             Self::Kaleem { source } => source.remedy(),
-            Self::Run { source } => format!("{}, then run `kaleem resume`", source.remedy()),
+            Self::Run { source } => {
+                let remedy = source.remedy();
+                format!("{}, then run `kaleem resume`", remedy.strip_suffix(", then run the same command").unwrap_or(&remedy))
+            }
             Self::Stuck { .. } => "mend what is in its way and run `kaleem resume`, or settle it by hand with `kaleem resolve`".to_owned(),
             Self::Exists { .. } => "write it anew with `--force`, or look at what would be written with `--print`".to_owned(),
             Self::NoRelease { known, .. } if known.is_empty() => "deploy first: `kaleem deploy`".to_owned(),

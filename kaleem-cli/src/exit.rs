@@ -84,7 +84,7 @@ impl Exit {
             CliError::ServiceUnknown { .. } => Self::Usage,
             CliError::Config { source } => of_config(source),
             CliError::NameNeeded { .. } | CliError::Write { .. } | CliError::Certificates { .. } => Self::Config,
-            CliError::RegistrySetup { .. } => Self::Config,
+            CliError::RegistrySetup { .. } | CliError::Duration { .. } => Self::Config,
             CliError::History { source } => of_history(source),
             CliError::Engine { source } => of_runtime(source),
             CliError::Kaleem { source } => of_kaleem(source),
@@ -115,7 +115,9 @@ fn of_kaleem(error: &KaleemError) -> Exit {
     match error {
         KaleemError::Observe { source } => of_observe(source),
         KaleemError::Runtime { source } => of_runtime(source),
-        KaleemError::State { .. } | KaleemError::Request { .. } | KaleemError::Journal { .. } => Exit::Config,
+        KaleemError::State { .. } | KaleemError::Request { .. } | KaleemError::Journal { .. } | KaleemError::GatewayProgram { .. } => {
+            Exit::Config
+        }
         KaleemError::History { source } => of_history(source),
         KaleemError::Lease { source: LeaseError::Busy { .. } } => Exit::Busy,
         KaleemError::Lease { .. } => Exit::Config,
@@ -123,6 +125,7 @@ fn of_kaleem(error: &KaleemError) -> Exit {
         | KaleemError::Interrupted { .. }
         | KaleemError::NothingOpen
         | KaleemError::NotStuck
+        | KaleemError::GatewaysMissing { .. }
         | KaleemError::NoSuchRelease { .. } => Exit::Refused,
         // The rest is `Crashed`, and what a later core adds without telling us.
         _ => Exit::Bug,
@@ -147,7 +150,8 @@ fn of_runtime(error: &RuntimeError) -> Exit {
         | RuntimeError::PermissionDenied { .. }
         | RuntimeError::TooOld { .. }
         | RuntimeError::Broken { .. }
-        | RuntimeError::BadEndpoint { .. } => Exit::Unreachable,
+        | RuntimeError::BadEndpoint { .. }
+        | RuntimeError::BadContext { .. } => Exit::Unreachable,
         // Asked to look or to run a command, the engine said no.
         _ => Exit::Refused,
     }

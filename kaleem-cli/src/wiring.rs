@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kaleem_core::clock::{Clock, SystemClock};
+use kaleem_core::config::settings::parse_duration;
 use kaleem_core::config::{self, LoadOptions, Project};
 use kaleem_core::durable;
 use kaleem_core::engine::GatewayControl;
@@ -13,8 +14,8 @@ use kaleem_core::kaleem::{GatewayParts, Kaleem, default_state_directory};
 use kaleem_core::names::ProjectName;
 use kaleem_core::registry::PullCredentials;
 use kaleem_core::registry::oci::{DockerConfig, HttpsProxy, OciOptions, OciRegistry};
-use kaleem_core::runtime::Runtime;
-use kaleem_core::runtime::docker::{DockerOptions, DockerRuntime};
+use kaleem_core::runtime::{Runtime, RuntimeError};
+use kaleem_core::runtime::docker::{DockerOptions, DockerRuntime, endpoint_of_context};
 use kaleem_core::secret::Secret;
 use kaleem_core::state::StateDirectory;
 use kaleem_core::traffic::SocketTraffic;
@@ -137,20 +138,37 @@ impl Wiring {
         if history.entries().is_empty() { None } else { Some(words::serving(&history)) }
     }
 
-    /// The engine of DOCKER_HOST.
+    /// The engine of DOCKER_HOST, else of the Docker client's context.
     ///
     /// # Errors
     ///
     /// [`CliError::Engine`]
     pub(crate) async fn runtime(&self) -> Result<Arc<dyn Runtime>, CliError> {
         let options = DockerOptions {
-            endpoint: self.environment.get("DOCKER_HOST").map(str::to_owned),
+            endpoint: self.endpoint().map_err(|source| CliError::Engine { source })?,
             rootless_socket: self.environment.path("XDG_RUNTIME_DIR").map(|directory| directory.join("docker.sock")),
             credentials: self.credentials(),
             answer_timeout: ENGINE_ANSWER,
         };
         let runtime = DockerRuntime::connect(&options).await.map_err(|source| CliError::Engine { source })?;
         Ok(Arc::new(runtime))
+    }
+
+    fn endpoint(&self) -> Result<Option<String>, RuntimeError> {
+        let environment = &self.environment;
+        let Some(host) = environment.get("DOCKER_HOST") else {
+            return endpoint_of_context(&self.docker_directory(), environment.get("DOCKER_CONTEXT"));
+        };
+        // The Docker client speaks TLS then; to speak without would send everything in the clear.
+        let address = host.strip_prefix("tcp://").filter(|_| environment.get("DOCKER_TLS_VERIFY").is_some());
+        Ok(Some(address.map_or_else(|| host.to_owned(), |address| format!("https://{address}"))))
+    }
+
+    /// Where the Docker client keeps its configuration.
+    fn docker_directory(&self) -> PathBuf {
+        let environment = &self.environment;
+        let directory = environment.path("DOCKER_CONFIG").or_else(|| environment.path("HOME").map(|home| home.join(".docker")));
+        directory.unwrap_or_else(|| PathBuf::from("/root/.docker"))
     }
 
     /// Everything together. `verb` is what others read who find the project busy.
@@ -184,10 +202,13 @@ impl Wiring {
     }
 
     fn credentials(&self) -> Arc<dyn PullCredentials> {
-        let environment = &self.environment;
-        let directory = environment.path("DOCKER_CONFIG").or_else(|| environment.path("HOME").map(|home| home.join(".docker")));
-        let path = directory.unwrap_or_else(|| PathBuf::from("/root/.docker")).join("config.json");
-        Arc::new(DockerConfig::new(path, environment.variables().clone()))
+        Arc::new(DockerConfig::new(self.docker_directory().join("config.json"), self.environment.variables().clone()))
+    }
+
+    fn registry_timeout(&self) -> Result<Duration, CliError> {
+        let name = "KALEEM_REGISTRY_TIMEOUT";
+        let Some(text) = self.environment.get(name) else { return Ok(REGISTRY_ANSWER) };
+        parse_duration(text).filter(|time| !time.is_zero()).ok_or_else(|| CliError::Duration { name, text: text.to_owned() })
     }
 
     fn registry(&self) -> Result<OciRegistry, CliError> {
@@ -203,7 +224,7 @@ impl Wiring {
             credentials: self.credentials(),
             clock: self.clock.clone(),
             plain_http: plain.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned).collect(),
-            timeout: REGISTRY_ANSWER,
+            timeout: self.registry_timeout()?,
             attempts: REGISTRY_ATTEMPTS,
             extra_root_certificates: certificates,
             https_proxy: proxy.map(|address| HttpsProxy { address: Secret::new(address.to_owned()), except: except.to_owned() }),

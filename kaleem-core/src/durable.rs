@@ -116,18 +116,24 @@ impl Remedy for DurableError {
             Self::NotAFile { path, .. } => format!("move {} out of the way", path.display()),
             Self::LineBreak { .. } => "report it: it is a fault of kaleem".to_owned(),
             Self::Poisoned { .. } => "mend what made the first write fail, then run `kaleem resume`".to_owned(),
-            Self::Failed { path, source, .. } => match Errno::from_io_error(source) {
-                Some(Errno::NOSPC) => format!("free some space on the file system of {}, then run the same command", path.display()),
-                Some(Errno::DQUOT) => format!("raise the disk quota of this user for {}, or free some of it", path.display()),
-                Some(Errno::ROFS) => format!("remount the file system of {} for writing; see `dmesg` for why it is not", path.display()),
-                Some(Errno::ACCESS | Errno::PERM) => {
-                    format!("run as the user that owns {}, or give this user access to it", path.display())
-                }
-                Some(Errno::IO) => format!("check the disk of {}: see `dmesg`", path.display()),
-                _ => format!("check {} and the file system it is on", path.display()),
-            },
+            Self::Failed { path, source, .. } => {
+                remedy_of(path, source).unwrap_or_else(|| format!("check {} and the file system it is on", path.display()))
+            }
         }
     }
+}
+
+/// What to do where the operating system refused a file, if its reason tells.
+pub(crate) fn remedy_of(path: &Path, source: &io::Error) -> Option<String> {
+    let path = path.display();
+    Some(match Errno::from_io_error(source)? {
+        Errno::NOSPC => format!("free some space on the file system of {path}, then run the same command"),
+        Errno::DQUOT => format!("raise the disk quota of this user for {path}, or free some of it"),
+        Errno::ROFS => format!("remount the file system of {path} for writing; see `dmesg` for why it is not"),
+        Errno::ACCESS | Errno::PERM => format!("run as the user that owns {path}, or give this user access to it"),
+        Errno::IO => format!("check the disk of {path}: see `dmesg`"),
+        _ => return None,
+    })
 }
 
 /// Writes a file in whole, in place of the one that may be there.

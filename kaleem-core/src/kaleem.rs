@@ -62,48 +62,42 @@ pub struct GatewayParts {
 
 /// Puts a [`Kaleem`] together.
 pub struct KaleemBuilder {
-    runtime: Arc<dyn Runtime>,
-    registry: Arc<dyn ImageRegistry>,
-    probes: Arc<dyn Probes>,
-    clock: Arc<dyn Clock>,
-    state: PathBuf,
-    owner: String,
-    gateways: Option<GatewayParts>,
+    /// As it stands; nobody can use it before it is built.
+    kaleem: Kaleem,
 }
 
 impl KaleemBuilder {
     /// With gateways, so that services which others connect to are replaced without an interruption.
     #[must_use]
     pub fn gateways(mut self, parts: GatewayParts) -> Self {
-        self.gateways = Some(parts);
+        self.kaleem.gateways = Some(parts);
         self
     }
 
     /// Where state is kept; one directory a project is made in it. `/var/lib/kaleem` where nothing is said.
     #[must_use]
     pub fn state_directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.state = directory.into();
+        self.kaleem.state = directory.into();
         self
     }
 
     /// Who works, for people who find the project busy, such as `deploy by ci`.
     #[must_use]
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
-        self.owner = owner.into();
+        self.kaleem.owner = owner.into();
         self
     }
 
     /// Another time than the machine's.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        self.kaleem.clock = clock;
         self
     }
 
     /// The finished thing. It has asked nobody yet.
     pub fn build(self) -> Kaleem {
-        let Self { runtime, registry, probes, clock, state, owner, gateways } = self;
-        Kaleem { runtime, registry, probes, clock, state, owner, gateways }
+        self.kaleem
     }
 }
 
@@ -202,7 +196,8 @@ impl Kaleem {
     /// Begins to put one together from its seams.
     pub fn builder(runtime: Arc<dyn Runtime>, registry: Arc<dyn ImageRegistry>, probes: Arc<dyn Probes>) -> KaleemBuilder {
         let (clock, owner) = (Arc::new(SystemClock), "a program that embeds kaleem".to_owned());
-        KaleemBuilder { runtime, registry, probes, clock, state: PathBuf::from("/var/lib/kaleem"), owner, gateways: None }
+        let state = PathBuf::from("/var/lib/kaleem");
+        KaleemBuilder { kaleem: Kaleem { runtime, registry, probes, clock, state, owner, gateways: None } }
     }
 
     /// The container engine.

@@ -79,7 +79,8 @@ impl Remedy for LeaseError {
         match self {
             Self::Busy { .. } => "wait until it is done (`kaleem status`), or ask it to go back with `kaleem abort`".to_owned(),
             Self::File { source } => source.remedy(),
-            Self::Lock { path, .. } => format!("check that {} is on a file system that knows locks, and may be written", path.display()),
+            Self::Lock { path, source } => durable::remedy_of(path, source)
+                .unwrap_or_else(|| format!("check that {} is on a file system that knows locks", path.display())),
         }
     }
 }

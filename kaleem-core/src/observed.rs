@@ -301,38 +301,66 @@ pub async fn observe_host(
         runtime.foreign_ports(&questions.project),
     )
     .map_err(failed)?;
-    let mut foreign_names = BTreeMap::new();
-    for name in questions.container_names.iter().filter(|name| !instances.iter().any(|instance| instance.name == **name)) {
-        if let Some(stranger) = runtime.inspect(name).await.map_err(failed)? {
-            foreign_names.insert(name.clone(), format!("a container made from `{}`", stranger.image));
-        }
-    }
-    let mut old_pins = Vec::new();
-    for pin in &questions.old_pins {
-        if runtime.image(&pin.to_string()).await.map_err(failed)?.is_some() {
-            old_pins.push(pin.clone());
-        }
-    }
-    let mut adoptable = BTreeSet::new();
-    let mut drift = BTreeMap::new();
-    for instance in instances.iter().filter(|instance| instance.definition.is_none() && !instance.oneoff) {
-        let Some(wanted) = questions.wanted.get(&instance.service) else { continue };
-        let mut differences = Vec::new();
-        if questions.image_ids.get(&instance.service) != Some(&instance.image_id) {
-            differences.push("image".to_owned());
-        }
-        let spec = InstanceSpec { name: instance.name.clone(), ..wanted.clone() };
-        match runtime.drift(&spec).await {
-            Ok(fields) => differences.extend(fields),
-            // It went away since it was listed: nothing to take over.
-            Err(RuntimeError::NotFound { .. }) => differences.push("gone".to_owned()),
-            Err(source) => return Err(failed(source)),
-        }
-        if differences.is_empty() {
-            adoptable.insert(instance.name.clone());
-        } else {
-            drift.insert(instance.name.clone(), differences);
-        }
-    }
+    let (foreign_names, old_pins, differences) =
+        tokio::try_join!(foreign_names(runtime, questions, &instances), old_pins(runtime, questions), differences(runtime, questions, &instances))
+            .map_err(failed)?;
+    let (same, drift): (BTreeMap<_, _>, BTreeMap<_, _>) = differences.into_iter().partition(|(_, fields)| fields.is_empty());
+    let adoptable: BTreeSet<ContainerName> = same.into_keys().collect();
     Ok(Observed { engine, instances, adoptable, drift, networks, volumes, foreign_ports, foreign_names, releases, serving, old_pins })
+}
+
+/// Fixed names that the target wants and somebody else has.
+async fn foreign_names(
+    runtime: &Arc<dyn Runtime>,
+    questions: &HostQuestions,
+    instances: &[Instance],
+) -> Result<BTreeMap<ContainerName, String>, RuntimeError> {
+    let unknown = questions.container_names.iter().filter(|name| !instances.iter().any(|instance| instance.name == **name));
+    let found: Vec<Option<(ContainerName, String)>> = stream::iter(unknown)
+        .map(|name| async move {
+            let stranger = runtime.inspect(name).await?;
+            Ok(stranger.map(|stranger| (name.clone(), format!("a container made from `{}`", stranger.image))))
+        })
+        .buffered(CONCURRENT_QUESTIONS)
+        .try_collect()
+        .await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Those of the old tags that are there.
+async fn old_pins(runtime: &Arc<dyn Runtime>, questions: &HostQuestions) -> Result<Vec<ImageRef>, RuntimeError> {
+    let found: Vec<Option<ImageRef>> = stream::iter(&questions.old_pins)
+        .map(|pin| async move { Ok(runtime.image(&pin.to_string()).await?.map(|_| pin.clone())) })
+        .buffered(CONCURRENT_QUESTIONS)
+        .try_collect()
+        .await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// What differs at containers that Compose made, by container; nothing where one is as the target wants it.
+async fn differences(
+    runtime: &Arc<dyn Runtime>,
+    questions: &HostQuestions,
+    instances: &[Instance],
+) -> Result<Vec<(ContainerName, Vec<String>)>, RuntimeError> {
+    let made_by_compose = instances.iter().filter(|instance| instance.definition.is_none() && !instance.oneoff);
+    let wanted = made_by_compose.filter_map(|instance| Some((instance, questions.wanted.get(&instance.service)?)));
+    stream::iter(wanted)
+        .map(|(instance, wanted)| async move {
+            let mut fields = Vec::new();
+            if questions.image_ids.get(&instance.service) != Some(&instance.image_id) {
+                fields.push("image".to_owned());
+            }
+            let spec = InstanceSpec { name: instance.name.clone(), ..wanted.clone() };
+            match runtime.drift(&spec).await {
+                Ok(more) => fields.extend(more),
+                // It went away since it was listed: nothing to take over.
+                Err(RuntimeError::NotFound { .. }) => fields.push("gone".to_owned()),
+                Err(source) => return Err(source),
+            }
+            Ok((instance.name.clone(), fields))
+        })
+        .buffered(CONCURRENT_QUESTIONS)
+        .try_collect()
+        .await
 }

@@ -7,6 +7,7 @@ pub mod backup_fake;
 pub mod clock_fake;
 pub mod probe_contract;
 pub mod probes_fake;
+pub mod program;
 pub mod registry_contract;
 pub mod registry_fake;
 pub mod runtime_contract;

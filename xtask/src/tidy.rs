@@ -5,6 +5,7 @@ mod modules;
 mod manifests;
 mod words;
 mod links;
+mod errors;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +46,7 @@ impl Violation {
 
 type Rule = fn(&Tree) -> Vec<Violation>;
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 11] = [
     layout::folders_are_the_agreed_ones,
     layout::files_are_short,
     layout::modules_say_why,
@@ -56,6 +57,7 @@ const RULES: [Rule; 10] = [
     words::open_ends_have_a_link,
     words::unwanted_words,
     links::lead_somewhere,
+    errors::every_variant_is_shown,
 ];
 
 /// Checks every rule and prints what breaks one.

@@ -6,7 +6,7 @@ use kaleem_core::image::ImageRef;
 use kaleem_core::names::ServiceName;
 
 use crate::arguments::{ImageChoice, PlanArguments};
-use crate::commands::notice_open;
+use crate::commands::{notice_open, patiently};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -22,7 +22,8 @@ pub(crate) async fn run(arguments: &PlanArguments, wiring: &Wiring, printer: &Pr
     let project = wiring.project()?;
     notice_open(wiring, printer, &project.name);
     let kaleem = wiring.kaleem("plan").await?;
-    let planned = kaleem.plan_deploy(&project, &images(&arguments.images)).await.map_err(|source| CliError::Kaleem { source })?;
+    let images = images(&arguments.images);
+    let planned = patiently(wiring, printer, kaleem.plan_deploy(&project, &images)).await.map_err(|source| CliError::Kaleem { source })?;
     let history = wiring.history(&project.name)?;
     let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &project.warnings, history: &history };
     let detail = if arguments.steps { Detail::Steps } else { Detail::Full };

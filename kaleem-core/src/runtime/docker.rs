@@ -26,7 +26,9 @@ mod compare;
 mod console;
 mod images;
 mod resources;
+mod context;
 
+pub use context::endpoint_of_context;
 use failure::{Failure, nonsense};
 
 /// Where engines listen when nobody said anything else.

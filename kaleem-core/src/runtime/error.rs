@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::image::ImageRef;
 use crate::names::{ContainerName, ProjectName};
 use crate::remedy::Remedy;
 
@@ -38,6 +39,14 @@ pub enum RuntimeError {
     BadEndpoint {
         /// As it was given.
         endpoint: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The engine that a Docker context names cannot be used.
+    #[error("the Docker context `{context}` cannot be used: {reason}")]
+    BadContext {
+        /// Its name.
+        context: String,
         /// What is wrong with it.
         reason: String,
     },
@@ -165,6 +174,7 @@ impl Remedy for RuntimeError {
             Self::PermissionDenied { .. } => "run as root, or add your user to the group `docker` and log in again".to_owned(),
             Self::TooOld { .. } => "upgrade the engine to Docker 20.10 or newer".to_owned(),
             Self::BadEndpoint { .. } => "set DOCKER_HOST to `unix:///path/to/docker.sock` or `tcp://host:port`".to_owned(),
+            Self::BadContext { .. } => "choose another (`docker context ls`, `docker context use NAME`), or set DOCKER_HOST".to_owned(),
             Self::NotFound { .. } => "look at `docker ps -a`; `kaleem status` tells what is serving".to_owned(),
             Self::NameTaken { name, .. } => format!("remove or rename that container (`docker rm {name}`), or change `container_name`"),
             Self::NotOurs { name, .. } => format!("rename or remove `{name}` by hand: kaleem changes only containers of its own project"),
@@ -174,15 +184,15 @@ impl Remedy for RuntimeError {
             Self::ImageMissing { image } => format!("build or pull it: `docker pull {image}`"),
             Self::ImageNotFound { .. } => "check the name and the tag, and that it was pushed".to_owned(),
             Self::PullDenied { image } => {
-                let host = image.split('/').next().unwrap_or(image);
-                format!("log in with `docker login {host}` as the user that runs kaleem")
+                let host = image.parse::<ImageRef>().map_or_else(|_| String::new(), |image| format!(" {}", image.registry()));
+                format!("log in with `docker login{host}` as the user that runs kaleem")
             }
             Self::PullFailed { .. } => "check the network and the disk, then run the same command".to_owned(),
             Self::ExecTimedOut { .. } => "raise the timeout of the command, or look why it hangs with `docker exec`".to_owned(),
             Self::FileRefused { .. } => "check that the path exists in the image and can be written".to_owned(),
             Self::ProgramUnreadable { path, .. } => format!("check that {} is there and can be read", path.display()),
             Self::Refused { .. } => "mend what the engine names, then run the same command".to_owned(),
-            Self::Broken { .. } => "check that the engine runs (`docker info`), then run `kaleem resume`".to_owned(),
+            Self::Broken { .. } => "check that the engine runs (`docker info`), then run the same command".to_owned(),
         }
     }
 

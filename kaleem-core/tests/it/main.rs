@@ -13,6 +13,8 @@ mod durable;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod errors;
+#[cfg(test)]
 mod journal;
 #[cfg(test)]
 mod lease;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bollard::Docker;
 use futures_util::StreamExt as _;
-use kaleem_core::exec::{self, ExecRequest};
 use kaleem_core::image::{ImageSource, PinnedImage};
 use kaleem_core::names::ProjectName;
 use kaleem_core::registry::Anonymous;
 use kaleem_core::runtime::RuntimeError;
 use kaleem_core::runtime::docker::{DockerOptions, DockerRuntime};
+use kaleem_core::testing::program;
 use sha2::Digest as _;
 use tokio::sync::OnceCell;
 
@@ -69,22 +69,7 @@ async fn compile() -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let output = directory.path().join("app");
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/program.rs");
-    let arguments = ["--edition", "2024", "-O", "--target", "x86_64-unknown-linux-musl", "-C", "strip=symbols", "-o"];
-    let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
-    arguments.extend([output.display().to_string(), source.display().to_string()]);
-    let kept = ["PATH", "HOME", "RUSTUP_HOME", "CARGO_HOME", "RUSTUP_TOOLCHAIN"];
-    let environment = kept.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect();
-    let request = ExecRequest {
-        program: "rustc".into(),
-        arguments,
-        environment,
-        stdin: None,
-        directory: None,
-        timeout: Duration::from_secs(120),
-        max_output_bytes: 1 << 16,
-    };
-    let result = exec::run(&request).await.unwrap();
-    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+    program::compile(&source, &output, variable).await.unwrap();
     std::fs::read(&output).unwrap()
 }
 

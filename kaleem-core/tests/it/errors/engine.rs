@@ -1,0 +1,69 @@
+//! Steps, gates and watches.
+
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use kaleem_core::definition::DefinitionId;
+use kaleem_core::engine::{GateError, StepError, WatchError};
+use kaleem_core::names::ContainerName;
+use kaleem_core::runtime::RuntimeError;
+use kaleem_core::state::StateError;
+use kaleem_core::traffic::TrafficError;
+use rustix::io::Errno;
+
+use super::{full, made, system, told};
+
+const LOG: &str = "; its last lines:\nconnecting to redis\nthere is no database";
+
+fn container() -> ContainerName {
+    made("shop-api-r2-1")
+}
+
+fn away() -> RuntimeError {
+    RuntimeError::Unreachable { endpoint: "unix:///var/run/docker.sock".to_owned(), source: Box::new(system(Errno::CONNREFUSED)) }
+}
+
+#[test]
+fn gate() {
+    let log = || LOG.to_owned();
+    assert_snapshot!(told(&[
+        &GateError::TimedOut { deadline: Duration::from_secs(120), reason: "answered 503".to_owned(), log: log() },
+        &GateError::Crashed { code: 3, log: log() },
+        &GateError::OutOfMemory { log: log() },
+        &GateError::Unhealthy { output: "connection refused".to_owned(), log: log() },
+        &GateError::Gone,
+        &GateError::Runtime { source: away() },
+        &GateError::CutShort,
+    ]));
+}
+
+#[test]
+fn watch() {
+    assert_snapshot!(told(&[
+        &WatchError::Failing { failed: 12, requests: 80, percent: 15 },
+        &WatchError::Slow { slowest: Duration::from_millis(2500), limit: Duration::from_secs(1) },
+        &WatchError::Crashed { container: container(), code: 139, log: LOG.to_owned() },
+        &WatchError::OutOfMemory { container: container(), log: String::new() },
+        &WatchError::Runtime { source: away() },
+    ]));
+}
+
+#[test]
+fn step() {
+    let missing = StateError::DefinitionMissing { id: DefinitionId("1f3a5c7d9e0b1f3a5c7d9e0b1f3a5c7d".to_owned()) };
+    let silent = TrafficError::TimedOut { gateway: made("shop-api-gateway"), operation: "steer", limit: Duration::from_secs(10) };
+    let log = || LOG.to_owned();
+    assert_snapshot!(told(&[
+        &StepError::Runtime { what: "start shop-api-r2-1".to_owned(), source: RuntimeError::PortTaken { port: "0.0.0.0:80".to_owned() } },
+        &StepError::Definition { container: container(), source: missing },
+        &StepError::Gate { container: container(), source: GateError::Gone },
+        &StepError::RanAndFailed { container: container(), code: 4, log: log() },
+        &StepError::RanTooLong { container: container(), deadline: Duration::from_secs(600), log: log() },
+        &StepError::Traffic { what: "steer shop-api-gateway".to_owned(), source: silent },
+        &StepError::NoGateways { gateway: made("shop-api-gateway") },
+        &StepError::GatewayDirectory { gateway: made("shop-api-gateway"), source: full("/var/lib/kaleem/.gateways/shop-api-gateway") },
+        &StepError::Watch { service: made("api"), source: WatchError::Failing { failed: 12, requests: 80, percent: 15 } },
+        &StepError::Gone { container: container() },
+        &StepError::CutShort,
+    ]));
+}
