@@ -36,6 +36,9 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         // Whoever is removed may be seen while it goes.
         (r"it crashed with exit code (-1|0|137)$|it was removed by somebody else$", "it is gone"),
         (r"\b\d+\.\d+\.\d+\.\d+:8080\b", "ADDRESS:8080"),
+        (r"this kaleem reads up to \d+", "this kaleem reads up to N"),
+        // How often something is tried while the engine is away, and how far away it is each time.
+        (r"^ again .*(\n again .*)*", " again ... (while the engine is away)"),
     ] {
         text = Regex::new(&format!("(?m){pattern}")).unwrap().replace_all(&text, name).into_owned();
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kaleem_core::exec::{self, ExecRequest};
+use kaleem_core::testing::program;
 use tokio::sync::OnceCell;
 
 /// Time one command of a story may take.
@@ -100,7 +101,8 @@ impl Sandbox {
     /// Removes all that carries the project's name.
     pub(crate) async fn clean(&self) {
         let command = r#"
-            [ -f "$DIR/registry.pid" ] && kill "$(cat "$DIR/registry.pid")"
+            if [ -f "$DIR/engine/pid" ]; then tidy_up; exit; fi
+            tidy_up
             for label in com.docker.compose.project kaleem.project story; do
               docker ps -aq --filter "label=$label=$P" | xargs -r docker rm -fv
             done
@@ -151,23 +153,8 @@ async fn app() -> PathBuf {
 async fn compile() -> PathBuf {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let (output, part) = (directory.join("app"), directory.join(format!("app-{}", std::process::id())));
-    let source = format!("{}/tests/fixtures/app.rs", env!("CARGO_MANIFEST_DIR"));
-    let words = ["--edition", "2024", "-O", "--target", "x86_64-unknown-linux-musl", "-C", "strip=symbols", "-o"];
-    let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
-    arguments.extend([part.display().to_string(), source]);
-    let kept = ["PATH", "HOME", "RUSTUP_HOME", "CARGO_HOME", "RUSTUP_TOOLCHAIN"];
-    let environment = kept.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect();
-    let request = ExecRequest {
-        program: "rustc".into(),
-        arguments,
-        environment,
-        stdin: None,
-        directory: None,
-        timeout: LIMIT,
-        max_output_bytes: 1 << 16,
-    };
-    let result = exec::run(&request).await.unwrap();
-    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/app.rs");
+    program::compile(&source, &part, variable).await.unwrap();
     std::fs::rename(&part, &output).unwrap();
     directory
 }

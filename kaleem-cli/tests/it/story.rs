@@ -2,7 +2,8 @@
 //!
 //! A story is a text: `--- NAME` begins a file of the project, which `---` ends; `% COMMAND` prepares and must succeed;
 //! `$ COMMAND` is shown with its output and `[exit code]`; `& COMMAND` goes on in the background; `~ COMMAND` waits until
-//! it succeeds; `! SIGNAL` is sent to what runs in the background; `=` waits for that and shows it. `#` is a comment.
+//! it succeeds; `! SIGNAL` is sent to what runs in the background; `=` waits for that and shows it; `? COMMAND` must succeed,
+//! else the story cannot be told on this machine. `#` is a comment.
 //! What is shown is everything else in the file. With `KALEEM_STORIES=write` it is written anew.
 
 use std::time::Duration;
@@ -23,6 +24,13 @@ pub(crate) async fn play(name: &str) {
     let path = std::path::PathBuf::from(format!("{}/tests/it/stories/{name}.txt", env!("CARGO_MANIFEST_DIR")));
     let written = std::fs::read_to_string(&path).unwrap();
     let sandbox = Sandbox::new(name).await;
+    for needed in written.lines().filter_map(|line| line.strip_prefix("? ")) {
+        if sandbox.run(needed).await.code != 0 {
+            assert!(variable("CI").is_none(), "{name} needs `{needed}`");
+            println!("skipped: {name} needs `{needed}`");
+            return;
+        }
+    }
     let played = Player { sandbox: &sandbox, told: String::new(), background: None }.play(&written).await;
     sandbox.clean().await;
     let played = played.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -53,7 +61,7 @@ impl Player<'_> {
         let mut lines = written.lines();
         while let Some(line) = lines.next() {
             let command = line.get(2..).unwrap_or_default();
-            let known = ["#", "---", "%", "$", "&", "~", "!", "="];
+            let known = ["?", "#", "---", "%", "$", "&", "~", "!", "="];
             if !known.contains(&line.split(' ').next().unwrap_or_default()) {
                 continue;
             }
@@ -98,7 +106,7 @@ impl Player<'_> {
     /// Whether the line belongs to the one before it: comments and preparations stand together.
     fn glued(&self, line: &str) -> bool {
         let last = self.told.lines().next_back().unwrap_or_default();
-        let group = |line: &str| line.starts_with("% ") || line.starts_with("# ") || line.starts_with("& ");
+        let group = |line: &str| line.starts_with("? ") || line.starts_with("% ") || line.starts_with("# ") || line.starts_with("& ");
         group(last) || (last.starts_with(['~', '!', '=']) && line.starts_with(['~', '!', '=']))
     }
 
@@ -112,7 +120,7 @@ impl Player<'_> {
         if !text.is_empty() {
             // A line that looks like a command of the story would be played next time.
             for line in text.lines() {
-                let line = if line.starts_with(['$', '%', '&', '~', '!', '=', '#', '-']) { format!(" {line}") } else { line.to_owned() };
+                let line = if line.starts_with(['$', '%', '&', '~', '!', '=', '#', '-', '?']) { format!(" {line}") } else { line.to_owned() };
                 self.tell(&line);
             }
         }
