@@ -32,6 +32,7 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (r"^( *(ok|undo|again) .*?) \d+(\.\d)? s$", "$1"),
         (r"\b\d+ in a row", "N in a row"),
         // The builder's own times.
+        (r"(transferring context: \d+B) \d+\.\ds done$", "$1 done"),
         (r"\bDONE \d+\.\ds$", "DONE N.Ns"),
         // Whoever is removed may be seen while it goes.
         (r"it crashed with exit code (-1|0|137)$|it was removed by somebody else$", "it is gone"),
