@@ -301,9 +301,12 @@ pub async fn observe_host(
         runtime.foreign_ports(&questions.project),
     )
     .map_err(failed)?;
-    let (foreign_names, old_pins, differences) =
-        tokio::try_join!(foreign_names(runtime, questions, &instances), old_pins(runtime, questions), differences(runtime, questions, &instances))
-            .map_err(failed)?;
+    let (foreign_names, old_pins, differences) = tokio::try_join!(
+        foreign_names(runtime, questions, &instances),
+        old_pins(runtime, questions),
+        differences(runtime, questions, &instances)
+    )
+    .map_err(failed)?;
     let (same, drift): (BTreeMap<_, _>, BTreeMap<_, _>) = differences.into_iter().partition(|(_, fields)| fields.is_empty());
     let adoptable: BTreeSet<ContainerName> = same.into_keys().collect();
     Ok(Observed { engine, instances, adoptable, drift, networks, volumes, foreign_ports, foreign_names, releases, serving, old_pins })

@@ -30,7 +30,8 @@ pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) 
     if arguments.build {
         image_build::run(&project, &images, wiring, printer).await?;
     }
-    let planned = patiently(wiring, printer, kaleem.deploy_plan(&work, &project, &images)).await.map_err(|source| CliError::Kaleem { source })?;
+    let planned =
+        patiently(wiring, printer, kaleem.deploy_plan(&work, &project, &images)).await.map_err(|source| CliError::Kaleem { source })?;
     let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &project.warnings, history: work.history() };
     view.lines(Detail::Short).iter().for_each(|line| printer.note(line));
     printer.json(&view.json());

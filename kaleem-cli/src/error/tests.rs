@@ -54,7 +54,12 @@ fn what_a_command_did_not_do_is_said_with_what_to_do_next() {
     let journal = || KaleemError::Journal { source: JournalError::File { source: full("/var/lib/kaleem/shop/plans/00000007.jsonl") } };
     let image = || "shop/api:v2".parse::<ImageRef>().unwrap();
     let service = || "api".parse().unwrap();
-    let busy = LeaseError::Busy { owner: "deploy by ada".to_owned(), pid: 4711, host: "web1".to_owned(), since: "2026-03-01 03:12:00 UTC".to_owned() };
+    let busy = LeaseError::Busy {
+        owner: "deploy by ada".to_owned(),
+        pid: 4711,
+        host: "web1".to_owned(),
+        since: "2026-03-01 03:12:00 UTC".to_owned(),
+    };
     assert_snapshot!(told(&[
         CliError::Threads { source: io::Error::from_raw_os_error(11) },
         CliError::Config { source: none() },
@@ -74,7 +79,10 @@ fn what_a_command_did_not_do_is_said_with_what_to_do_next() {
         observed(ObserveError::NotBuilt { service: service(), image: image(), build: true }),
         observed(ObserveError::Image { service: service(), source: RegistryError::NotFound { image: image() } }),
         observed(ObserveError::Image { service: service(), source: RegistryError::Failed { image: image(), status: 503 } }),
-        observed(ObserveError::Image { service: service(), source: RegistryError::Denied { image: image(), reason: "no credentials were given".to_owned() } }),
+        observed(ObserveError::Image {
+            service: service(),
+            source: RegistryError::Denied { image: image(), reason: "no credentials were given".to_owned() }
+        }),
         CliError::Run { source: journal() },
         CliError::Stuck { plan: PlanId(7), step: 3 },
         CliError::Exists { path: "/srv/shop/kaleem.toml".into() },
@@ -84,7 +92,10 @@ fn what_a_command_did_not_do_is_said_with_what_to_do_next() {
         CliError::NothingOpen,
         CliError::BuildTool { service: service(), source: ExecError::NotFound { program: "docker".into() } },
         CliError::BuildFailed { service: service(), status: "exit code 1".to_owned(), log: "; its last lines:\nno such file".to_owned() },
-        CliError::BuildImage { service: service(), source: ObserveError::NoImage { service: service(), source: "Shop-api".parse::<ImageRef>().unwrap_err() } },
+        CliError::BuildImage {
+            service: service(),
+            source: ObserveError::NoImage { service: service(), source: "Shop-api".parse::<ImageRef>().unwrap_err() }
+        },
         CliError::AbortNotTaken { plan: PlanId(7) },
     ]));
 }

@@ -120,7 +120,8 @@ impl Player<'_> {
         if !text.is_empty() {
             // A line that looks like a command of the story would be played next time.
             for line in text.lines() {
-                let line = if line.starts_with(['$', '%', '&', '~', '!', '=', '#', '-', '?']) { format!(" {line}") } else { line.to_owned() };
+                let line =
+                    if line.starts_with(['$', '%', '&', '~', '!', '=', '#', '-', '?']) { format!(" {line}") } else { line.to_owned() };
                 self.tell(&line);
             }
         }

@@ -56,7 +56,8 @@ pub fn endpoint_of_context(directory: &Path, named: Option<&str>) -> Result<Opti
     }
     let bad = |reason: String| RuntimeError::BadContext { context: context.clone(), reason };
     let path = directory.join("contexts/meta").join(hex::encode(Sha256::digest(context.as_bytes()))).join("meta.json");
-    let text = durable::read(&path).map_err(|error| bad(if error.is_missing() { "there is no such context".to_owned() } else { one_line(&error) }))?;
+    let text = durable::read(&path)
+        .map_err(|error| bad(if error.is_missing() { "there is no such context".to_owned() } else { one_line(&error) }))?;
     let meta: Meta = serde_json::from_slice(&text).map_err(|_| bad(format!("{} is not what the Docker client writes", path.display())))?;
     let host = meta.endpoints.docker.map(|endpoint| endpoint.host).unwrap_or_default();
     if host.is_empty() {
@@ -79,7 +80,9 @@ fn current(directory: &Path) -> Result<String, RuntimeError> {
     match durable::read(&path) {
         Ok(text) => {
             let config: Result<Config, _> = serde_json::from_slice(&text);
-            config.map(|config| config.current_context).map_err(|_| bad(format!("{} is not JSON that the Docker client writes", path.display())))
+            config
+                .map(|config| config.current_context)
+                .map_err(|_| bad(format!("{} is not JSON that the Docker client writes", path.display())))
         }
         Err(error) if error.is_missing() => Ok(String::new()),
         Err(error) => Err(bad(one_line(&error))),

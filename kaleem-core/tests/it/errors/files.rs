@@ -72,7 +72,10 @@ fn journal() {
 
 #[test]
 fn history() {
-    let state = StateError::File { directory: "/var/lib/kaleem/shop".into(), source: failed(FileOperation::List, "/var/lib/kaleem/shop/plans", Errno::ACCESS) };
+    let state = StateError::File {
+        directory: "/var/lib/kaleem/shop".into(),
+        source: failed(FileOperation::List, "/var/lib/kaleem/shop/plans", Errno::ACCESS),
+    };
     assert_snapshot!(told(&[
         &HistoryError::State { source: state },
         &HistoryError::Journal { source: JournalError::Newer { path: JOURNAL.into(), found: 9, known: 1 } },

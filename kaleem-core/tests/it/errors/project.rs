@@ -59,10 +59,14 @@ async fn kaleem() {
         &KaleemError::Observe { source: ObserveError::Engine { source: denied() } },
         &KaleemError::Runtime { source: denied() },
         &KaleemError::State { source: state },
-        &KaleemError::History { source: HistoryError::Prune { source: failed(FileOperation::Remove, "/var/lib/kaleem/shop/plans/00000001.jsonl", Errno::ROFS) } },
+        &KaleemError::History {
+            source: HistoryError::Prune { source: failed(FileOperation::Remove, "/var/lib/kaleem/shop/plans/00000001.jsonl", Errno::ROFS) }
+        },
         &KaleemError::Lease { source: lock },
         &KaleemError::Journal { source: JournalError::File { source: full("/var/lib/kaleem/shop/plans/00000007.jsonl") } },
-        &KaleemError::Refused { objections: vec![objection("the external network `edge` does not exist", "create it (`docker network create edge`)")] },
+        &KaleemError::Refused {
+            objections: vec![objection("the external network `edge` does not exist", "create it (`docker network create edge`)")]
+        },
         &KaleemError::Refused { objections: Vec::new() },
         &KaleemError::Interrupted { plan: PlanId(7), release },
         &KaleemError::NothingOpen,
