@@ -38,6 +38,8 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (r"it crashed with exit code (-1|0|137)$|it was removed by somebody else$", "it is gone"),
         (r"\b\d+\.\d+\.\d+\.\d+:8080\b", "ADDRESS:8080"),
         (r"this kaleem reads up to \d+", "this kaleem reads up to N"),
+        // A wait says where it stands now and then.
+        (r"^ +\.\. .*has not decided yet \(N s left\)\n", ""),
         // How often something is tried while the engine is away, and how far away it is each time.
         (r"^ again .*(\n again .*)*", " again ... (while the engine is away)"),
     ] {
