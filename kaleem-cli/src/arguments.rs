@@ -132,8 +132,8 @@ pub(crate) enum Verb {
     /// Ask every dependency how it is: databases, brokers, pages, ports
     #[command(after_help = "Examples:\n  kaleem health\n  kaleem health --wait 60s\n  kaleem health --watch")]
     Health(Health),
-    /// Look for what will bite
-    #[command(after_help = "Example:\n  kaleem doctor")]
+    /// Look for what will bite, and repair what is damaged
+    #[command(after_help = "Examples:\n  kaleem doctor\n  kaleem doctor --repair")]
     Doctor(Doctor),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  kaleem completions bash > /etc/bash_completion.d/kaleem")]
@@ -251,6 +251,12 @@ pub(crate) struct Health {
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub files: Files,
+    /// Say what is damaged in what kaleem keeps and made, and offer the safe repair of each
+    #[arg(long)]
+    pub repair: bool,
+    /// Repair without asking
+    #[arg(long, requires = "repair")]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]

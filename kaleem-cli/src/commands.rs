@@ -55,7 +55,7 @@ pub(crate) async fn run(verb: Verb, wiring: &Wiring, printer: &Printer) -> Resul
         Verb::Logs(arguments) => logs::run(&arguments, wiring, printer).await,
         Verb::Exec(arguments) => exec::run(&arguments, wiring, printer).await,
         Verb::Health(arguments) => health::run(&arguments, wiring, printer).await,
-        Verb::Doctor(_) => doctor::run(wiring, printer).await,
+        Verb::Doctor(arguments) => doctor::run(&arguments, wiring, printer).await,
         Verb::Completions(arguments) => Ok(completions::run(&arguments, printer)),
     }
 }

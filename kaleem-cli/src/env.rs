@@ -13,6 +13,8 @@ pub(crate) struct Environment {
     variables: BTreeMap<String, String>,
     /// The working directory; `.` where it is gone.
     pub directory: PathBuf,
+    /// Whether somebody can be asked.
+    pub stdin_is_terminal: bool,
     /// Whether progress goes to a terminal.
     pub stderr_is_terminal: bool,
     /// The program itself; its gateway is looked for beside it.
@@ -35,6 +37,7 @@ impl Environment {
             arguments: std::env::args_os().collect(),
             variables: variables.collect(),
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+            stdin_is_terminal: std::io::stdin().is_terminal(),
             stderr_is_terminal: std::io::stderr().is_terminal(),
             executable: std::env::current_exe().ok(),
             is_root: uid.is_root(),

@@ -11,6 +11,7 @@ use kaleem_core::names::{PlanId, ProjectName, ReleaseId, ServiceName};
 use kaleem_core::observed::ObserveError;
 use kaleem_core::registry::oci::RegistrySetupError;
 use kaleem_core::remedy::Remedy;
+use kaleem_core::repair::RepairError;
 use kaleem_core::runtime::RuntimeError;
 
 #[cfg(test)]
@@ -58,6 +59,11 @@ pub(crate) enum CliError {
     History {
         #[source]
         source: HistoryError,
+    },
+    #[error("could not look for damage")]
+    Repair {
+        #[source]
+        source: RepairError,
     },
     #[error("could not use the container engine")]
     Engine {
@@ -113,6 +119,7 @@ impl Remedy for CliError {
             Self::Duration { .. } => "write it as `500ms`, `30s` or `1m30s`".to_owned(),
             Self::RegistrySetup { source } => source.remedy(),
             Self::History { source } => source.remedy(),
+            Self::Repair { source } => source.remedy(),
             Self::Engine { source } => source.remedy(),
             Self::Kaleem { source } => source.remedy(),
             Self::Run { source } => {

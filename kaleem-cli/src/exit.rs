@@ -8,6 +8,7 @@ use kaleem_core::lease::LeaseError;
 use kaleem_core::observed::ObserveError;
 use kaleem_core::outcome::Outcome;
 use kaleem_core::registry::RegistryError;
+use kaleem_core::repair::RepairError;
 use kaleem_core::runtime::RuntimeError;
 
 use crate::error::CliError;
@@ -86,6 +87,8 @@ impl Exit {
             CliError::NameNeeded { .. } | CliError::Write { .. } | CliError::Certificates { .. } => Self::Config,
             CliError::RegistrySetup { .. } | CliError::Duration { .. } => Self::Config,
             CliError::History { source } => of_history(source),
+            CliError::Repair { source: RepairError::Runtime { source, .. } } => of_runtime(source),
+            CliError::Repair { .. } => Self::Config,
             CliError::Engine { source } => of_runtime(source),
             CliError::Kaleem { source } => of_kaleem(source),
             // The journal is open.

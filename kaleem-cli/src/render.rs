@@ -31,6 +31,7 @@ pub(crate) struct Printer {
     json: bool,
     quiet: bool,
     live: bool,
+    can_ask: bool,
     closed: AtomicBool,
 }
 
@@ -52,6 +53,7 @@ impl Printer {
             json: global.json,
             quiet: global.quiet,
             live: environment.stderr_is_terminal && !global.json && !global.quiet && !dumb,
+            can_ask: environment.stdin_is_terminal && environment.stderr_is_terminal && !global.json,
             closed: AtomicBool::new(false),
         }
     }
@@ -105,6 +107,19 @@ impl Printer {
         if self.shows_notes() {
             self.write_err(line);
         }
+    }
+
+    /// Asks a person; `None` where nobody can be asked. Only a yes is a yes.
+    pub(crate) fn asks(&self, question: &str) -> Option<bool> {
+        if !self.can_ask {
+            return None;
+        }
+        if let Ok(mut err) = self.err.lock() {
+            write!(err, "{question}").and_then(|()| err.flush()).ok();
+        }
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).ok();
+        Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
 
     /// Something that a person should know before it bites.

@@ -1,5 +1,6 @@
 //! Which parts are put together: files, engine, registries, probes, state. Nothing is asked before a command needs it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -182,7 +183,7 @@ impl Wiring {
         let probes = Arc::new(StandardProbes::new(runtime.clone()));
         let owner = format!("{verb} by {}", self.environment.user());
         let builder = Kaleem::builder(runtime, registry, probes).state_directory(self.state_base());
-        let builder = builder.owner(owner).clock(self.clock.clone());
+        let builder = builder.owner(owner).clock(self.clock.clone()).hook_environment(self.hook_environment());
         Ok(match self.gateways() {
             Some(parts) => builder.gateways(parts).build(),
             None => builder.build(),
@@ -199,6 +200,27 @@ impl Wiring {
         let user = if environment.is_root { GATEWAY_USER } else { (environment.uid, environment.gid) };
         let control = GatewayControl { traffic: Arc::new(SocketTraffic::new(&directory)), directory, user };
         Some(GatewayParts { control, program })
+    }
+
+    /// What hooks may see of this process' environment: where programs, homes and the engine are, and the language. Nothing that
+    /// could be secret, such as the tokens of a CI job.
+    fn hook_environment(&self) -> BTreeMap<String, String> {
+        const SHOWN: [&str; 13] = [
+            "PATH",
+            "HOME",
+            "USER",
+            "LOGNAME",
+            "SHELL",
+            "LANG",
+            "LC_ALL",
+            "TZ",
+            "TMPDIR",
+            "XDG_RUNTIME_DIR",
+            "DOCKER_HOST",
+            "DOCKER_CONFIG",
+            "CI",
+        ];
+        SHOWN.iter().filter_map(|name| Some(((*name).to_owned(), self.environment.get(name)?.to_owned()))).collect()
     }
 
     fn credentials(&self) -> Arc<dyn PullCredentials> {

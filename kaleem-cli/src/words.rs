@@ -59,6 +59,9 @@ pub(crate) fn release(release: &Release) -> String {
 
 /// What serves, as the journals tell it: the text behind `serving:`.
 pub(crate) fn serving(history: &History) -> String {
+    if let Some(plan) = history.lost() {
+        return format!("not known: the journal of plan {plan} was set aside; a deploy settles it");
+    }
     let release = history.serving().and_then(|id| history.release(id)).map_or_else(|| "nothing".to_owned(), |id| release(&id));
     match history.open() {
         None => release,

@@ -53,6 +53,39 @@ pub struct LoadOptions {
     pub settings_file: Option<PathBuf>,
 }
 
+/// When a hook runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HookMoment {
+    /// Before a deploy touches anything.
+    BeforeDeploy,
+    /// After a deploy is committed.
+    AfterDeploy,
+}
+
+impl fmt::Display for HookMoment {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::BeforeDeploy => "before-deploy",
+            Self::AfterDeploy => "after-deploy",
+        })
+    }
+}
+
+/// A program of the operator that runs on the host as part of a deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    /// When.
+    pub moment: HookMoment,
+    /// The program and its arguments; no shell reads them.
+    pub command: Vec<String>,
+    /// Where it starts: the project's directory.
+    pub directory: PathBuf,
+    /// Time it may take.
+    pub timeout: Duration,
+}
+
 /// A project, complete and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Project {

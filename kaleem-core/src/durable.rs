@@ -37,6 +37,10 @@ pub enum FileOperation {
     List,
     /// Removing a file.
     Remove,
+    /// Moving a file.
+    Move,
+    /// Changing who may read it.
+    SetMode,
 }
 
 impl fmt::Display for FileOperation {
@@ -48,6 +52,8 @@ impl fmt::Display for FileOperation {
             Self::CreateDirectory => "make the directory",
             Self::List => "list",
             Self::Remove => "remove",
+            Self::Move => "move",
+            Self::SetMode => "change the mode of",
         })
     }
 }
@@ -214,6 +220,41 @@ pub fn remove(path: &Path) -> Result<(), DurableError> {
     }
 }
 
+/// Moves a file into another directory of the same file system, which must be there. It keeps its name, with a number behind
+/// it where that is taken. Answers where it is now.
+///
+/// # Errors
+///
+/// [`DurableError::Missing`], [`DurableError::Failed`], after which it is where it was, unless only the last sync failed.
+pub fn move_into(path: &Path, directory: &Path) -> Result<PathBuf, DurableError> {
+    let failed = failure(FileOperation::Move, path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let here = rustix::fs::CWD;
+    let mut number = 0_u32;
+    loop {
+        let to = directory.join(if number == 0 { name.clone() } else { format!("{name}.{number}") });
+        match rustix::fs::renameat_with(here, path, here, &to, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                sync_parent(&to).and_then(|()| sync_parent(path)).map_err(failed)?;
+                return Ok(to);
+            }
+            Err(Errno::EXIST) => number += 1,
+            Err(errno) => return Err(failed(errno.into())),
+        }
+    }
+}
+
+/// Gives a file or a directory exactly this mode.
+///
+/// # Errors
+///
+/// [`DurableError::Missing`], [`DurableError::NotAFile`] for a symbolic link, [`DurableError::Failed`].
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), DurableError> {
+    let failed = failure(FileOperation::SetMode, path);
+    let file = open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK).map_err(&failed)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|errno| failed(errno.into()))
+}
+
 /// Makes a directory, and those above it which are missing, each with `mode`. One that exists stays as it is.
 ///
 /// # Errors
@@ -248,7 +289,7 @@ pub fn create_directory(path: &Path, mode: u32) -> Result<(), DurableError> {
 ///
 /// [`DurableError::Missing`], [`DurableError::Failed`].
 pub fn list(directory: &Path) -> Result<Vec<String>, DurableError> {
-    Ok(names(directory)?.into_iter().filter(|name| !is_temporary(name)).collect())
+    Ok(names(directory)?.into_iter().filter(|name| !is_unfinished(name)).collect())
 }
 
 /// Removes what writes left behind that died half-way. Call it only under the lock of the directory's owner.
@@ -257,7 +298,7 @@ pub fn list(directory: &Path) -> Result<Vec<String>, DurableError> {
 ///
 /// [`DurableError::Missing`], [`DurableError::Failed`].
 pub fn remove_leftovers(directory: &Path) -> Result<(), DurableError> {
-    for name in names(directory)?.iter().filter(|name| is_temporary(name)) {
+    for name in names(directory)?.iter().filter(|name| is_unfinished(name)) {
         remove(&directory.join(name))?;
     }
     Ok(())
@@ -465,6 +506,7 @@ fn names(directory: &Path) -> Result<Vec<String>, DurableError> {
     Ok(names)
 }
 
-fn is_temporary(name: &str) -> bool {
+/// Whether a file of this name is a write that died half-way.
+pub fn is_unfinished(name: &str) -> bool {
     name.starts_with(TEMPORARY_PREFIX) && name.ends_with(TEMPORARY_SUFFIX)
 }

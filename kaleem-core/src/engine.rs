@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::config::HookMoment;
 use crate::definition::Definition;
 use crate::durable::DurableError;
+use crate::exec::ExecError;
 use crate::health::Probes;
 use crate::journal::{Event, Evidence, Journal, JournalError, Next};
+use crate::mutant::{Mutant, is_planted};
 use crate::names::{ContainerName, GatewayName, ServiceName};
 use crate::outcome::Outcome;
 use crate::remedy::{Remedy, one_line};
@@ -22,6 +25,7 @@ use crate::state::{DefinitionKey, StateDirectory, StateError};
 use crate::traffic::{Traffic, TrafficError};
 
 pub mod gate;
+mod hook;
 pub mod labels;
 pub mod perform;
 pub mod steer;
@@ -235,6 +239,25 @@ pub enum StepError {
         /// Its last lines.
         log: String,
     },
+    /// A hook ran and failed.
+    #[error("the hook {moment} ended with {status}{log}")]
+    HookFailed {
+        /// Which.
+        moment: HookMoment,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// Its last lines.
+        log: String,
+    },
+    /// A hook could not be run to its end.
+    #[error("could not run the hook {moment}")]
+    HookNotRun {
+        /// Which.
+        moment: HookMoment,
+        /// Why.
+        #[source]
+        source: ExecError,
+    },
     /// The gateway refused, or could not be reached.
     #[error("could not {what}")]
     Traffic {
@@ -292,6 +315,8 @@ impl Remedy for StepError {
             Self::RanAndFailed { container, .. } | Self::RanTooLong { container, .. } => {
                 format!("read `docker logs {container}`, mend it, and deploy again")
             }
+            Self::HookFailed { moment, .. } => format!("mend what the hook says, or change `{moment}` in kaleem.toml, then deploy again"),
+            Self::HookNotRun { source, .. } => source.remedy(),
             Self::Gone { .. } => "find out who removes containers here, then deploy again".to_owned(),
             Self::CutShort => "nothing is to be done".to_owned(),
         }
@@ -316,6 +341,7 @@ pub struct Engine {
     pub(crate) key: DefinitionKey,
     pub(crate) observer: Arc<Observer>,
     pub(crate) gateways: Option<GatewayControl>,
+    pub(crate) hook_environment: BTreeMap<String, String>,
 }
 
 /// How gateways are steered, and where they keep what they need.
@@ -339,13 +365,20 @@ impl Engine {
         key: DefinitionKey,
         observer: Arc<Observer>,
     ) -> Self {
-        Self { runtime, probes, clock, state, key, observer, gateways: None }
+        Self { runtime, probes, clock, state, key, observer, gateways: None, hook_environment: BTreeMap::new() }
     }
 
     /// The same engine, which can steer gateways.
     #[must_use]
     pub fn with_gateways(mut self, gateways: Option<GatewayControl>) -> Self {
         self.gateways = gateways;
+        self
+    }
+
+    /// The same engine, whose hooks get these variables, beside those that say what is being done. No secret belongs there.
+    #[must_use]
+    pub fn with_hook_environment(mut self, environment: BTreeMap<String, String>) -> Self {
+        self.hook_environment = environment;
         self
     }
 
@@ -405,11 +438,17 @@ impl Engine {
     async fn run(&self, journal: &mut Journal, index: usize, control: &Control) -> Result<(), JournalError> {
         let plan = journal.progress().plan().clone();
         let Some(step) = plan.steps.get(index) else { return Ok(()) };
-        self.append(journal, &Event::Started { step: index })?;
+        let late = is_planted(Mutant::LateIntent);
+        if !late {
+            self.append(journal, &Event::Started { step: index })?;
+        }
         (self.observer)(Notice::Started { step: index, what: step.to_string() });
         let begun = self.clock.monotonic();
         let abort = || control.wish() != Wish::GoOn || self.state.abort_request(plan.id).exists();
         let result = self.patiently(index, PERFORM_PATIENCE, || self.perform(&plan, index, step, &abort)).await;
+        if late {
+            self.append(journal, &Event::Started { step: index })?;
+        }
         let took_ms = u64::try_from((self.clock.monotonic().saturating_sub(begun)).as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(seen) => {

@@ -48,6 +48,8 @@ impl Entry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     entries: Vec<Entry>,
+    /// Plans whose journals were damaged and set aside.
+    lost: BTreeSet<PlanId>,
 }
 
 impl History {
@@ -59,7 +61,8 @@ impl History {
     pub fn load(state: &StateDirectory) -> Result<Self, HistoryError> {
         let ids = state.plan_ids().map_err(|source| HistoryError::State { source })?;
         let entries = ids.into_iter().map(|id| Self::load_one(state, id)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { entries })
+        let lost = state.lost_plans().map_err(|source| HistoryError::State { source })?;
+        Ok(Self { entries, lost })
     }
 
     fn load_one(state: &StateDirectory, id: PlanId) -> Result<Entry, HistoryError> {
@@ -84,9 +87,19 @@ impl History {
         self.entries.last().filter(|entry| entry.outcome.is_none())
     }
 
-    /// The release that serves, as far as the journals tell.
+    /// The release that serves, as far as the journals tell; `None` also where they cannot: see [`History::lost`].
     pub fn serving(&self) -> Option<ReleaseId> {
+        if self.lost().is_some() {
+            return None;
+        }
         self.entries.last().and_then(Entry::serving)
+    }
+
+    /// The newest plan whose journal was damaged and set aside, while nothing that came later says what serves.
+    pub fn lost(&self) -> Option<PlanId> {
+        let lost = *self.lost.last()?;
+        let settles = |entry: &&Entry| entry.plan.id > lost && entry.serving() == Some(entry.plan.release.id);
+        if self.entries.iter().any(|entry| settles(&entry)) { None } else { Some(lost) }
     }
 
     /// Releases that served, the one that served last first.
@@ -117,13 +130,16 @@ impl History {
 
     /// The number of the next plan.
     pub fn next_plan(&self) -> PlanId {
-        PlanId(self.entries.last().map_or(1, |entry| entry.plan.id.0 + 1))
+        let newest = self.entries.last().map(|entry| entry.plan.id).max(self.lost.last().copied());
+        PlanId(newest.map_or(1, |plan| plan.0 + 1))
     }
 
     /// The number of the next release. Numbers of releases that failed are not given again.
     pub fn next_release(&self) -> ReleaseId {
         let deploys = self.entries.iter().filter(|entry| entry.plan.kind == PlanKind::Deploy);
-        ReleaseId::new(deploys.map(|entry| entry.plan.release.id.number() + 1).max().unwrap_or(1))
+        let known = deploys.map(|entry| entry.plan.release.id.number() + 1).max().unwrap_or(1);
+        // A lost plan gave a number that is at most its own: every release has a plan.
+        ReleaseId::new(self.lost.last().map_or(known, |plan| known.max(plan.0 + 1)))
     }
 
     /// The entry by which a release came to serve last.

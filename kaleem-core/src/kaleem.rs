@@ -49,6 +49,7 @@ pub struct Kaleem {
     state: PathBuf,
     owner: String,
     gateways: Option<GatewayParts>,
+    hook_environment: BTreeMap<String, String>,
 }
 
 /// What is needed to set up gateways and to steer them.
@@ -71,6 +72,13 @@ impl KaleemBuilder {
     #[must_use]
     pub fn gateways(mut self, parts: GatewayParts) -> Self {
         self.kaleem.gateways = Some(parts);
+        self
+    }
+
+    /// Variables that hooks get, such as `PATH` and `HOME`; none where nothing is said. No secret belongs there.
+    #[must_use]
+    pub fn hook_environment(mut self, environment: BTreeMap<String, String>) -> Self {
+        self.kaleem.hook_environment = environment;
         self
     }
 
@@ -109,6 +117,13 @@ pub struct Planned {
     /// What the operator should know of the images, by service.
     pub notes: BTreeMap<ServiceName, String>,
     definitions: Vec<Definition>,
+}
+
+impl Planned {
+    /// What containers of the release are to be. They may hold secrets.
+    pub fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
 }
 
 /// A plan under way.
@@ -197,7 +212,9 @@ impl Kaleem {
     pub fn builder(runtime: Arc<dyn Runtime>, registry: Arc<dyn ImageRegistry>, probes: Arc<dyn Probes>) -> KaleemBuilder {
         let (clock, owner) = (Arc::new(SystemClock), "a program that embeds kaleem".to_owned());
         let state = PathBuf::from("/var/lib/kaleem");
-        KaleemBuilder { kaleem: Kaleem { runtime, registry, probes, clock, state, owner, gateways: None } }
+        KaleemBuilder {
+            kaleem: Kaleem { runtime, registry, probes, clock, state, owner, gateways: None, hook_environment: BTreeMap::new() },
+        }
     }
 
     /// The container engine.
@@ -208,6 +225,11 @@ impl Kaleem {
     /// The registries.
     pub fn registry(&self) -> &Arc<dyn ImageRegistry> {
         &self.registry
+    }
+
+    /// How gateways are steered, where there are any here.
+    pub fn gateway_control(&self) -> Option<&GatewayControl> {
+        self.gateways.as_ref().map(|parts| &parts.control)
     }
 
     /// The state directory of a project.
@@ -419,6 +441,7 @@ impl Kaleem {
         let observer = Arc::new(move |notice| drop(sender.send(notice)));
         Engine::new(self.runtime.clone(), self.probes.clone(), self.clock.clone(), work.state.clone(), work.key.clone(), observer)
             .with_gateways(self.gateways.as_ref().map(|parts| parts.control.clone()))
+            .with_hook_environment(self.hook_environment.clone())
     }
 }
 

@@ -98,11 +98,14 @@ pub mod release;
 pub mod observed;
 pub mod plan;
 pub mod outcome;
+#[doc(hidden)]
+pub mod mutant;
 pub mod state;
 pub mod journal;
 pub mod lease;
 pub mod engine;
 pub mod history;
+pub mod repair;
 pub mod kaleem;
 #[cfg(feature = "testing")]
 pub mod testing;

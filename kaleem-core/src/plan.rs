@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Hook, HookMoment};
 use crate::definition::{DefinitionId, NetworkDefinition, RestartPolicy, VolumeDefinition};
 use crate::image::{ImageRef, PinnedImage};
 use crate::names::{ContainerName, GatewayName, PlanId, ProjectName, ReleaseId, ServiceName};
@@ -198,6 +199,11 @@ pub enum Step {
         /// What must be healthy.
         gates: Vec<BaselineGate>,
     },
+    /// Runs a program of the operator on the host. There is no undo: what it did is its own.
+    Hook {
+        /// Which, and when.
+        hook: Hook,
+    },
     /// Makes a network. Undo removes it.
     CreateNetwork {
         /// The network.
@@ -360,6 +366,10 @@ impl Step {
             | Self::Stop { .. }
             | Self::Steer { .. }
             | Self::Rename { .. } => Undo::Revert,
+            Self::Hook { hook } => match hook.moment {
+                HookMoment::BeforeDeploy => Undo::Nothing,
+                HookMoment::AfterDeploy => Undo::Impossible,
+            },
             Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } | Self::Watch { .. } | Self::Drain { .. } => Undo::Nothing,
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => Undo::Impossible,
         }
@@ -379,6 +389,7 @@ impl Step {
             | Self::Rename { service, .. }
             | Self::Remove { service, .. } => Some(service),
             Self::Baseline { .. }
+            | Self::Hook { .. }
             | Self::CreateNetwork { .. }
             | Self::CreateVolume { .. }
             | Self::Pull { .. }
@@ -399,6 +410,7 @@ impl Step {
             Self::Stop { container, .. } => vec![format!("docker start {container}"), format!("docker logs --tail 50 {container}")],
             Self::Rename { from, to, .. } => vec![format!("docker rename {to} {from}")],
             Self::Steer { .. } => vec![format!("kaleem resume --project-name {project}")],
+            Self::Hook { .. } => Vec::new(),
             Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } | Self::Watch { .. } | Self::Drain { .. } => Vec::new(),
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => vec![format!("kaleem status --project-name {project}")],
         }
@@ -410,6 +422,7 @@ impl fmt::Display for Step {
         match self {
             Self::Baseline { gates } if gates.is_empty() => out.write_str("note that nothing serves yet"),
             Self::Baseline { gates } => write!(out, "note what serves now ({})", list(gates.iter().map(|gate| &gate.service))),
+            Self::Hook { hook } => write!(out, "run {} (hook {}, at most {})", hook.command.join(" "), hook.moment, seconds(hook.timeout)),
             Self::CreateNetwork { network } => write!(out, "create network {}", network.name),
             Self::CreateVolume { volume } => write!(out, "create volume {}", volume.name),
             Self::Pull { image, .. } => write!(out, "pull {image}"),

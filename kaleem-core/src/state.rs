@@ -117,8 +117,34 @@ impl StateDirectory {
         self.root.join("plans")
     }
 
+    /// The file of a definition.
+    pub fn definition_file(&self, id: &DefinitionId) -> PathBuf {
+        self.definitions().join(format!("{id}.json"))
+    }
+
     fn definitions(&self) -> PathBuf {
         self.root.join("definitions")
+    }
+
+    /// Where damaged files are kept, for people to look at.
+    pub fn aside(&self) -> PathBuf {
+        self.root.join("aside")
+    }
+
+    /// Plans whose journals were damaged and set aside: how they ended is not known.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::File`]
+    pub fn lost_plans(&self) -> Result<BTreeSet<PlanId>, StateError> {
+        let names = match durable::list(&self.aside()) {
+            Ok(names) => names,
+            Err(error) if error.is_missing() => return Ok(BTreeSet::new()),
+            Err(source) => return Err(self.failed(source)),
+        };
+        let number = |name: &String| name.split_once(".jsonl").and_then(|(number, _)| number.parse().ok()).map(PlanId);
+        let known: BTreeSet<PlanId> = self.plan_ids()?.into_iter().collect();
+        Ok(names.iter().filter_map(number).filter(|plan| !known.contains(plan)).collect())
     }
 
     /// The journal of a plan.
@@ -196,7 +222,7 @@ impl StateDirectory {
     pub fn put_definition(&self, key: &DefinitionKey, definition: &Definition) -> Result<DefinitionId, StateError> {
         let text = serde_json::to_vec(definition).map_err(|source| StateError::Encode { source })?;
         let id = key.identify_text(&text);
-        let path = self.definitions().join(format!("{id}.json"));
+        let path = self.definition_file(&id);
         match durable::create_new(&path, &text) {
             Ok(()) => Ok(id),
             Err(DurableError::Exists { .. }) => {
@@ -232,7 +258,7 @@ impl StateDirectory {
     ///
     /// [`StateError::DefinitionMissing`], [`StateError::DefinitionDamaged`] when the content does not fit the identity.
     pub fn definition(&self, key: &DefinitionKey, id: &DefinitionId) -> Result<Definition, StateError> {
-        let path = self.definitions().join(format!("{id}.json"));
+        let path = self.definition_file(id);
         let text = match durable::read(&path) {
             Ok(text) => text,
             Err(error) if error.is_missing() => return Err(StateError::DefinitionMissing { id: id.clone() }),

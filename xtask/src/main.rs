@@ -13,6 +13,7 @@ mod check;
 mod test;
 mod load;
 mod demo;
+mod soak;
 mod deploy;
 mod bench;
 
@@ -64,6 +65,24 @@ enum Task {
         #[arg(long)]
         keep: bool,
         /// Shows this program instead of one that is built now.
+        #[arg(long, value_name = "FILE")]
+        kaleem: Option<PathBuf>,
+    },
+    /// Kills the real program again and again under load, and looks at what is left.
+    Soak {
+        /// Installs what is missing without asking.
+        #[arg(long)]
+        yes: bool,
+        /// At least so long.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// At least so many kills.
+        #[arg(long, default_value_t = 0)]
+        kills: u64,
+        /// Does what an earlier run with this seed did.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Kills this program instead of one that is built now.
         #[arg(long, value_name = "FILE")]
         kaleem: Option<PathBuf>,
     },
@@ -145,6 +164,10 @@ fn run(task: Task) -> Result<(), TaskError> {
         Task::Tidy => tidy::run(&place),
         Task::Test { yes, arguments } => test::run(&place, Consent::from_flag(yes), &arguments),
         Task::Demo { yes, keep, kaleem } => demo::run(&place, Consent::from_flag(yes), keep, kaleem),
+        Task::Soak { yes, minutes, kills, seed, kaleem } => {
+            let limits = soak::Limits { time: std::time::Duration::from_secs(minutes * 60), kills };
+            soak::run(&place, Consent::from_flag(yes), limits, seed, kaleem)
+        }
         Task::Deploy { directory, state_dir, images } => deploy::run(&place, &directory, state_dir, &images),
         Task::Bench { what: Benchmark::Plan { yes, runs, kaleem } } => bench::plan::run(&place, Consent::from_flag(yes), runs, kaleem),
         Task::Bench { what: Benchmark::Deploy { yes, pairs, load, kaleem, compose } } => {

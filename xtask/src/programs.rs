@@ -63,6 +63,12 @@ impl Program {
         self
     }
 
+    /// Lets it print nothing at all.
+    pub(crate) fn quiet_all(mut self) -> Self {
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        self
+    }
+
     /// Runs it with the terminal; anything but success is an error.
     pub(crate) fn run(self) -> Result<(), TaskError> {
         let shown = self.shown.clone();
@@ -165,6 +171,11 @@ fn peak_of(status: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
+fn code_of(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
+}
+
 /// A server that runs until the value is dropped.
 pub(crate) struct Started {
     child: Option<Child>,
@@ -179,6 +190,21 @@ impl Started {
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Its exit code once it has ended by itself; 128 and the signal's number where a signal ended it.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        let ended = self.child.as_mut()?.try_wait().ok().flatten()?;
+        self.child = None;
+        Some(code_of(ended))
+    }
+
+    /// Kills it, whatever it is doing; its exit code, which may be that of an end just before.
+    pub(crate) fn kill(&mut self) -> i32 {
+        let Some(mut child) = self.child.take() else { return -1 };
+        // One that has ended meanwhile is no error.
+        child.kill().ok();
+        child.wait().map_or(-1, code_of)
     }
 
     /// Lets it run on after this process.

@@ -5,6 +5,7 @@ use kaleem_core::config::Project;
 use kaleem_core::health::Verdict;
 use serde_json::json;
 
+use crate::arguments::Doctor;
 use crate::doctor::{self, Answer, Patient};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -12,12 +13,18 @@ use crate::render::Printer;
 use crate::render::style::{BAD, FAINT, GOOD, HELP, WARN, paint};
 use crate::wiring::Wiring;
 
-/// Asks. Exits with [`Exit::Refused`] when something fails.
+mod repair;
+
+/// Asks, or repairs. Exits with [`Exit::Refused`] when something fails.
 ///
 /// # Errors
 ///
 /// [`CliError::Config`]: without a project there is nothing to look at.
-pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
+pub(crate) async fn run(arguments: &Doctor, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
+    if arguments.repair {
+        let consent = if arguments.yes { repair::Consent::Given } else { repair::Consent::Ask };
+        return Box::pin(repair::run(wiring, printer, consent)).await;
+    }
     let project: Project = wiring.project()?;
     let kaleem = wiring.kaleem("doctor").await;
     let history = wiring.history(&project.name);

@@ -17,7 +17,9 @@ use kaleem_core::observed::ObserveError;
 use kaleem_core::registry::RegistryError;
 use kaleem_core::registry::oci::RegistrySetupError;
 use kaleem_core::remedy::{Remedy, chain};
+use kaleem_core::repair::RepairError;
 use kaleem_core::runtime::RuntimeError;
+use kaleem_core::state::StateError;
 
 use super::CliError;
 use crate::exit::Exit;
@@ -71,6 +73,7 @@ fn what_a_command_did_not_do_is_said_with_what_to_do_next() {
         CliError::Duration { name: "KALEEM_REGISTRY_TIMEOUT", text: "soon".to_owned() },
         CliError::RegistrySetup { source: RegistrySetupError::Proxy },
         CliError::History { source: HistoryError::Prune { source: full("/var/lib/kaleem/shop/plans/00000001.jsonl") } },
+        CliError::Repair { source: RepairError::State { source: StateError::KeyDamaged { path: "/var/lib/kaleem/shop/key".into() } } },
         CliError::Engine { source: RuntimeError::PermissionDenied { endpoint: "unix:///var/run/docker.sock".to_owned() } },
         CliError::Kaleem { source: KaleemError::Lease { source: busy } },
         CliError::Kaleem { source: journal() },

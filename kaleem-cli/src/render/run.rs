@@ -107,7 +107,7 @@ impl<'a> RunView<'a> {
     /// How long a step took, where that says something.
     fn measured(&self, step: usize, took: Duration) -> String {
         match self.plan.steps.get(step) {
-            Some(Step::Gate { .. } | Step::RunToEnd { .. } | Step::Pull { .. } | Step::Stop { .. }) => {
+            Some(Step::Gate { .. } | Step::Hook { .. } | Step::RunToEnd { .. } | Step::Pull { .. } | Step::Stop { .. }) => {
                 format!(" {}", paint(FAINT, &words::duration(took)))
             }
             _ => slow(took),

@@ -8,12 +8,18 @@ use crate::config::compose::{error::ConfigError, files};
 use crate::config::{LoadOptions, Origin, Project};
 use crate::names::ServiceName;
 
+pub mod hooks;
+
+pub use hooks::HookSettings;
+
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How many releases are kept to go back to; 5 where nothing is said.
     pub keep: Option<u32>,
+    /// Programs that run on the host before and after a deploy.
+    pub hooks: HookSettings,
     /// By service.
     #[schemars(with = "BTreeMap<String, ServiceSettings>")]
     pub services: BTreeMap<ServiceName, ServiceSettings>,
@@ -142,6 +148,10 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
                 return Err(refuse(at, format!("`passes` of `{name}` is 0"), "write 1 or more".to_owned()));
             }
         }
+    }
+    if let Some((key, reason)) = settings.hooks.problem() {
+        let remedy = "write a program and its arguments, such as `before-deploy = [\"./test.sh\", \"--quick\"]`".to_owned();
+        return Err(refuse(text.find(key).unwrap_or(0), reason, remedy));
     }
     if settings.keep == Some(0) {
         let at = text.find("keep").unwrap_or(0);

@@ -27,6 +27,7 @@ impl Engine {
             Step::Baseline { .. } => {
                 Ok(plan.previous.map_or_else(|| "nothing serves yet".to_owned(), |release| format!("{release} serves")))
             }
+            Step::Hook { hook } => self.run_hook(plan, hook, cut_short).await,
             Step::CreateNetwork { network } => self.runtime.create_network(project, network).await.map(|()| String::new()).map_err(failed),
             Step::CreateVolume { volume } => self.runtime.create_volume(project, volume).await.map(|()| String::new()).map_err(failed),
             Step::Pull { image, platform } => {

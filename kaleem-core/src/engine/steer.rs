@@ -214,7 +214,7 @@ fn judge(seen: &Counts, watch: &WatchSettings) -> Result<(), WatchError> {
     }
 }
 
-fn routing(generation: Generation, routes: &[Route], gateway: &GatewayName) -> Result<Routing, StepError> {
+pub(crate) fn routing(generation: Generation, routes: &[Route], gateway: &GatewayName) -> Result<Routing, StepError> {
     let targets = routes.iter().map(|route| {
         let host = route.container.as_str().parse().map_err(|_| StepError::NoGateways { gateway: gateway.clone() })?;
         let release: ReleaseId = route.release;

@@ -85,7 +85,7 @@ impl Remedy for JournalError {
             Self::File { source } => source.remedy(),
             Self::Damaged { path, .. } | Self::Illegal { path, .. } => {
                 let path = path.display();
-                format!("look at what runs (`docker ps`), move {path} aside, and deploy again: what runs is taken over as it is")
+                format!("run `kaleem doctor --repair`: it tells what is known, sets {path} aside, and what runs goes on")
             }
             Self::Newer { .. } => "use the newer kaleem that wrote it".to_owned(),
             Self::Encode { .. } => "report it: https://github.com/kaleem-release/kaleem/issues".to_owned(),
@@ -219,6 +219,31 @@ pub fn read(path: &Path) -> Result<(Vec<Record>, Progress), JournalError> {
     Ok((read.records, read.progress))
 }
 
+/// What a journal holds up to its first damage.
+#[derive(Debug)]
+pub struct Examined {
+    /// How far the plan got by the whole lines; `None` where not even the first is whole.
+    pub progress: Option<Progress>,
+    /// Bytes of the whole lines.
+    pub whole_bytes: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// What is wrong with the line behind them; `None` where nothing is, or where it is merely torn.
+    pub damage: Option<JournalError>,
+}
+
+/// Looks at a journal as far as it can be read, without changing it.
+///
+/// # Errors
+///
+/// [`JournalError::File`]
+pub fn examine(path: &Path) -> Result<Examined, JournalError> {
+    let text = durable::read(path).map_err(|source| JournalError::File { source })?;
+    let mut read = Lines::default();
+    let damage = read.take(path, &text).err();
+    Ok(Examined { progress: read.progress, whole_bytes: read.whole_bytes, bytes: text.len() as u64, damage })
+}
+
 struct Parsed {
     records: Vec<Record>,
     progress: Progress,
@@ -227,36 +252,51 @@ struct Parsed {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, JournalError> {
-    let damaged = |line: usize, reason: String| JournalError::Damaged { path: path.to_owned(), line, reason };
-    let mut records = Vec::new();
-    let mut progress: Option<Progress> = None;
-    let mut sum = String::new();
-    let mut whole_bytes = 0_u64;
-    for (index, chunk) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let number = index + 1;
-        // Only a whole line ends in a line break: the rest is what a crash tore.
-        let Some(chunk) = chunk.strip_suffix(b"\n") else { break };
-        let text = std::str::from_utf8(chunk).map_err(|error| damaged(number, error.to_string()))?;
-        if number == 1 {
-            refuse_newer(path, text)?;
+    let mut lines = Lines::default();
+    lines.take(path, bytes)?;
+    let Lines { records, progress, sum, whole_bytes } = lines;
+    let nothing = || JournalError::Damaged { path: path.to_owned(), line: 1, reason: "it holds no whole line".to_owned() };
+    Ok(Parsed { records, progress: progress.ok_or_else(nothing)?, sum, whole_bytes })
+}
+
+/// The whole lines so far.
+#[derive(Default)]
+struct Lines {
+    records: Vec<Record>,
+    progress: Option<Progress>,
+    sum: String,
+    whole_bytes: u64,
+}
+
+impl Lines {
+    /// Takes line after line, up to the first that is damaged.
+    fn take(&mut self, path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+        let damaged = |line: usize, reason: String| JournalError::Damaged { path: path.to_owned(), line, reason };
+        for (index, chunk) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let number = index + 1;
+            // Only a whole line ends in a line break: the rest is what a crash tore.
+            let Some(chunk) = chunk.strip_suffix(b"\n") else { break };
+            let text = std::str::from_utf8(chunk).map_err(|error| damaged(number, error.to_string()))?;
+            if number == 1 {
+                refuse_newer(path, text)?;
+            }
+            let line: Line<'_> = serde_json::from_str(text).map_err(|error| damaged(number, error.to_string()))?;
+            if line.sum != checksum(&self.sum, line.at, line.event.get()) {
+                return Err(damaged(number, "its checksum is wrong".to_owned()));
+            }
+            let event: Event = serde_json::from_str(line.event.get()).map_err(|error| damaged(number, error.to_string()))?;
+            let at = line.at.parse().map_err(|_| damaged(number, "its time is none".to_owned()))?;
+            let illegal = |source| JournalError::Illegal { path: path.to_owned(), line: number, source };
+            match &mut self.progress {
+                Some(progress) => progress.apply(&event).map_err(illegal)?,
+                None => self.progress = Some(Progress::begin(&event).map_err(illegal)?),
+            }
+            self.records.push(Record { at, event });
+            line.sum.clone_into(&mut self.sum);
+            self.whole_bytes += chunk.len() as u64 + 1;
         }
-        let line: Line<'_> = serde_json::from_str(text).map_err(|error| damaged(number, error.to_string()))?;
-        if line.sum != checksum(&sum, line.at, line.event.get()) {
-            return Err(damaged(number, "its checksum is wrong".to_owned()));
-        }
-        let event: Event = serde_json::from_str(line.event.get()).map_err(|error| damaged(number, error.to_string()))?;
-        let illegal = |source| JournalError::Illegal { path: path.to_owned(), line: number, source };
-        match &mut progress {
-            Some(progress) => progress.apply(&event).map_err(illegal)?,
-            None => progress = Some(Progress::begin(&event).map_err(illegal)?),
-        }
-        let at = line.at.parse().map_err(|_| damaged(number, "its time is none".to_owned()))?;
-        records.push(Record { at, event });
-        line.sum.clone_into(&mut sum);
-        whole_bytes += chunk.len() as u64 + 1;
+        Ok(())
     }
-    let progress = progress.ok_or_else(|| damaged(1, "it holds no whole line".to_owned()))?;
-    Ok(Parsed { records, progress, sum, whole_bytes })
 }
 
 fn refuse_newer(path: &Path, text: &str) -> Result<(), JournalError> {

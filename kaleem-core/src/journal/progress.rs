@@ -1,6 +1,7 @@
 //! How far a plan got, as a fold over its events, and what comes next: pure, so that running, resuming and aborting are one loop.
 
 use crate::journal::Event;
+use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Outcome, Resolution};
 use crate::plan::{Plan, Step, Undo};
 use crate::remedy::Remedy;
@@ -262,10 +263,17 @@ impl Progress {
     }
 
     fn next_back(&self, reason: &Reason) -> Next {
-        let begun = |status: &StepStatus| matches!(status, StepStatus::Started | StepStatus::Done | StepStatus::Failed);
+        let begun = |status: &StepStatus| match status {
+            StepStatus::Done => true,
+            StepStatus::Started => !(matches!(reason, Reason::Aborted { .. }) && is_planted(Mutant::AbortIgnoresStarted)),
+            StepStatus::Failed => !is_planted(Mutant::FailedStepNotUndone),
+            StepStatus::Pending | StepStatus::Undone | StepStatus::UndoFailed => false,
+        };
         let revertible = |step: &Step| step.undo() == Undo::Revert;
-        let newest = self.plan.steps.iter().zip(&self.steps).rposition(|(step, status)| revertible(step) && begun(status));
-        if let Some(step) = newest {
+        let mut steps = self.plan.steps.iter().zip(&self.steps);
+        let is_next = |(step, status): (&Step, &StepStatus)| revertible(step) && begun(status);
+        let next = if is_planted(Mutant::UndoInWrongOrder) { steps.position(is_next) } else { steps.rposition(is_next) };
+        if let Some(step) = next {
             return Next::Undo(step);
         }
         let serving = self.plan.previous;

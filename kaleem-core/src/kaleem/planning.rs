@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest as _, Sha256};
 
 use super::{Kaleem, KaleemError, Planned, program};
-use crate::config::Project;
+use crate::config::{Hook, Project};
 use crate::definition::{Definition, DefinitionId};
 use crate::durable;
 use crate::engine::labels;
@@ -58,7 +58,8 @@ impl Kaleem {
         let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
         let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
         let observed = self.observe(&wanted, &definitions, &images, engine, known.history).await?;
-        let plan = self.make(PlanKind::Deploy, known.history.next_release(), &wanted, &observed, known, &definitions);
+        let hooks = project.settings.hooks.hooks(&project.directory);
+        let plan = self.make(PlanKind::Deploy, known.history.next_release(), &wanted, &observed, known, &definitions, &hooks);
         let notes = images.into_iter().filter_map(|(service, image)| Some((service, image.note?))).collect();
         Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
     }
@@ -98,7 +99,7 @@ impl Kaleem {
             }
         }
         let observed = self.observe(&release.target, &definitions, &BTreeMap::new(), engine, known.history).await?;
-        let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions);
+        let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions, &[]);
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
     }
 
@@ -123,13 +124,14 @@ impl Kaleem {
         observed: &Observed,
         known: &Known<'_>,
         definitions: &BTreeMap<DefinitionId, Definition>,
+        hooks: &[Hook],
     ) -> Plan {
         let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
         let compare = |before: &DefinitionId, after: &DefinitionId| match (find(before), find(after)) {
             (Some(before), Some(after)) => compare::fields(&before, &after),
             _ => Vec::new(),
         };
-        plan(&PlanInput { id: known.history.next_plan(), kind, release, target, observed, compare: &compare })
+        plan(&PlanInput { id: known.history.next_plan(), kind, release, target, observed, hooks, compare: &compare })
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::config::{Hook, HookMoment};
 use crate::definition::DefinitionId;
 use crate::health::Question;
 use crate::names::{ContainerName, PlanId, ReleaseId, ServiceName};
@@ -18,6 +19,7 @@ use crate::runtime::{Instance, InstanceHealth, InstanceStatus, StopPolicy};
 
 mod behind_gateway;
 mod cleanup;
+mod hooks;
 
 use behind_gateway::is_current;
 
@@ -38,6 +40,8 @@ pub struct PlanInput<'a> {
     pub target: &'a Target,
     /// What is there now.
     pub observed: &'a Observed,
+    /// Programs that the operator wants to be run.
+    pub hooks: &'a [Hook],
     /// Names of the fields in which two definitions differ.
     pub compare: &'a dyn Fn(&DefinitionId, &DefinitionId) -> Vec<String>,
 }
@@ -502,6 +506,7 @@ impl<'a> Builder<'a> {
                 Some(Step::Pin { image: wanted.image.clone(), pin })
             });
             steps.push(Step::Baseline { gates: self.baseline });
+            steps.extend(hooks::at(HookMoment::BeforeDeploy, input.hooks, input.kind));
             steps.extend(self.prepare);
             // A release to go back to has its tags: taking them back with a failed plan would lose it.
             if input.kind == PlanKind::Deploy {
@@ -511,6 +516,7 @@ impl<'a> Builder<'a> {
             steps.extend(self.switch);
             steps.extend(self.retire);
             steps.push(Step::Commit { release: input.release });
+            steps.extend(hooks::at(HookMoment::AfterDeploy, input.hooks, input.kind));
             steps.extend(cleanup);
         }
         Plan {

@@ -190,7 +190,7 @@ impl FakeSnapshot {
 
 /// Makes the error of an injected fault; errors hold causes and cannot be cloned.
 pub type FakeError = Arc<dyn Fn() -> RuntimeError + Send + Sync>;
-/// Sees every call before it is carried out, and may fail it.
+/// Sees every call before it is carried out (or after it), and may fail it.
 pub type BeforeCall = Arc<dyn Fn(&FakeCall) -> Option<RuntimeError> + Send + Sync>;
 /// Answers commands in containers; `None` is a command that the image does not have.
 pub type OnExec = Arc<dyn Fn(&ContainerName, &[String]) -> Option<ExecReply> + Send + Sync>;
@@ -205,6 +205,7 @@ struct Fault {
 #[derive(Default)]
 struct Script {
     before_call: Option<BeforeCall>,
+    after_call: Option<BeforeCall>,
     on_exec: Option<OnExec>,
     faults: Vec<Fault>,
     dies_at: Option<u64>,
@@ -387,6 +388,11 @@ impl FakeRuntime {
     pub fn before_call(&self, hook: Option<BeforeCall>) {
         self.script().before_call = hook;
     }
+
+    /// Sees every call after it was carried out, and may lose its answer: the caller gets the error instead.
+    pub fn after_call(&self, hook: Option<BeforeCall>) {
+        self.script().after_call = hook;
+    }
 }
 
 /// What the test asserts.
@@ -429,7 +435,9 @@ impl FakeRuntime {
     ) -> Result<T, RuntimeError> {
         let call = FakeCall { operation, target: target.to_string() };
         let before_call = self.script().before_call.clone();
+        let after_call = self.script().after_call.clone();
         let hooked = before_call.and_then(|hook| hook(&call));
+        let done = call.clone();
         let mut lost_answer = None;
         {
             let mut script = self.script();
@@ -454,6 +462,9 @@ impl FakeRuntime {
         }
         let answer = perform(&mut self.world());
         self.touch();
+        if let Some(error) = after_call.and_then(|hook| hook(&done)) {
+            return Err(error);
+        }
         match lost_answer {
             Some(error) => Err(error()),
             None => answer,

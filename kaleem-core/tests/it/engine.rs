@@ -1,4 +1,8 @@
 //! The engine on a strict fake: outcomes are truthful, and what is left on the host is what they say.
 
+mod faults;
+mod hooks;
 mod matrix;
+mod mutants;
 mod outcomes;
+mod properties;

@@ -18,7 +18,7 @@ use kaleem_core::image::{ImageRef, ImageSource, PinnedImage};
 use kaleem_core::kaleem::{GatewayParts, Kaleem, KaleemError, Planned};
 use kaleem_core::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName};
 use kaleem_core::runtime::{ImageFacts, InstanceStatus};
-use kaleem_core::testing::traffic_fake::FakeTraffic;
+use kaleem_core::testing::traffic_fake::{FakeAnswer, FakeTraffic};
 use kaleem_core::testing::{Behaviour, FakeClock, FakeImage, FakeProbes, FakeRegistry, FakeRuntime};
 use kaleem_core::traffic::{DrainPolicy, DrainReport, GatewayStats, Routing, Target, Traffic, TrafficError};
 
@@ -159,9 +159,28 @@ pub(crate) struct WorldTraffic {
     pub(crate) fake: FakeTraffic,
     runtime: FakeRuntime,
     up: std::sync::Mutex<std::collections::BTreeSet<(GatewayName, u64)>>,
+    before_switch: std::sync::Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
 
 impl WorldTraffic {
+    /// Has `hook` called before every switch and every drain.
+    pub(crate) fn before_switch(&self, hook: Option<Arc<dyn Fn() + Send + Sync>>) {
+        *self.before_switch.lock().unwrap() = hook;
+    }
+
+    /// Sends a request; `None` where the gateway does not run.
+    pub(crate) fn ask(&self, gateway: &GatewayName) -> Option<FakeAnswer> {
+        self.look(gateway).ok()?;
+        Some(self.fake.request(gateway))
+    }
+
+    fn tick(&self) {
+        let hook = self.before_switch.lock().unwrap().clone();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+
     fn look(&self, gateway: &GatewayName) -> Result<(), TrafficError> {
         let snapshot = self.runtime.snapshot();
         let running = |found: &kaleem_core::testing::FakeContainer| found.instance.state.status == InstanceStatus::Running;
@@ -185,6 +204,7 @@ impl WorldTraffic {
 #[async_trait::async_trait]
 impl Traffic for WorldTraffic {
     async fn steer(&self, gateway: &GatewayName, routing: &Routing) -> Result<(), TrafficError> {
+        self.tick();
         self.look(gateway)?;
         self.fake.steer(gateway, routing).await
     }
@@ -193,6 +213,7 @@ impl Traffic for WorldTraffic {
         self.fake.probe(gateway, target, question, timeout).await
     }
     async fn drain(&self, gateway: &GatewayName, instance: &ContainerName, policy: &DrainPolicy) -> Result<DrainReport, TrafficError> {
+        self.tick();
         self.look(gateway)?;
         self.fake.drain(gateway, instance, policy).await
     }
@@ -206,13 +227,18 @@ impl Traffic for WorldTraffic {
     }
 }
 
+/// Where hooks find their programs.
+fn hook_environment() -> BTreeMap<String, String> {
+    BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())])
+}
+
 /// One world. Clones of the parts share it.
 pub(crate) struct World {
     pub(crate) runtime: FakeRuntime,
     pub(crate) registry: Arc<FakeRegistry>,
     pub(crate) clock: Arc<FakeClock>,
     pub(crate) kaleem: Kaleem,
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: Arc<tempfile::TempDir>,
     pub(crate) traffic: Arc<WorldTraffic>,
 }
 
@@ -228,11 +254,17 @@ impl World {
         let clock = Arc::new(FakeClock::new());
         let kaleem = Kaleem::builder(Arc::new(runtime.clone()), registry.clone(), Arc::new(FakeProbes))
             .state_directory(directory.path())
+            .hook_environment(hook_environment())
             .owner("a test")
             .clock(clock.clone())
             .build();
-        let traffic = Arc::new(WorldTraffic { fake: FakeTraffic::new(), runtime: runtime.clone(), up: std::sync::Mutex::default() });
-        Self { runtime, registry, clock, kaleem, directory, traffic }
+        let traffic = Arc::new(WorldTraffic {
+            fake: FakeTraffic::new(),
+            runtime: runtime.clone(),
+            up: std::sync::Mutex::default(),
+            before_switch: std::sync::Mutex::default(),
+        });
+        Self { runtime, registry, clock, kaleem, directory: Arc::new(directory), traffic }
     }
 
     /// A world in which gateways can be set up.
@@ -248,11 +280,19 @@ impl World {
         let control = GatewayControl { traffic: world.traffic.clone(), directory: world.directory.path().join(".gateways"), user };
         let kaleem = Kaleem::builder(Arc::new(world.runtime.clone()), world.registry.clone(), Arc::new(FakeProbes))
             .state_directory(world.directory.path())
+            .hook_environment(hook_environment())
             .owner("a test")
             .clock(world.clock.clone())
             .gateways(GatewayParts { control, program })
             .build();
         Self { kaleem, ..world }
+    }
+
+    /// The same world once more.
+    pub(crate) fn again(&self) -> Self {
+        let Self { runtime, registry, clock, kaleem, directory, traffic } = self;
+        let (registry, clock, directory) = (registry.clone(), clock.clone(), directory.clone());
+        Self { runtime: runtime.clone(), registry, clock, kaleem: kaleem.clone(), directory, traffic: traffic.clone() }
     }
 
     /// Where the gateway of a service sends, if it runs.

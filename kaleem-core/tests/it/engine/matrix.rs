@@ -1,27 +1,124 @@
-//! Matrices over every step of every kind of plan: each perform fails, each call and each journal write is the last one.
+//! Every kind of plan, and death at every call and every journal write of each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kaleem_core::config::settings::StrategyName;
+use kaleem_core::config::settings::{HookSettings, StrategyName};
 use kaleem_core::config::{DependencyCondition, Project};
 use kaleem_core::engine::Ending;
+use kaleem_core::kaleem::{KaleemError, Planned, Work};
 use kaleem_core::outcome::Outcome;
-use kaleem_core::runtime::RuntimeError;
+use kaleem_core::runtime::InstanceStatus;
 use kaleem_core::testing::{Behaviour, FakeCall};
 
 use crate::world::{ServiceExt, World, project, service, strategy};
 
-/// One kind of plan: the project before and after.
-struct Shape {
-    name: &'static str,
+/// One kind of deploy: the project before and after.
+pub(super) struct Shape {
+    pub(super) name: &'static str,
     before: Option<Project>,
     after: Project,
     /// Whether the new release is good.
-    good: bool,
+    pub(super) good: bool,
     /// Whether gateways can be set up.
     gateways: Gateways,
+}
+
+/// What is done in a world that is prepared.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Act {
+    /// To `after`.
+    Deploy,
+    /// From `after` to `before`.
+    Rollback,
+    /// The same, but the containers of `before` end as soon as they are started.
+    RollbackToWhatIsBad,
+}
+
+/// One kind of plan.
+pub(super) struct Case {
+    pub(super) shape: Shape,
+    act: Act,
+}
+
+impl Case {
+    pub(super) fn name(&self) -> &'static str {
+        self.shape.name
+    }
+
+    /// Whether what it leads to is good.
+    pub(super) fn good(&self) -> bool {
+        self.shape.good
+    }
+
+    /// The world before it.
+    pub(super) async fn prepared(&self) -> World {
+        let world = prepared(&self.shape).await;
+        if self.act != Act::Deploy {
+            let ending = world.deploy(&self.shape.after).await.unwrap();
+            assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{}: {ending:?}", self.name());
+        }
+        if self.act == Act::RollbackToWhatIsBad {
+            let stopped: Vec<_> = world.runtime.snapshot().containers.into_iter().collect();
+            for (name, found) in stopped.iter().filter(|(_, found)| found.instance.state.status == InstanceStatus::Exited) {
+                assert!(!found.labels.contains_key("kaleem.gateway"), "{name} is no gateway");
+                world.runtime.set_container_behaviour(name, Behaviour::ExitsAtOnce { code: 1, log: "bad".to_owned() });
+            }
+        }
+        world
+    }
+
+    /// A project that is good whatever was tried before.
+    pub(super) fn good_project(&self) -> Project {
+        match self.act {
+            Act::Deploy => self.shape.before.clone().unwrap_or_else(|| project(vec![service("api", "registry.example/app:v2")])),
+            Act::Rollback | Act::RollbackToWhatIsBad => self.shape.after.clone(),
+        }
+    }
+
+    pub(super) async fn plan(&self, world: &World, work: &Work) -> Result<Planned, KaleemError> {
+        match self.act {
+            Act::Deploy => world.kaleem.deploy_plan(work, &self.shape.after, &BTreeMap::new()).await,
+            Act::Rollback | Act::RollbackToWhatIsBad => world.kaleem.rollback_plan(work, None).await,
+        }
+    }
+
+    /// Carries it out to its end.
+    pub(super) async fn run(&self, world: &World) -> Result<Ending, KaleemError> {
+        let work = world.kaleem.work(&world.project()).await?;
+        let planned = self.plan(world, &work).await?;
+        world.kaleem.start(work, &planned)?.finish().await
+    }
+}
+
+/// Every kind of plan.
+pub(super) fn cases() -> Vec<Case> {
+    let deploys = shapes().into_iter().map(|shape| Case { shape, act: Act::Deploy });
+    let api = |tag: &str| service("api", &format!("registry.example/app:{tag}")).publishing(8080, 3000);
+    let worker = |tag: &str| service("worker", &format!("registry.example/app:{tag}"));
+    let one = |tag: &str| project(vec![api(tag)]);
+    let both = |tag: &str| project(vec![api(tag), worker(tag).after("api", DependencyCondition::ServiceHealthy)]);
+    let back = |name, act, before: Project, after: Project, gateways| Case {
+        shape: Shape { name, before: Some(before), after, good: act == Act::Rollback, gateways },
+        act,
+    };
+    deploys
+        .chain([
+            back("rollback", Act::Rollback, one("v1"), one("v2"), Gateways::No),
+            back("rollback to what is bad", Act::RollbackToWhatIsBad, one("v1"), one("v2"), Gateways::No),
+            back("rollback behind a gateway", Act::Rollback, both("v1"), both("v2"), Gateways::Yes),
+            back("rollback behind a gateway to what is bad", Act::RollbackToWhatIsBad, both("v1"), both("v2"), Gateways::Yes),
+        ])
+        .collect()
+}
+
+/// The project with programs before and after its deploy.
+fn hooked(mut project: Project, before: &str, after: &str) -> Project {
+    let command = |program: &str| Some(vec![program.to_owned()]);
+    project.directory = "/".into();
+    project.settings.hooks = HookSettings { before_deploy: command(before), after_deploy: command(after), timeout: None };
+    project
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -58,6 +155,14 @@ fn shapes() -> Vec<Shape> {
         Shape { name: "many services, bad", before: Some(many("v1")), after: many("bad"), good: false, gateways: Gateways::No },
         Shape { name: "migration and fixed name", before: Some(migrated("v1")), after: migrated("v2"), good: true, gateways: Gateways::No },
         Shape { name: "replicas one by one", before: Some(recreated("v1")), after: recreated("v2"), good: true, gateways: Gateways::No },
+        Shape { name: "with hooks", before: Some(one("v1")), after: hooked(one("v2"), "true", "true"), good: true, gateways: Gateways::No },
+        Shape {
+            name: "with a hook that fails",
+            before: Some(one("v1")),
+            after: hooked(one("v2"), "false", "true"),
+            good: false,
+            gateways: Gateways::No,
+        },
         Shape { name: "first deploy with a gateway", before: None, after: many("v1"), good: true, gateways: Gateways::Yes },
         Shape { name: "behind a gateway", before: Some(many("v1")), after: many("v2"), good: true, gateways: Gateways::Yes },
         Shape { name: "behind a gateway, bad", before: Some(many("v1")), after: many("bad"), good: false, gateways: Gateways::Yes },
@@ -93,8 +198,11 @@ async fn prepared(shape: &Shape) -> World {
     world
 }
 
+/// Containers, networks, and what is pinned and routed.
+pub(super) type Left = (Vec<String>, Vec<String>, Vec<String>);
+
 /// What is on the host, without what no plan takes back: images, volumes, and the order of starts.
-async fn left(world: &World) -> (Vec<String>, Vec<String>, Vec<String>) {
+pub(super) async fn left(world: &World) -> Left {
     let snapshot = world.runtime.snapshot();
     let networks = snapshot.networks.keys().map(ToString::to_string).collect();
     let mut pins: Vec<String> = snapshot.tags.keys().filter(|tag| tag.starts_with("kaleem.invalid/shop")).cloned().collect();
@@ -104,26 +212,22 @@ async fn left(world: &World) -> (Vec<String>, Vec<String>, Vec<String>) {
     (world.containers(), networks, pins)
 }
 
-/// The host as it is after the plan ran without any trouble, and as it was before.
-async fn expected(shape: &Shape) -> ((Vec<String>, Vec<String>, Vec<String>), (Vec<String>, Vec<String>, Vec<String>)) {
-    let world = prepared(shape).await;
+/// The host as it was before the plan, and as it is after it ran without any trouble.
+pub(super) async fn expected(case: &Case) -> (Left, Left) {
+    let world = case.prepared().await;
     let before = left(&world).await;
-    let ending = world.deploy(&shape.after).await.unwrap();
-    assert_eq!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), shape.good, "{}: {ending:?}", shape.name);
+    let ending = case.run(&world).await.unwrap();
+    assert_eq!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), case.good(), "{}: {ending:?}", case.name());
     let after = left(&world).await;
-    if !shape.good {
-        assert_eq!(after, before, "{}: a bad release leaves nothing", shape.name);
+    if !case.good() {
+        assert_eq!(after, before, "{}: what is bad leaves nothing", case.name());
     }
     (before, after)
 }
 
-fn refused() -> RuntimeError {
-    RuntimeError::Refused { operation: "do it".to_owned(), status: 409, message: "injected".to_owned() }
-}
-
 /// Counts everything that touches the host or the journal, and dies at one of them.
 #[derive(Clone)]
-struct Reaper {
+pub(super) struct Reaper {
     count: Arc<AtomicUsize>,
     at: usize,
 }
@@ -131,14 +235,18 @@ struct Reaper {
 struct Died;
 
 impl Reaper {
+    pub(super) fn new(at: usize) -> Self {
+        Self { count: Arc::new(AtomicUsize::new(0)), at }
+    }
+
     fn tick(&self) {
         if self.count.fetch_add(1, Ordering::SeqCst) == self.at {
             std::panic::panic_any(Died);
         }
     }
 
-    fn watch(&self, world: &World) {
-        let (before_call, before_write) = (self.clone(), self.clone());
+    pub(super) fn watch(&self, world: &World) {
+        let (before_call, before_write, before_switch) = (self.clone(), self.clone(), self.clone());
         world.runtime.before_call(Some(Arc::new(move |call: &FakeCall| {
             if call.operation.is_mutating() {
                 before_call.tick();
@@ -146,20 +254,22 @@ impl Reaper {
             None
         })));
         world.clock.on_now(Box::new(move || before_write.tick()));
+        world.traffic.before_switch(Some(Arc::new(move || before_switch.tick())));
     }
 
-    fn leave(world: &World) {
+    pub(super) fn leave(world: &World) {
         world.runtime.before_call(None);
         world.clock.on_now(Box::new(|| {}));
+        world.traffic.before_switch(None);
     }
 }
 
-/// Runs the deploy and dies at the `at`th write or call; answers whether it died.
-async fn deploy_and_die(world: &World, project: &Project, at: usize) -> bool {
-    let work = world.kaleem.work(&project.name).await.unwrap();
-    let planned = world.kaleem.deploy_plan(&work, project, &BTreeMap::new()).await.unwrap();
-    let reaper = Reaper { count: Arc::new(AtomicUsize::new(0)), at };
-    reaper.watch(world);
+/// Carries the plan out and dies at the `at`th write or call; answers whether it died.
+pub(super) async fn run_and_die(world: &World, case: &Case, at: usize) -> bool {
+    quiet();
+    let work = world.kaleem.work(&world.project()).await.unwrap();
+    let planned = case.plan(world, &work).await.unwrap();
+    Reaper::new(at).watch(world);
     let died = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.kaleem.start(work, &planned))) {
         Ok(run) => run.unwrap().finish().await.is_err(),
         Err(_) => true,
@@ -169,7 +279,7 @@ async fn deploy_and_die(world: &World, project: &Project, at: usize) -> bool {
 }
 
 /// Panics of the reaper are meant: they are not printed.
-fn quiet() {
+pub(super) fn quiet() {
     use std::sync::Once;
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -182,154 +292,124 @@ fn quiet() {
     });
 }
 
+pub(super) fn is_open(world: &World) -> bool {
+    world.kaleem.history(&world.project()).unwrap().open().is_some()
+}
+
+/// Dies at every place in turn, does `meanwhile` to the world, resumes, and looks at what is left.
+pub(super) async fn resume_after_every_death(case: &Case, meanwhile: &(dyn Fn(&World) + Sync)) {
+    let (_, after) = expected(case).await;
+    let mut at = 0;
+    loop {
+        let world = case.prepared().await;
+        if !run_and_die(&world, case, at).await {
+            break;
+        }
+        let place = format!("{}, death {at}", case.name());
+        meanwhile(&world);
+        if is_open(&world) {
+            let ending = world.resume().await.unwrap();
+            assert_eq!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), case.good(), "{place}: {ending:?}");
+            assert_eq!(left(&world).await, after, "{place}");
+        } else {
+            // It died before its journal was there, or after its last word: nothing is to be resumed.
+            assert!(world.resume().await.is_err(), "{place}");
+        }
+        let again = left(&world).await;
+        assert!(world.resume().await.is_err(), "{place}: a second resume has nothing to do");
+        assert_eq!(left(&world).await, again, "{place}: a second resume changes nothing");
+        at += 1;
+    }
+    assert!(at > 6, "{}: the reaper saw {at} places only", case.name());
+}
+
+/// Dies at every place in turn, takes it back, and looks at what is left.
+pub(super) async fn abort_after_every_death(case: &Case) {
+    let (before, after) = expected(case).await;
+    let mut at = 0;
+    loop {
+        let world = case.prepared().await;
+        if !run_and_die(&world, case, at).await {
+            break;
+        }
+        let place = format!("{}, death {at}", case.name());
+        if is_open(&world) {
+            match world.abort().await.unwrap() {
+                Ending::Over(Outcome::Deployed { .. }) => assert_eq!(left(&world).await, after, "{place}: it was committed"),
+                Ending::Over(Outcome::Aborted { .. } | Outcome::RolledBack { .. }) => assert_eq!(left(&world).await, before, "{place}"),
+                other => panic!("{place}: {other:?}"),
+            }
+        }
+        at += 1;
+    }
+}
+
 #[tokio::test]
 async fn death_at_any_call_or_write_then_resume_ends_as_if_nothing_had_happened() {
-    quiet();
-    for shape in shapes() {
-        let (_, after) = expected(&shape).await;
-        let mut at = 0;
-        loop {
-            let world = prepared(&shape).await;
-            if !deploy_and_die(&world, &shape.after, at).await {
-                break;
-            }
-            let place = format!("{}, death {at}", shape.name);
-            if world.kaleem.history(&world.project()).unwrap().open().is_none() {
-                // It died before its journal was there, or after its last word: nothing is to be resumed.
-                assert!(world.resume().await.is_err(), "{place}");
-            } else {
-                let ending = world.resume().await.unwrap();
-                assert_eq!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), shape.good, "{place}: {ending:?}");
-                assert_eq!(left(&world).await, after, "{place}");
-            }
-            let again = left(&world).await;
-            assert!(world.resume().await.is_err(), "{place}: a second resume has nothing to do");
-            assert_eq!(left(&world).await, again, "{place}: a second resume changes nothing");
-            at += 1;
-        }
-        assert!(at > 10, "{}: the reaper saw {at} places only", shape.name);
+    for case in cases() {
+        resume_after_every_death(&case, &|_| {}).await;
     }
 }
 
 #[tokio::test]
 async fn death_at_any_call_or_write_then_abort_leaves_nothing_behind() {
-    quiet();
-    for shape in shapes() {
-        let (before, after) = expected(&shape).await;
-        let mut at = 0;
-        loop {
-            let world = prepared(&shape).await;
-            if !deploy_and_die(&world, &shape.after, at).await {
-                break;
-            }
-            let place = format!("{}, death {at}", shape.name);
-            if world.kaleem.history(&world.project()).unwrap().open().is_some() {
-                match world.abort().await.unwrap() {
-                    Ending::Over(Outcome::Deployed { .. }) => assert_eq!(left(&world).await, after, "{place}: it was committed"),
-                    Ending::Over(Outcome::Aborted { .. } | Outcome::RolledBack { .. }) => assert_eq!(left(&world).await, before, "{place}"),
-                    other => panic!("{place}: {other:?}"),
-                }
-            }
-            at += 1;
-        }
+    for case in cases() {
+        abort_after_every_death(&case).await;
+    }
+}
+
+/// One of each way in which what runs differs after a reboot; the rest would only take longer. An instance that is to crash
+/// a while after its start has that while again, so it is not among them.
+const REBOOTED: [&str; 5] = ["first deploy", "one service", "one service, bad", "behind a gateway", "behind a gateway, bad"];
+
+#[tokio::test]
+async fn a_reboot_at_any_call_or_write_then_resume_ends_as_if_nothing_had_happened() {
+    // Everything stops, and what its restart policy says starts again.
+    for case in cases().into_iter().filter(|case| REBOOTED.contains(&case.name())) {
+        resume_after_every_death(&case, &|world| world.runtime.restart_engine()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_by_an_hour_changes_nothing() {
+    let hour = std::time::Duration::from_secs(3600);
+    for case in cases() {
+        let (_, after) = expected(&case).await;
+        let world = case.prepared().await;
+        let (clock, writes) = (world.clock.clone(), AtomicUsize::new(0));
+        // Back, then forth, at every line of the journal.
+        world.clock.on_now(Box::new(move || clock.set_wall_back_or_forth(hour, writes.fetch_add(1, Ordering::SeqCst) % 2 == 0)));
+        let ending = case.run(&world).await.unwrap();
+        assert_eq!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), case.good(), "{}: {ending:?}", case.name());
+        assert_eq!(left(&world).await, after, "{}", case.name());
+    }
+    for case in cases().into_iter().filter(|case| case.name() == "one service") {
+        resume_after_every_death(&case, &|world| world.clock.set_wall_back_or_forth(hour, true)).await;
     }
 }
 
 #[tokio::test]
 async fn death_while_going_back_is_survived_too() {
-    quiet();
-    for shape in shapes().into_iter().filter(|shape| !shape.good) {
-        let (before, _) = expected(&shape).await;
+    for case in cases().into_iter().filter(|case| !case.good()) {
+        let (before, _) = expected(&case).await;
         let mut at = 0;
         loop {
-            let world = prepared(&shape).await;
-            if !deploy_and_die(&world, &shape.after, at).await {
+            let world = case.prepared().await;
+            if !run_and_die(&world, &case, at).await {
                 break;
             }
-            if world.kaleem.history(&world.project()).unwrap().open().is_some() {
+            if is_open(&world) {
                 // A second death, in the middle of the resume.
                 let work = world.kaleem.work(&world.project()).await.unwrap();
-                let reaper = Reaper { count: Arc::new(AtomicUsize::new(0)), at: 3 };
-                reaper.watch(&world);
+                Reaper::new(3).watch(&world);
                 let died = world.kaleem.resume(work).unwrap().finish().await.is_err();
                 Reaper::leave(&world);
-                if died && world.kaleem.history(&world.project()).unwrap().open().is_some() {
+                if died && is_open(&world) {
                     world.resume().await.unwrap();
                 }
-                assert_eq!(left(&world).await, before, "{}, death {at}", shape.name);
+                assert_eq!(left(&world).await, before, "{}, death {at}", case.name());
             }
             at += 1;
         }
     }
-}
-
-#[tokio::test]
-async fn every_call_that_fails_is_taken_back_or_left_over() {
-    for shape in shapes().into_iter().filter(|shape| shape.good) {
-        let (before, _) = expected(&shape).await;
-        let mut at = 0;
-        loop {
-            let world = prepared(&shape).await;
-            let count = Arc::new(AtomicUsize::new(0));
-            let counter = count.clone();
-            world.runtime.before_call(Some(Arc::new(move |call: &FakeCall| {
-                (call.operation.is_mutating() && counter.fetch_add(1, Ordering::SeqCst) == at).then(refused)
-            })));
-            let ending = match world.deploy(&shape.after).await {
-                Ok(ending) => ending,
-                Err(error) => {
-                    // It failed while the plan was made, such as at the gateway's image.
-                    assert!(kaleem_core::remedy::one_line(&error).contains("injected"), "{}, call {at}: {error}", shape.name);
-                    assert_eq!(left(&world).await, before, "{}, call {at}", shape.name);
-                    at += 1;
-                    continue;
-                }
-            };
-            if count.load(Ordering::SeqCst) <= at {
-                break;
-            }
-            let place = format!("{}, call {at}", shape.name);
-            match ending {
-                Ending::Over(Outcome::RolledBack { error, .. }) => {
-                    assert!(error.contains("injected"), "{place}: {error}");
-                    assert_eq!(left(&world).await, before, "{place}");
-                }
-                Ending::Over(Outcome::Deployed { leftovers, .. }) => assert_eq!(leftovers.len(), 1, "{place}: {leftovers:?}"),
-                other => panic!("{place}: {other:?}"),
-            }
-            at += 1;
-        }
-        assert!(at > 3, "{}: {at} calls only", shape.name);
-    }
-}
-
-#[tokio::test]
-async fn every_undo_that_fails_is_stuck_and_resume_is_the_way_out() {
-    let mut stuck = 0;
-    for shape in shapes().into_iter().filter(|shape| !shape.good) {
-        let (before, _) = expected(&shape).await;
-        let mut at = 0;
-        loop {
-            let world = prepared(&shape).await;
-            let count = Arc::new(AtomicUsize::new(0));
-            let counter = count.clone();
-            world.runtime.before_call(Some(Arc::new(move |call: &FakeCall| {
-                (call.operation.is_mutating() && counter.fetch_add(1, Ordering::SeqCst) == at).then(refused)
-            })));
-            let ending = world.deploy(&shape.after).await.unwrap();
-            if count.load(Ordering::SeqCst) <= at {
-                break;
-            }
-            let place = format!("{}, call {at}", shape.name);
-            if let Ending::Stuck { error, .. } = &ending {
-                stuck += 1;
-                assert!(error.contains("injected"), "{place}: {error}");
-                let ending = world.resume().await.unwrap();
-                assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{place}: {ending:?}");
-            }
-            assert_eq!(left(&world).await, before, "{place}");
-            at += 1;
-        }
-    }
-    assert!(stuck > 5, "only {stuck} undos could fail");
 }

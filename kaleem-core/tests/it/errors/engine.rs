@@ -1,10 +1,14 @@
 //! Steps, gates and watches.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use insta::assert_snapshot;
+use kaleem_core::config::HookMoment;
 use kaleem_core::definition::DefinitionId;
 use kaleem_core::engine::{GateError, StepError, WatchError};
+use kaleem_core::exec::ExecError;
 use kaleem_core::names::ContainerName;
 use kaleem_core::runtime::RuntimeError;
 use kaleem_core::state::StateError;
@@ -59,6 +63,8 @@ fn step() {
         &StepError::Gate { container: container(), source: GateError::Gone },
         &StepError::RanAndFailed { container: container(), code: 4, log: log() },
         &StepError::RanTooLong { container: container(), deadline: Duration::from_secs(600), log: log() },
+        &StepError::HookFailed { moment: HookMoment::BeforeDeploy, status: ExitStatus::from_raw(3 << 8), log: log() },
+        &StepError::HookNotRun { moment: HookMoment::AfterDeploy, source: ExecError::NotFound { program: "./test.sh".into() } },
         &StepError::Traffic { what: "steer shop-api-gateway".to_owned(), source: silent },
         &StepError::NoGateways { gateway: made("shop-api-gateway") },
         &StepError::GatewayDirectory { gateway: made("shop-api-gateway"), source: full("/var/lib/kaleem/.gateways/shop-api-gateway") },

@@ -10,10 +10,13 @@ use kaleem_core::exec::ExecError;
 use kaleem_core::history::HistoryError;
 use kaleem_core::journal::{IllegalEvent, JournalError, StepStatus};
 use kaleem_core::lease::LeaseError;
+use kaleem_core::repair::RepairError;
+use kaleem_core::runtime::RuntimeError;
 use kaleem_core::state::StateError;
+use kaleem_core::traffic::TrafficError;
 use rustix::io::Errno;
 
-use super::{failed, full, system, told};
+use super::{failed, full, made, system, told};
 
 const JOURNAL: &str = "/var/lib/kaleem/shop/plans/00000007.jsonl";
 
@@ -107,5 +110,19 @@ fn state() {
         &StateError::DefinitionMissing { id: DefinitionId("1f3a5c7d9e0b1f3a5c7d9e0b1f3a5c7d".to_owned()) },
         &StateError::DefinitionDamaged { path: "/var/lib/kaleem/shop/definitions/1f3a.json".into() },
         &StateError::Encode { source: no_json() },
+    ]));
+}
+
+#[test]
+fn repair() {
+    let runtime = RuntimeError::PermissionDenied { endpoint: "unix:///var/run/docker.sock".to_owned() };
+    let silent = TrafficError::Unreachable { gateway: made("shop-api-gateway"), source: system(Errno::NOENT) };
+    assert_snapshot!(told(&[
+        &RepairError::File { source: failed(FileOperation::Move, JOURNAL, Errno::ROFS) },
+        &RepairError::State { source: StateError::KeyDamaged { path: "/var/lib/kaleem/shop/key".into() } },
+        &RepairError::History { source: HistoryError::Prune { source: failed(FileOperation::Remove, JOURNAL, Errno::ROFS) } },
+        &RepairError::Runtime { what: "start shop-api-r2-1".to_owned(), source: runtime },
+        &RepairError::Traffic { what: "tell shop-api-gateway to send to shop-api-r2-1".to_owned(), source: silent },
+        &RepairError::Elsewhere { what: "restart it: docker restart shop-api-gateway".to_owned() },
     ]));
 }

@@ -1,0 +1,194 @@
+//! Every call to the host fails, loses its answer, or is made twice: forwards and on the way back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kaleem_core::engine::Ending;
+use kaleem_core::outcome::{Outcome, Resolution};
+use kaleem_core::runtime::RuntimeError;
+use kaleem_core::testing::FakeCall;
+
+use super::matrix::{Case, Left, cases, expected, left};
+use crate::world::World;
+
+fn refused() -> RuntimeError {
+    RuntimeError::Refused { operation: "do it".to_owned(), status: 409, message: "injected".to_owned() }
+}
+
+fn away() -> RuntimeError {
+    RuntimeError::Unreachable { endpoint: "unix:///fake.sock".to_owned(), source: "injected: the connection was reset".into() }
+}
+
+/// Whether the call that is seen now is the `at`th that changes something.
+fn nth(at: usize) -> (Arc<AtomicUsize>, impl Fn(&FakeCall) -> bool + Send + Sync) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    (count, move |call: &FakeCall| call.operation.is_mutating() && counter.fetch_add(1, Ordering::SeqCst) == at)
+}
+
+/// How a plan ended when one of its calls failed for good.
+fn judge(ending: &Ending, left: &Left, before: &Left, place: &str) {
+    match ending {
+        Ending::Over(Outcome::RolledBack { error, .. }) => {
+            assert!(error.contains("injected"), "{place}: {error}");
+            assert_eq!(left, before, "{place}");
+        }
+        Ending::Over(Outcome::Deployed { leftovers, .. }) => assert_eq!(leftovers.len(), 1, "{place}: {leftovers:?}"),
+        other => panic!("{place}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn every_call_that_fails_is_taken_back_or_left_over() {
+    for case in cases().into_iter().filter(Case::good) {
+        let (before, _) = expected(&case).await;
+        let mut at = 0;
+        loop {
+            let world = case.prepared().await;
+            let (count, is_it) = nth(at);
+            world.runtime.before_call(Some(Arc::new(move |call: &FakeCall| is_it(call).then(refused))));
+            let place = format!("{}, call {at}", case.name());
+            match case.run(&world).await {
+                Ok(_) if count.load(Ordering::SeqCst) <= at => break,
+                Ok(ending) => judge(&ending, &left(&world).await, &before, &place),
+                Err(error) => {
+                    // It failed while the plan was made, such as at the gateway's image.
+                    assert!(kaleem_core::remedy::one_line(&error).contains("injected"), "{place}: {error}");
+                    assert_eq!(left(&world).await, before, "{place}");
+                }
+            }
+            at += 1;
+        }
+        assert!(at >= 2, "{}: {at} calls only", case.name());
+    }
+}
+
+/// The call did all it was meant to do, and says that it failed: it must be taken back as if it had not failed.
+pub(super) async fn lose_every_answer_for_good(case: &Case) {
+    let (before, _) = expected(case).await;
+    let mut at = 0;
+    loop {
+        let world = case.prepared().await;
+        let (count, is_it) = nth(at);
+        world.runtime.after_call(Some(Arc::new(move |call: &FakeCall| is_it(call).then(refused))));
+        let place = format!("{}, answer {at}", case.name());
+        match case.run(&world).await {
+            Ok(_) if count.load(Ordering::SeqCst) <= at => break,
+            Ok(ending) => judge(&ending, &left(&world).await, &before, &place),
+            Err(error) => assert!(kaleem_core::remedy::one_line(&error).contains("injected"), "{place}: {error}"),
+        }
+        at += 1;
+    }
+}
+
+#[tokio::test]
+async fn every_call_that_happened_and_says_that_it_failed_is_taken_back_or_left_over() {
+    for case in cases().into_iter().filter(Case::good) {
+        lose_every_answer_for_good(&case).await;
+    }
+}
+
+#[tokio::test]
+async fn every_perform_and_every_undo_that_is_made_twice_is_as_if_made_once() {
+    // The answer is lost and the engine asks again: good plans repeat every perform, bad ones every undo too.
+    for case in cases() {
+        let (_, after) = expected(&case).await;
+        let mut at = 0;
+        loop {
+            let world = case.prepared().await;
+            let (count, is_it) = nth(at);
+            world.runtime.after_call(Some(Arc::new(move |call: &FakeCall| is_it(call).then(away))));
+            let place = format!("{}, repeated call {at}", case.name());
+            match case.run(&world).await {
+                Ok(_) if count.load(Ordering::SeqCst) <= at => break,
+                Ok(ending) => {
+                    assert_eq!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), case.good(), "{place}: {ending:?}");
+                    assert_eq!(left(&world).await, after, "{place}");
+                }
+                // Nothing is tried again while a plan is only made.
+                Err(error) => assert!(kaleem_core::remedy::one_line(&error).contains("injected"), "{place}: {error}"),
+            }
+            at += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_undo_that_fails_is_stuck_and_resume_is_the_way_out() {
+    let mut stuck = 0;
+    for case in cases().into_iter().filter(|case| !case.good()) {
+        let (before, _) = expected(&case).await;
+        let mut at = 0;
+        loop {
+            let world = case.prepared().await;
+            let (count, is_it) = nth(at);
+            world.runtime.before_call(Some(Arc::new(move |call: &FakeCall| is_it(call).then(refused))));
+            let ending = case.run(&world).await.unwrap();
+            if count.load(Ordering::SeqCst) <= at {
+                break;
+            }
+            let place = format!("{}, call {at}", case.name());
+            if let Ending::Stuck { error, .. } = &ending {
+                stuck += 1;
+                assert!(error.contains("injected"), "{place}: {error}");
+                let ending = world.resume().await.unwrap();
+                assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{place}: {ending:?}");
+            }
+            assert_eq!(left(&world).await, before, "{place}");
+            at += 1;
+        }
+    }
+    assert!(stuck > 5, "only {stuck} undos could fail");
+}
+
+/// From the `at`th call on, the same call fails again and again.
+fn fail_for_ever(world: &World, at: usize) -> Arc<AtomicUsize> {
+    let (count, is_it) = nth(at);
+    let broken = std::sync::Mutex::new(None::<FakeCall>);
+    world.runtime.before_call(Some(Arc::new(move |call: &FakeCall| {
+        let mut broken = broken.lock().unwrap();
+        if is_it(call) {
+            *broken = Some(call.clone());
+        }
+        (broken.as_ref() == Some(call)).then(refused)
+    })));
+    count
+}
+
+#[tokio::test]
+async fn an_undo_that_fails_for_ever_stays_stuck_until_a_person_settles_it() {
+    let mut stuck = 0;
+    for case in cases().into_iter().filter(|case| !case.good()) {
+        let mut at = 0;
+        loop {
+            let world = case.prepared().await;
+            let count = fail_for_ever(&world, at);
+            let serving = world.serving();
+            let ending = case.run(&world).await.unwrap();
+            if count.load(Ordering::SeqCst) <= at {
+                break;
+            }
+            let place = format!("{}, call {at}", case.name());
+            if let Ending::Stuck { step, .. } = &ending {
+                stuck += 1;
+                let again = world.resume().await.unwrap();
+                assert!(matches!(&again, Ending::Stuck { step: at, .. } if at == step), "{place}: {again:?}");
+                let aborted = world.abort().await.unwrap();
+                assert!(matches!(aborted, Ending::Stuck { .. }), "{place}: an abort is no way out: {aborted:?}");
+                let work = world.kaleem.work(&world.project()).await.unwrap();
+                let settled = world.kaleem.resolve(&work, "root", Resolution::Old).unwrap();
+                drop(work);
+                assert_eq!((settled, world.serving()), (serving, serving), "{place}");
+                // What was in the way is mended: the next deploy puts everything right.
+                world.runtime.before_call(None);
+                let good = case.good_project();
+                let ending = world.deploy(&good).await.unwrap();
+                assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. }) | Ending::Left), "{place}: {ending:?}");
+                let running = world.running();
+                assert!(running.iter().any(|name| name.contains("-api-") || name.contains("-worker-")), "{place}: {running:?}");
+            }
+            at += 1;
+        }
+    }
+    assert!(stuck > 5, "only {stuck} undos could fail");
+}

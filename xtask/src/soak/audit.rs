@@ -1,0 +1,107 @@
+//! What is on the engine and in the state directory, against what the journals say: the engine is asked itself, not kaleem.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use kaleem_core::history::History;
+use kaleem_core::plan::pin_tag;
+use kaleem_core::state::StateDirectory;
+
+use crate::fail::TaskError;
+use crate::place::Place;
+use crate::programs::Program;
+
+/// Everything that nobody refers to, one line each. Nobody is at work on the project.
+pub(super) fn leaks(
+    place: &Place,
+    project: &str,
+    state: &StateDirectory,
+    history: &History,
+    keep: usize,
+) -> Result<Vec<String>, TaskError> {
+    let known = Known::of(history, keep);
+    let ask = |words: &[&str], label: &str| -> Result<Vec<String>, TaskError> {
+        let text = Program::new(place, "docker").args(words).args(["--filter", label]).output()?;
+        Ok(text.lines().map(str::to_owned).collect())
+    };
+    let mut found = Vec::new();
+    for label in [format!("label=com.docker.compose.project={project}"), format!("label=kaleem.project={project}")] {
+        for line in ask(&["ps", "--all", "--format", "{{.Names}} {{.State}}"], &label)? {
+            let (name, status) = line.split_once(' ').unwrap_or((&line, ""));
+            if !known.containers.contains(name) {
+                found.push(format!("the container {name} ({status}) belongs to no kept release"));
+            } else if status == "running" && !known.serving.contains(name) {
+                found.push(format!("the container {name} runs and does not serve"));
+            } else if status != "running" && known.serving.contains(name) {
+                found.push(format!("the container {name} is to serve and is {status}"));
+            }
+        }
+        for name in ask(&["network", "ls", "--format", "{{.Name}}"], &label)? {
+            if !known.networks.contains(&name) {
+                found.push(format!("the network {name} belongs to no release"));
+            }
+        }
+        for name in ask(&["volume", "ls", "--format", "{{.Name}}"], &label)? {
+            if !known.volumes.contains(&name) {
+                found.push(format!("the volume {name} belongs to no release"));
+            }
+        }
+    }
+    let reference = format!("reference=kaleem.invalid/{project}/*");
+    for tag in ask(&["images", "--format", "{{.Repository}}:{{.Tag}}"], &reference)? {
+        if !known.pins.contains(&tag) {
+            found.push(format!("the tag {tag} belongs to no kept release"));
+        }
+    }
+    files(state.root(), &mut found);
+    Ok(found)
+}
+
+#[derive(Default)]
+struct Known {
+    containers: BTreeSet<String>,
+    serving: BTreeSet<String>,
+    networks: BTreeSet<String>,
+    volumes: BTreeSet<String>,
+    pins: BTreeSet<String>,
+}
+
+impl Known {
+    fn of(history: &History, keep: usize) -> Self {
+        let mut known = Self::default();
+        let serving = history.serving();
+        // What was stopped by the newest plan is removed by the next one.
+        for release in history.releases().iter().take(keep + 1) {
+            let gateways = release.target.services.values().filter_map(|wanted| wanted.gateway.as_ref()).map(|gateway| &gateway.container);
+            let names = release.instances.values().flatten().chain(gateways).map(ToString::to_string);
+            if Some(release.id) == serving {
+                known.serving.extend(names.clone());
+            }
+            known.containers.extend(names);
+            known.networks.extend(release.target.networks.iter().map(|network| network.name.to_string()));
+            known.volumes.extend(release.target.volumes.iter().map(|volume| volume.name.to_string()));
+            known.pins.extend(
+                release
+                    .target
+                    .services
+                    .keys()
+                    .filter_map(|name| pin_tag(&release.target.project, name, release.id))
+                    .map(|pin| pin.to_string()),
+            );
+        }
+        known
+    }
+}
+
+/// Files that only a process at work, or a crash, can have left.
+fn files(directory: &Path, found: &mut Vec<String>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            files(&path, found);
+        } else if name.ends_with(".tmp") || name.ends_with(".abort") || name == "lease" {
+            found.push(format!("the file {}", path.display()));
+        }
+    }
+}
