@@ -23,7 +23,8 @@ pub(crate) fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> 
     notice_open(wiring, printer, &project);
     let history = wiring.history(&project)?;
     if history.entries().is_empty() {
-        printer.result(&format!("{project}: nothing was released yet"));
+        let known = history.lost().map_or_else(|| "nothing was released yet".to_owned(), |_| words::serving(&history));
+        printer.result(&format!("{project}: {known}"));
         return Ok(Exit::Done);
     }
     let serving = history.serving();

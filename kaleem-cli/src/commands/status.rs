@@ -31,7 +31,10 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
     let now = wiring.clock().now();
     let undecided = history.open().is_some_and(|entry| entry.progress.has_touched() && !entry.progress.is_committed());
     match serving {
-        _ if undecided => printer.result(&format!("{} {}", paint(STRONG, &format!("{project}:")), words::serving(&history))),
+        // "Nothing was released" would be a lie where the journal that knew it is gone.
+        _ if undecided || history.lost().is_some() => {
+            printer.result(&format!("{} {}", paint(STRONG, &format!("{project}:")), words::serving(&history)));
+        }
         Some(release) => {
             let since =
                 since.map_or_else(String::new, |at| format!(" since {} ({})", words::moment(at), words::duration(words::since(at, now))));

@@ -31,6 +31,8 @@ stories! {
     a_full_disk,
     a_host_that_is_not_ready,
     a_project_is_looked_at,
+    damage_is_repaired,
+    hooks_run_around_a_deploy,
     a_registry_that_is_difficult,
     a_user_without_rights,
     adopted_from_compose,
