@@ -24,6 +24,7 @@ use crate::programs::Program;
 use crate::say;
 use crate::setup::{self, Consent, Need, Parts};
 
+use audit::{Audited, Last};
 use random::Random;
 use tally::{Tally, Total};
 use victim::{Kill, Victim};
@@ -375,7 +376,9 @@ impl<'a> Soak<'a> {
             let serving = serving.map_or_else(|| "nothing".to_owned(), |serving| serving.to_string());
             self.wrong.push(format!("round {number} ({name}): the journals say that {serving} ({said}) serves, and {seen} answers"));
         }
-        let leaks = audit::leaks(self.place, self.shop.name(), &self.state, &history, KEEP)?;
+        let audited = Audited { project: self.shop.name(), state: &self.state, keep: KEEP };
+        let last = if round.exit_code == victim::KILLED { Last::Killed } else { Last::Ended };
+        let leaks = audit::leaks(self.place, audited, &history, last)?;
         self.tally.leaks += leaks.len() as u64;
         self.wrong.extend(leaks.into_iter().map(|leak| format!("round {number} ({name}): left behind: {leak}")));
         for text in self.wrong.iter().skip(self.tally.told) {

@@ -11,14 +11,29 @@ use crate::fail::TaskError;
 use crate::place::Place;
 use crate::programs::Program;
 
+/// What is looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Audited<'a> {
+    /// The project's name.
+    pub project: &'a str,
+    /// Its state.
+    pub state: &'a StateDirectory,
+    /// How many releases it keeps.
+    pub keep: usize,
+}
+
+/// How the last command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    /// By itself.
+    Ended,
+    /// It was killed when its plan was over or had not begun: its lease and its last write lie there until the next one comes.
+    Killed,
+}
+
 /// Everything that nobody refers to, one line each. Nobody is at work on the project.
-pub(super) fn leaks(
-    place: &Place,
-    project: &str,
-    state: &StateDirectory,
-    history: &History,
-    keep: usize,
-) -> Result<Vec<String>, TaskError> {
+pub(super) fn leaks(place: &Place, audited: Audited<'_>, history: &History, last: Last) -> Result<Vec<String>, TaskError> {
+    let Audited { project, state, keep } = audited;
     let known = Known::of(history, keep);
     let ask = |words: &[&str], label: &str| -> Result<Vec<String>, TaskError> {
         let text = Program::new(place, "docker").args(words).args(["--filter", label]).output()?;
@@ -53,7 +68,7 @@ pub(super) fn leaks(
             found.push(format!("the tag {tag} belongs to no kept release"));
         }
     }
-    files(state.root(), &mut found);
+    files(state.root(), last, &mut found);
     Ok(found)
 }
 
@@ -94,13 +109,13 @@ impl Known {
 }
 
 /// Files that only a process at work, or a crash, can have left.
-fn files(directory: &Path, found: &mut Vec<String>) {
+fn files(directory: &Path, last: Last, found: &mut Vec<String>) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() {
-            files(&path, found);
-        } else if name.ends_with(".tmp") || name.ends_with(".abort") || name == "lease" {
+            files(&path, last, found);
+        } else if name.ends_with(".abort") || last == Last::Ended && (name.ends_with(".tmp") || name == "lease") {
             found.push(format!("the file {}", path.display()));
         }
     }
