@@ -6,6 +6,7 @@
 pub mod error;
 pub mod pipe;
 pub mod set;
+pub mod sets;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use tokio::io::AsyncRead;
 pub use error::{SourceError, VaultError};
 pub use pipe::{ByteSender, PipeReader, pipe};
 pub use set::{ArtifactRecord, Commit, Compression, Encryption, Manifest, SetError};
+pub use sets::{BackupSets, SetObserver, SetRequest, SetsError};
 
 use crate::names::{ArtifactName, NameError, SetId};
 

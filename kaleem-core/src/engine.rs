@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use crate::backup::{BackupSets, SetsError};
 use crate::clock::Clock;
 use crate::config::HookMoment;
 use crate::definition::Definition;
@@ -17,13 +18,14 @@ use crate::exec::ExecError;
 use crate::health::Probes;
 use crate::journal::{Event, Evidence, Journal, JournalError, Next};
 use crate::mutant::{Mutant, is_planted};
-use crate::names::{ContainerName, GatewayName, ServiceName};
+use crate::names::{ContainerName, GatewayName, ServiceName, SetId};
 use crate::outcome::Outcome;
 use crate::remedy::{Remedy, one_line};
 use crate::runtime::{PullProgress, Runtime, RuntimeError};
 use crate::state::{DefinitionKey, StateDirectory, StateError};
 use crate::traffic::{Traffic, TrafficError};
 
+pub mod backup;
 pub mod gate;
 mod hook;
 pub mod labels;
@@ -72,6 +74,13 @@ pub enum Notice {
         wanted: u32,
         /// Time left.
         left: Duration,
+    },
+    /// A long step tells what it is doing.
+    Working {
+        /// The step.
+        step: usize,
+        /// What.
+        what: String,
     },
     /// The engine of the host is away; the step is tried again.
     Retrying {
@@ -282,6 +291,21 @@ pub enum StepError {
         #[source]
         source: DurableError,
     },
+    /// A backup set could not be made, read, given up or put back.
+    #[error("could not {what}")]
+    Backup {
+        /// What the step does.
+        what: String,
+        /// Why.
+        #[source]
+        source: SetsError,
+    },
+    /// The plan needs backups, and this program knows none.
+    #[error("the plan works with the backup set {set}, and this program was put together without backups")]
+    NoBackups {
+        /// The set.
+        set: SetId,
+    },
     /// What was watched after the switch is bad.
     #[error("the new release of `{service}` did not stand the watch")]
     Watch {
@@ -309,6 +333,8 @@ impl Remedy for StepError {
             Self::Definition { source, .. } => source.remedy(),
             Self::Gate { source, .. } => source.remedy(),
             Self::Traffic { source, .. } => source.remedy(),
+            Self::Backup { source, .. } => source.remedy(),
+            Self::NoBackups { .. } => "run it where the compose file and kaleem.toml of the project can be read".to_owned(),
             Self::NoGateways { .. } => "use the program that made the plan, such as `kaleem resume`".to_owned(),
             Self::GatewayDirectory { source, .. } => source.remedy(),
             Self::Watch { source, .. } => source.remedy(),
@@ -327,6 +353,7 @@ impl Remedy for StepError {
             Self::Runtime { source, .. } => source.is_transient(),
             Self::Gate { source, .. } => source.is_transient(),
             Self::Traffic { source, .. } => source.is_transient(),
+            Self::Backup { source, .. } => source.is_transient(),
             _ => false,
         }
     }
@@ -342,6 +369,16 @@ pub struct Engine {
     pub(crate) observer: Arc<Observer>,
     pub(crate) gateways: Option<GatewayControl>,
     pub(crate) hook_environment: BTreeMap<String, String>,
+    pub(crate) backups: Option<Arc<dyn BackupSets>>,
+}
+
+/// Whether a step is carried out after it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It has not failed before; it may have been begun.
+    First,
+    /// It failed, and a person mended what was in its way.
+    AfterFailure,
 }
 
 /// How gateways are steered, and where they keep what they need.
@@ -365,7 +402,14 @@ impl Engine {
         key: DefinitionKey,
         observer: Arc<Observer>,
     ) -> Self {
-        Self { runtime, probes, clock, state, key, observer, gateways: None, hook_environment: BTreeMap::new() }
+        Self { runtime, probes, clock, state, key, observer, gateways: None, hook_environment: BTreeMap::new(), backups: None }
+    }
+
+    /// The same engine, which can make backup sets and put them back.
+    #[must_use]
+    pub fn with_backups(mut self, backups: Option<Arc<dyn BackupSets>>) -> Self {
+        self.backups = backups;
+        self
     }
 
     /// The same engine, which can steer gateways.
@@ -404,7 +448,11 @@ impl Engine {
                 Next::Stuck { step, error } => match retry {
                     RetryStuck::Once => {
                         retry = RetryStuck::Never;
-                        self.take_back(journal, step, control).await?;
+                        match journal.progress().frozen_at() {
+                            // There is no way back, and what was in the way forward was mended.
+                            Some(failed) => self.run(journal, failed, control).await?,
+                            None => self.take_back(journal, step, control).await?,
+                        }
                     }
                     RetryStuck::Never => return Ok(self.stuck(journal, step, error)),
                 },
@@ -427,7 +475,7 @@ impl Engine {
 
     fn abort(&self, journal: &mut Journal, by: &str) -> Result<(), JournalError> {
         let progress = journal.progress();
-        if progress.is_going_back() || progress.is_committed() || progress.is_over() {
+        if progress.is_going_back() || !progress.can_go_back() || progress.is_over() {
             return Ok(());
         }
         self.append(journal, &Event::Aborted { by: by.to_owned() })?;
@@ -438,14 +486,21 @@ impl Engine {
     async fn run(&self, journal: &mut Journal, index: usize, control: &Control) -> Result<(), JournalError> {
         let plan = journal.progress().plan().clone();
         let Some(step) = plan.steps.get(index) else { return Ok(()) };
+        let again = if journal.progress().frozen_at() == Some(index) { Attempt::AfterFailure } else { Attempt::First };
         let late = is_planted(Mutant::LateIntent);
         if !late {
             self.append(journal, &Event::Started { step: index })?;
         }
         (self.observer)(Notice::Started { step: index, what: step.to_string() });
         let begun = self.clock.monotonic();
-        let abort = || control.wish() != Wish::GoOn || self.state.abort_request(plan.id).exists();
-        let result = self.patiently(index, PERFORM_PATIENCE, || self.perform(&plan, index, step, &abort)).await;
+        // What cannot go back is not cut short by the wish that it did.
+        let can_go_back = journal.progress().can_go_back();
+        let abort = || match control.wish() {
+            Wish::Leave => true,
+            Wish::Abort => can_go_back,
+            Wish::GoOn => can_go_back && self.state.abort_request(plan.id).exists(),
+        };
+        let result = self.patiently(index, PERFORM_PATIENCE, || self.perform(&plan, index, step, again, &abort)).await;
         if late {
             self.append(journal, &Event::Started { step: index })?;
         }

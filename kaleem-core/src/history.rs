@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use crate::definition::DefinitionId;
 use crate::durable::{self, DurableError};
-use crate::journal::{self, Event, JournalError, Next, Progress, Record};
-use crate::names::{PlanId, ReleaseId};
+use crate::journal::{self, Event, JournalError, Next, Progress, Record, StepStatus};
+use crate::names::{PlanId, ReleaseId, SetId};
 use crate::outcome::Outcome;
-use crate::plan::{Plan, PlanKind};
+use crate::plan::{Plan, PlanKind, Step};
 use crate::release::Release;
 use crate::state::{StateDirectory, StateError};
 
@@ -145,6 +145,21 @@ impl History {
     /// The entry by which a release came to serve last.
     pub fn entry_of(&self, release: ReleaseId) -> Option<&Entry> {
         self.entries.iter().rev().find(|entry| entry.plan.release.id == release)
+    }
+
+    /// The backup set that holds the data as it was when a release was left for another: that of the newest plan that did so.
+    pub fn data_of(&self, release: ReleaseId) -> Option<SetId> {
+        let leaving = self.entries.iter().rev().filter(|entry| {
+            let leaves = entry.plan.previous == Some(release) && entry.plan.release.id != release;
+            leaves && entry.plan.kind == PlanKind::Deploy && entry.progress.is_committed()
+        });
+        let made = leaving.filter_map(|entry| {
+            entry.plan.steps.iter().enumerate().find_map(|(index, step)| match step {
+                Step::BackUp { set, .. } if entry.progress.status(index) == StepStatus::Done => Some(set.clone()),
+                _ => None,
+            })
+        });
+        made.into_iter().next()
     }
 
     /// Evidence by step of an entry, in order.

@@ -13,6 +13,7 @@ use futures_util::Stream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
+use crate::backup::BackupSets;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Project;
 use crate::definition::Definition;
@@ -50,6 +51,7 @@ pub struct Kaleem {
     owner: String,
     gateways: Option<GatewayParts>,
     hook_environment: BTreeMap<String, String>,
+    backups: Option<Arc<dyn BackupSets>>,
 }
 
 /// What is needed to set up gateways and to steer them.
@@ -68,6 +70,13 @@ pub struct KaleemBuilder {
 }
 
 impl KaleemBuilder {
+    /// With the project's backups, so that a deploy can make a set first and a rollback can put one back.
+    #[must_use]
+    pub fn backups(mut self, backups: Arc<dyn BackupSets>) -> Self {
+        self.kaleem.backups = Some(backups);
+        self
+    }
+
     /// With gateways, so that services which others connect to are replaced without an interruption.
     #[must_use]
     pub fn gateways(mut self, parts: GatewayParts) -> Self {
@@ -124,6 +133,15 @@ impl Planned {
     pub fn definitions(&self) -> &[Definition] {
         &self.definitions
     }
+}
+
+/// What a rollback does about data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RollbackData {
+    /// It stays as it is.
+    Leave,
+    /// It is put back as it was when the release was left.
+    PutBack,
 }
 
 /// A plan under way.
@@ -213,7 +231,7 @@ impl Kaleem {
         let (clock, owner) = (Arc::new(SystemClock), "a program that embeds kaleem".to_owned());
         let state = PathBuf::from("/var/lib/kaleem");
         KaleemBuilder {
-            kaleem: Kaleem { runtime, registry, probes, clock, state, owner, gateways: None, hook_environment: BTreeMap::new() },
+            kaleem: Kaleem { runtime, registry, probes, clock, state, owner, gateways: None, hook_environment: BTreeMap::new(), backups: None },
         }
     }
 
@@ -293,7 +311,7 @@ impl Kaleem {
         let state = self.state(project);
         let history = self.history(project)?;
         let key = state.key_or_ephemeral().map_err(|source| KaleemError::State { source })?;
-        self.make_rollback(to, &Known { state: &state, key: &key, history: &history }).await
+        self.make_rollback(to, RollbackData::Leave, &Known { state: &state, key: &key, history: &history }).await
     }
 
     /// Takes the right to change the project.
@@ -332,7 +350,17 @@ impl Kaleem {
     /// [`KaleemError::Interrupted`], [`KaleemError::NoSuchRelease`], and the other variants.
     pub async fn rollback_plan(&self, work: &Work, to: Option<ReleaseId>) -> Result<Planned, KaleemError> {
         refuse_open(work)?;
-        self.make_rollback(to, &work.known()).await
+        self.make_rollback(to, RollbackData::Leave, &work.known()).await
+    }
+
+    /// Plans a rollback that also puts the data back as it was when that release was left. Whoever writes is stopped meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::NoDataOf`] when no set was made then, [`KaleemError::BackupsMissing`], and those of [`Self::rollback_plan`].
+    pub async fn rollback_plan_with_data(&self, work: &Work, to: Option<ReleaseId>) -> Result<Planned, KaleemError> {
+        refuse_open(work)?;
+        self.make_rollback(to, RollbackData::PutBack, &work.known()).await
     }
 
     /// Carries a plan out, in a task of its own that goes on when the [`Run`] is dropped.
@@ -442,6 +470,7 @@ impl Kaleem {
         Engine::new(self.runtime.clone(), self.probes.clone(), self.clock.clone(), work.state.clone(), work.key.clone(), observer)
             .with_gateways(self.gateways.as_ref().map(|parts| parts.control.clone()))
             .with_hook_environment(self.hook_environment.clone())
+            .with_backups(self.backups.clone())
     }
 }
 

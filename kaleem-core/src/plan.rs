@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Hook, HookMoment};
 use crate::definition::{DefinitionId, NetworkDefinition, RestartPolicy, VolumeDefinition};
 use crate::image::{ImageRef, PinnedImage};
-use crate::names::{ContainerName, GatewayName, PlanId, ProjectName, ReleaseId, ServiceName};
-use crate::release::{GateSettings, Release, Strategy, WatchSettings};
+use crate::names::{ContainerName, GatewayName, PlanId, ProjectName, ReleaseId, ServiceName, SetId};
+use crate::release::{GateSettings, Migration, Release, Strategy, WatchSettings};
 use crate::runtime::StopPolicy;
 use crate::traffic::DrainPolicy;
 
@@ -298,6 +298,30 @@ pub enum Step {
         deadline: Duration,
         /// How the undo stops it.
         stop: StopPolicy,
+        /// What going back past it takes. Once a one-way migration has begun, nothing goes back by itself.
+        #[serde(default, skip_serializing_if = "Migration::is_compatible")]
+        migration: Migration,
+    },
+    /// Makes a backup set and reads it back. Undo removes what there is of it, unless it was finished.
+    BackUp {
+        /// Its name.
+        set: SetId,
+        /// The release that it is made before.
+        release: ReleaseId,
+        /// Words for retention.
+        tags: Vec<String>,
+    },
+    /// Reads a backup set again, in every vault. It only reads.
+    VerifyBackup {
+        /// The set.
+        set: SetId,
+    },
+    /// Puts the data of a backup set in the place of what is there. Undo puts back what `safe` holds of what was there.
+    RestoreData {
+        /// The set.
+        set: SetId,
+        /// The set that an earlier step made of what is replaced.
+        safe: SetId,
     },
     /// Stops a container that served. Undo makes it serve again.
     Stop {
@@ -365,12 +389,19 @@ impl Step {
             | Self::RunToEnd { .. }
             | Self::Stop { .. }
             | Self::Steer { .. }
+            | Self::BackUp { .. }
+            | Self::RestoreData { .. }
             | Self::Rename { .. } => Undo::Revert,
             Self::Hook { hook } => match hook.moment {
                 HookMoment::BeforeDeploy => Undo::Nothing,
                 HookMoment::AfterDeploy => Undo::Impossible,
             },
-            Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } | Self::Watch { .. } | Self::Drain { .. } => Undo::Nothing,
+            Self::CreateVolume { .. }
+            | Self::Pull { .. }
+            | Self::Gate { .. }
+            | Self::Watch { .. }
+            | Self::Drain { .. }
+            | Self::VerifyBackup { .. } => Undo::Nothing,
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => Undo::Impossible,
         }
     }
@@ -394,6 +425,9 @@ impl Step {
             | Self::CreateVolume { .. }
             | Self::Pull { .. }
             | Self::Pin { .. }
+            | Self::BackUp { .. }
+            | Self::VerifyBackup { .. }
+            | Self::RestoreData { .. }
             | Self::Commit { .. }
             | Self::Unpin { .. } => None,
         }
@@ -406,12 +440,28 @@ impl Step {
             Self::CreateNetwork { network } => vec![format!("docker network rm {}", network.name)],
             Self::Pin { pin, .. } => vec![format!("docker image rm {pin}")],
             Self::Create { instance } => vec![format!("docker rm -f {}", instance.name)],
+            Self::RunToEnd { container, migration: Migration::OneWay, .. } => vec![
+                format!("docker logs --tail 50 {container}"),
+                format!("kaleem resume --project-name {project}   # goes on from the step that failed, once what it names is mended"),
+                "kaleem backup list   # then `kaleem backup restore SET --replace` and `kaleem resolve --old`: the data as it was before"
+                    .to_owned(),
+            ],
+            Self::RunToEnd { container, migration: Migration::Reversible { down }, .. } => {
+                vec![format!("docker stop {container}"), format!("# its migration is taken back by: {}", down.join(" "))]
+            }
             Self::Start { container, .. } | Self::RunToEnd { container, .. } => vec![format!("docker stop {container}")],
+            Self::BackUp { set, .. } => vec![format!("kaleem backup forget {set}   # where it is listed by `kaleem backup list --all`")],
+            Self::RestoreData { safe, .. } => vec![format!("kaleem backup restore {safe} --replace --without-safety-set")],
             Self::Stop { container, .. } => vec![format!("docker start {container}"), format!("docker logs --tail 50 {container}")],
             Self::Rename { from, to, .. } => vec![format!("docker rename {to} {from}")],
             Self::Steer { .. } => vec![format!("kaleem resume --project-name {project}")],
             Self::Hook { .. } => Vec::new(),
-            Self::CreateVolume { .. } | Self::Pull { .. } | Self::Gate { .. } | Self::Watch { .. } | Self::Drain { .. } => Vec::new(),
+            Self::CreateVolume { .. }
+            | Self::Pull { .. }
+            | Self::Gate { .. }
+            | Self::Watch { .. }
+            | Self::Drain { .. }
+            | Self::VerifyBackup { .. } => Vec::new(),
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => vec![format!("kaleem status --project-name {project}")],
         }
     }
@@ -440,6 +490,9 @@ impl fmt::Display for Step {
             Self::RunToEnd { container, deadline, .. } => write!(out, "run {container} to its end (at most {})", seconds(*deadline)),
             Self::Stop { container, stop, .. } => write!(out, "stop {container} (within {})", seconds(stop.grace)),
             Self::Rename { from, to, .. } => write!(out, "rename {from} to {to}"),
+            Self::BackUp { set, .. } => write!(out, "make the backup set {set}"),
+            Self::VerifyBackup { set } => write!(out, "verify the backup set {set}"),
+            Self::RestoreData { set, .. } => write!(out, "restore the data of the backup set {set}"),
             Self::Commit { release } => write!(out, "{release} serves"),
             Self::Remove { container, .. } => write!(out, "remove {container}"),
             Self::Unpin { pin } => write!(out, "let go of {pin}"),

@@ -12,7 +12,7 @@ use crate::config::Dependency;
 use crate::definition::{DefinitionId, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
 use crate::health::Question;
 use crate::image::PinnedImage;
-use crate::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName};
+use crate::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName, SetId};
 use crate::runtime::StopPolicy;
 use crate::traffic::DrainPolicy;
 
@@ -26,6 +26,9 @@ pub struct Release {
     pub target: Target,
     /// Names of the containers that run each service, by number.
     pub instances: BTreeMap<ServiceName, Vec<ContainerName>>,
+    /// The backup set that was made before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<SetId>,
 }
 
 /// What is wanted, before it is known which containers will be it.
@@ -80,6 +83,32 @@ pub struct Wanted {
     pub companions: Vec<ServiceName>,
     /// What stands before its containers, and has its name and its ports; `None` where they have them themselves.
     pub gateway: Option<WantedGateway>,
+    /// For a service that runs to its end: what going back past it takes.
+    #[serde(default, skip_serializing_if = "Migration::is_compatible")]
+    pub migration: Migration,
+}
+
+/// What going back past a migration takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Migration {
+    /// Nothing: the release before runs on what it leaves behind, too.
+    #[default]
+    Compatible,
+    /// A command in a container of its image takes it back.
+    Reversible {
+        /// Program and arguments.
+        down: Vec<String>,
+    },
+    /// The data as it was before. Once it has begun, nothing goes back by itself.
+    OneWay,
+}
+
+impl Migration {
+    /// Whether nothing is to be done about it.
+    pub fn is_compatible(&self) -> bool {
+        *self == Self::Compatible
+    }
 }
 
 /// What is wanted of the gateway of a service.

@@ -12,6 +12,8 @@ pub mod registry_contract;
 pub mod registry_fake;
 pub mod runtime_contract;
 pub mod runtime_fake;
+pub mod sets_contract;
+pub mod sets_fake;
 pub mod traffic_contract;
 pub mod traffic_fake;
 
@@ -20,3 +22,4 @@ pub use clock_fake::FakeClock;
 pub use probes_fake::FakeProbes;
 pub use registry_fake::{FakeOutage, FakeRegistry, FakeRegistryCall};
 pub use runtime_fake::{Behaviour, ExecReply, FakeCall, FakeContainer, FakeImage, FakeOperation, FakeRuntime, FakeSnapshot};
+pub use sets_fake::{FakeBackupSets, SetsPlace};

@@ -63,6 +63,7 @@ impl<'a> RunView<'a> {
                     }
                 }
             }
+            Notice::Working { step, what } => self.spin(&format!("{} {what}", self.place(*step))),
             Notice::Retrying { error, .. } => self.line(WARN, "again", &first_line(error)),
             Notice::Done { step, evidence } => {
                 let took = Duration::from_millis(evidence.took_ms);
@@ -107,7 +108,15 @@ impl<'a> RunView<'a> {
     /// How long a step took, where that says something.
     fn measured(&self, step: usize, took: Duration) -> String {
         match self.plan.steps.get(step) {
-            Some(Step::Gate { .. } | Step::Hook { .. } | Step::RunToEnd { .. } | Step::Pull { .. } | Step::Stop { .. }) => {
+            Some(
+                Step::Gate { .. }
+                | Step::Hook { .. }
+                | Step::RunToEnd { .. }
+                | Step::Pull { .. }
+                | Step::Stop { .. }
+                | Step::BackUp { .. }
+                | Step::RestoreData { .. },
+            ) => {
                 format!(" {}", paint(FAINT, &words::duration(took)))
             }
             _ => slow(took),
@@ -164,6 +173,7 @@ impl<'a> RunView<'a> {
                 "type": "waiting", "plan": plan, "step": step, "container": container.as_str(),
                 "reason": reason, "passes": passes, "wanted": wanted, "left_ms": milliseconds(*left),
             }),
+            Notice::Working { step, what } => json!({ "type": "working", "plan": plan, "step": step, "what": what }),
             Notice::Retrying { step, error } => json!({ "type": "retrying", "plan": plan, "step": step, "error": error }),
             Notice::Done { step, evidence } => json!({
                 "type": "done", "plan": plan, "step": step, "took_ms": evidence.took_ms, "seen": evidence.seen,

@@ -8,9 +8,12 @@ use crate::config::compose::{error::ConfigError, files};
 use crate::config::{LoadOptions, Origin, Project};
 use crate::names::ServiceName;
 
+pub mod backup;
 pub mod hooks;
 
 pub use hooks::HookSettings;
+
+use backup::{BackupSettings, MigrationName, ServiceBackup};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -23,6 +26,8 @@ pub struct Settings {
     /// By service.
     #[schemars(with = "BTreeMap<String, ServiceSettings>")]
     pub services: BTreeMap<ServiceName, ServiceSettings>,
+    /// Backups.
+    pub backup: BackupSettings,
 }
 
 /// What is said of one service.
@@ -41,6 +46,12 @@ pub struct ServiceSettings {
     pub watch: Option<DurationText>,
     /// Time that requests have to end at an old instance; `30s` where nothing is said.
     pub drain: Option<DurationText>,
+    /// Whether a backup set is made before a deploy that changes it; as `backup.when` says where nothing is said here.
+    pub backup: Option<ServiceBackup>,
+    /// For a service that runs to its end: what going back past it takes; `compatible` where nothing is said.
+    pub migration: Option<MigrationName>,
+    /// For a `reversible` migration: program and arguments that take it back, in a container of its image.
+    pub down: Option<Vec<String>>,
 }
 
 /// What is spoken on a port.
@@ -125,7 +136,7 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
         refuse(at, reason, "correct the file at that place; `kaleem.toml` is described in its JSON schema".to_owned())
     })?;
     for (name, service) in &settings.services {
-        let at = place_of(&text, name.as_str());
+        let at = place_of(&text, &["services", name.as_str()]);
         if !project.services.contains_key(name) {
             let known = project.services.keys().map(ServiceName::as_str);
             let remedy = match super::compose::nearest(name.as_str(), known) {
@@ -148,6 +159,11 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
                 return Err(refuse(at, format!("`passes` of `{name}` is 0"), "write 1 or more".to_owned()));
             }
         }
+        let down = service.down.as_ref().is_some_and(|down| !down.is_empty());
+        if down != (service.migration == Some(MigrationName::Reversible)) {
+            let reason = format!("`migration = \"reversible\"` of `{name}` and its `down` go together");
+            return Err(refuse(at, reason, "write both, or neither: `down` is the command that takes the migration back".to_owned()));
+        }
     }
     if let Some((key, reason)) = settings.hooks.problem() {
         let remedy = "write a program and its arguments, such as `before-deploy = [\"./test.sh\", \"--quick\"]`".to_owned();
@@ -157,15 +173,24 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
         let at = text.find("keep").unwrap_or(0);
         return Err(refuse(at, "`keep` is 0, so there would be nothing to go back to".to_owned(), "write 1 or more".to_owned()));
     }
+    if let Err((keys, reason, remedy)) = settings.backup.check(project) {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        return Err(refuse(place_of(&text, &keys), reason, remedy));
+    }
     Ok(settings)
 }
 
-/// Where the table of a service begins, as a byte of `text`.
-fn place_of(text: &str, service: &str) -> usize {
+/// Where the value under these keys begins, as a byte of `text`; as far as the keys lead.
+fn place_of(text: &str, keys: &[&str]) -> usize {
     let Ok(document) = text.parse::<toml_edit::Document<String>>() else { return 0 };
-    let services = document.get("services").and_then(toml_edit::Item::as_table_like);
-    let entry = services.and_then(|services| services.get_key_value(service));
-    entry.and_then(|(key, item)| key.span().or_else(|| item.span())).map_or(0, |span| span.start)
+    let (mut place, mut table) = (0, Some(document.as_item()));
+    for key in keys {
+        let entry = table.and_then(toml_edit::Item::as_table_like).and_then(|table| table.get_key_value(key));
+        let Some((key, item)) = entry else { break };
+        place = key.span().or_else(|| item.span()).map_or(place, |span| span.start);
+        table = Some(item);
+    }
+    place
 }
 
 /// A duration as Compose writes it: `1m30s`, `500ms`, `2h`.

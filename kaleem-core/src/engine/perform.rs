@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::definition::RestartPolicy;
 use crate::engine::gate::GateRequest;
-use crate::engine::{Engine, Notice, StepError, labels};
+use crate::engine::{Attempt, Engine, Notice, StepError, labels};
 use crate::names::{ContainerName, ServiceName};
 use crate::plan::{NewInstance, Plan, Role, Step};
 use crate::runtime::{InstanceStatus, OwnedContainer, RuntimeError};
@@ -19,6 +19,7 @@ impl Engine {
         plan: &Plan,
         index: usize,
         step: &Step,
+        attempt: Attempt,
         cut_short: &(dyn Fn() -> bool + Sync),
     ) -> Result<String, StepError> {
         let failed = |source| StepError::Runtime { what: step.to_string(), source };
@@ -48,7 +49,12 @@ impl Engine {
             Step::Steer { gateway, to, .. } => self.steer(plan, index, gateway, to).await,
             Step::Watch { service, gateway, instances, watch } => self.watch(plan, service, gateway, instances, watch, cut_short).await,
             Step::Drain { gateway, container, drain, .. } => self.drain(gateway, container, drain).await,
-            Step::RunToEnd { service, container, deadline, .. } => self.run_to_end(plan, service, container, *deadline, cut_short).await,
+            Step::RunToEnd { service, container, deadline, .. } => {
+                self.run_to_end(plan, service, container, *deadline, attempt, cut_short).await
+            }
+            Step::BackUp { set, release, tags } => self.back_up(index, step, set, *release, tags).await,
+            Step::VerifyBackup { set } => self.verify_backup(index, step, set).await,
+            Step::RestoreData { set, .. } => self.restore_data(index, step, set).await,
             Step::Stop { container, stop, .. } => {
                 self.runtime.stop(&self.owned(plan, container), stop).await.map(|()| String::new()).map_err(failed)
             }
@@ -82,6 +88,7 @@ impl Engine {
         service: &ServiceName,
         container: &ContainerName,
         deadline: Duration,
+        attempt: Attempt,
         cut_short: &(dyn Fn() -> bool + Sync),
     ) -> Result<String, StepError> {
         let failed = |source| StepError::Runtime { what: format!("run {container}"), source };
@@ -95,6 +102,11 @@ impl Engine {
             let Some(instance) = instance else { return Err(StepError::Gone { container: container.clone() }) };
             match instance.state.status {
                 InstanceStatus::Created if !started => {
+                    self.runtime.start(&self.owned(plan, container), RestartPolicy::No).await.map_err(failed)?;
+                    started = true;
+                    continue;
+                }
+                InstanceStatus::Exited if !started && attempt == Attempt::AfterFailure && instance.state.exit_code != Some(0) => {
                     self.runtime.start(&self.owned(plan, container), RestartPolicy::No).await.map_err(failed)?;
                     started = true;
                     continue;

@@ -40,7 +40,14 @@ impl Engine {
             }
             Step::Rename { from, to, .. } => self.rename_back(plan, from, to).await.map_err(failed),
             Step::Steer { gateway, from, .. } => self.steer_back(plan, index, gateway, from).await,
-            Step::CreateVolume { .. } | Step::Pull { .. } | Step::Gate { .. } | Step::Watch { .. } | Step::Drain { .. } => Ok(()),
+            Step::BackUp { set, .. } => self.give_up_backup(step, set).await,
+            Step::RestoreData { safe, .. } => self.restore_data(index, step, safe).await.map(|_| ()),
+            Step::CreateVolume { .. }
+            | Step::Pull { .. }
+            | Step::Gate { .. }
+            | Step::Watch { .. }
+            | Step::Drain { .. }
+            | Step::VerifyBackup { .. } => Ok(()),
             Step::Hook { .. } => Ok(()),
             // The plan check allows these only after the commit, and nothing goes back from there.
             Step::Commit { .. } | Step::Remove { .. } | Step::Unpin { .. } => Ok(()),

@@ -4,6 +4,7 @@ use crate::journal::Event;
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Outcome, Resolution};
 use crate::plan::{Plan, Step, Undo};
+use crate::release::Migration;
 use crate::remedy::Remedy;
 
 /// How far one step got.
@@ -28,6 +29,15 @@ pub enum StepStatus {
 enum Reason {
     Failed { step: usize, error: String },
     Aborted { by: String },
+}
+
+/// A plan that rests because it can neither go on nor back.
+struct Frozen<'a> {
+    /// The one-way migration.
+    migration: usize,
+    /// The step that failed.
+    failed: usize,
+    error: &'a str,
 }
 
 /// An event that cannot follow what was there before: the journal was changed by something other than kaleem, or there is a bug.
@@ -155,7 +165,31 @@ impl Progress {
 
     /// Whether it is being taken back.
     pub fn is_going_back(&self) -> bool {
-        self.back.is_some()
+        self.back.is_some() && self.frozen().is_none()
+    }
+
+    /// Whether it may be taken back: neither does the new release serve, nor has a one-way migration begun.
+    pub fn can_go_back(&self) -> bool {
+        !self.is_committed() && self.one_way().is_none()
+    }
+
+    /// The step that is tried again when a frozen plan is resumed: it failed after a one-way migration had begun.
+    pub fn frozen_at(&self) -> Option<usize> {
+        self.frozen().map(|frozen| frozen.failed)
+    }
+
+    /// The one-way migration that has begun, if one has.
+    fn one_way(&self) -> Option<usize> {
+        let begun = |status: &StepStatus| matches!(status, StepStatus::Started | StepStatus::Done | StepStatus::Failed);
+        let steps = self.plan.steps.iter().zip(&self.steps);
+        let one_way = |step: &Step| matches!(step, Step::RunToEnd { migration: Migration::OneWay, .. });
+        steps.into_iter().position(|(step, status)| one_way(step) && begun(status))
+    }
+
+    /// A failure that nothing takes back.
+    fn frozen(&self) -> Option<Frozen<'_>> {
+        let Some(Reason::Failed { step, error }) = &self.back else { return None };
+        Some(Frozen { migration: self.one_way()?, failed: *step, error })
     }
 
     /// Whether it is over.
@@ -174,6 +208,10 @@ impl Progress {
         }
         match event {
             Event::Planned { .. } => return Err(IllegalEvent::PlanMisplaced),
+            Event::Started { step } if self.frozen().is_some_and(|frozen| frozen.failed == *step) => {
+                self.turn(*step, "started", StepStatus::Started, &[StepStatus::Failed])?;
+                self.back = None;
+            }
             Event::Started { step } => {
                 self.turn(*step, "started", StepStatus::Started, &[StepStatus::Pending, StepStatus::Started])?;
             }
@@ -188,7 +226,7 @@ impl Progress {
                 }
             }
             Event::Aborted { by } => {
-                if self.back.is_none() && !self.is_committed() {
+                if self.back.is_none() && self.can_go_back() {
                     self.back = Some(Reason::Aborted { by: by.clone() });
                 }
             }
@@ -205,7 +243,7 @@ impl Progress {
                 self.stuck = Some((*step, error.clone()));
             }
             Event::Resolved { by, resolution } => {
-                if self.stuck.is_none() {
+                if self.stuck.is_none() && self.frozen().is_none() {
                     return Err(IllegalEvent::NotStuck);
                 }
                 self.resolved = Some((by.clone(), *resolution));
@@ -230,7 +268,7 @@ impl Progress {
     }
 
     fn going_back(&self, step: usize, event: &'static str) -> Result<(), IllegalEvent> {
-        if self.back.is_some() { Ok(()) } else { Err(IllegalEvent::OutOfTurn { step, event, status: self.status(step) }) }
+        if self.is_going_back() { Ok(()) } else { Err(IllegalEvent::OutOfTurn { step, event, status: self.status(step) }) }
     }
 
     /// What comes next. Equal events give equal answers.
@@ -247,6 +285,12 @@ impl Progress {
         }
         if let Some((step, error)) = &self.stuck {
             return Next::Stuck { step: *step, error: error.clone() };
+        }
+        if let Some(Frozen { migration, failed, error }) = self.frozen() {
+            let what = self.plan.steps.get(failed).map_or_else(String::new, ToString::to_string);
+            let error =
+                format!("it is a one-way migration, so nothing goes back by itself after it began; what failed then: {what}: {error}");
+            return Next::Stuck { step: migration, error };
         }
         match &self.back {
             Some(reason) => self.next_back(reason),

@@ -4,7 +4,7 @@ use crate::durable::DurableError;
 use crate::history::HistoryError;
 use crate::journal::JournalError;
 use crate::lease::LeaseError;
-use crate::names::{PlanId, ReleaseId, ServiceName};
+use crate::names::{NameError, PlanId, ReleaseId, ServiceName};
 use crate::observed::ObserveError;
 use crate::plan::Objection;
 use crate::remedy::Remedy;
@@ -15,6 +15,22 @@ use crate::state::StateError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KaleemError {
+    /// `kaleem.toml` or the caller asks for backups, and this program was put together without them.
+    #[error("the plan needs backups, and this program was put together without them")]
+    BackupsMissing,
+    /// No set was made when the release was left.
+    #[error("no backup set was made when {release} was left")]
+    NoDataOf {
+        /// The release.
+        release: ReleaseId,
+    },
+    /// The name of a backup set is not valid.
+    #[error("a bug: the name of a backup set is not valid")]
+    SetName {
+        /// Why.
+        #[source]
+        source: NameError,
+    },
     /// The host could not be observed. Nothing was touched.
     #[error("could not make a plan")]
     Observe {
@@ -117,6 +133,12 @@ pub enum KaleemError {
 impl Remedy for KaleemError {
     fn remedy(&self) -> String {
         match self {
+            Self::BackupsMissing => "run it where the compose file and kaleem.toml of the project can be read".to_owned(),
+            Self::NoDataOf { .. } => {
+                "see what there is with `kaleem backup list`, restore a set by name with `kaleem backup restore`, and go back without data"
+                    .to_owned()
+            }
+            Self::SetName { .. } => "report it: https://github.com/kaleem-release/kaleem/issues".to_owned(),
             Self::Observe { source } => source.remedy(),
             Self::Runtime { source } => source.remedy(),
             Self::State { source } => source.remedy(),

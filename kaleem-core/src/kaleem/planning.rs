@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Kaleem, KaleemError, Planned, program};
+use super::{Kaleem, KaleemError, Planned, RollbackData, program};
+use crate::config::settings::backup::{BackupWhen, ServiceBackup};
 use crate::config::{Hook, Project};
 use crate::definition::{Definition, DefinitionId};
 use crate::durable;
 use crate::engine::labels;
 use crate::history::History;
 use crate::image::{ImageRef, ImageSource, PinnedImage};
-use crate::names::{ReleaseId, ServiceName};
+use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName, SetId};
 use crate::observed::{self, HostQuestions, Observed, ObservedImage};
 use crate::plan::gateway::GatewayPlace;
-use crate::plan::steps::{PlanInput, plan};
+use crate::plan::steps::{PlanData, PlanInput, plan};
 use crate::plan::target::{Resolved, companions, resolve};
 use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, pin_tag};
 use crate::release::{Release, Target};
@@ -26,6 +27,12 @@ pub(super) struct Known<'a> {
     pub(super) state: &'a StateDirectory,
     pub(super) key: &'a DefinitionKey,
     pub(super) history: &'a History,
+}
+
+/// What a plan does beside replacing containers.
+struct Besides<'a> {
+    hooks: &'a [Hook],
+    data: &'a PlanData,
 }
 
 /// Whether what is missing may be made, or only looked for.
@@ -59,7 +66,9 @@ impl Kaleem {
         let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
         let observed = self.observe(&wanted, &definitions, &images, engine, known.history).await?;
         let hooks = project.settings.hooks.hooks(&project.directory);
-        let plan = self.make(PlanKind::Deploy, known.history.next_release(), &wanted, &observed, known, &definitions, &hooks);
+        let data = self.deploy_data(project, known.history)?;
+        let besides = Besides { hooks: &hooks, data: &data };
+        let plan = self.make(PlanKind::Deploy, known.history.next_release(), &wanted, &observed, known, &definitions, &besides);
         let notes = images.into_iter().filter_map(|(service, image)| Some((service, image.note?))).collect();
         Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
     }
@@ -88,8 +97,42 @@ impl Kaleem {
         Ok(Some(GatewayPlace { image, directory: control.directory.clone(), user: control.user }))
     }
 
-    pub(super) async fn make_rollback(&self, to: Option<ReleaseId>, known: &Known<'_>) -> Result<Planned, KaleemError> {
+    /// The set that is made before a deploy, where `kaleem.toml` asks for one.
+    fn deploy_data(&self, project: &Project, history: &History) -> Result<PlanData, KaleemError> {
+        let always = project.settings.backup.when == Some(BackupWhen::BeforeDeploy);
+        let asks = |name: &&ServiceName| match project.settings.services.get(*name).and_then(|settings| settings.backup) {
+            Some(ServiceBackup::BeforeDeploy) => true,
+            Some(ServiceBackup::Never) => false,
+            None => always,
+        };
+        let services: BTreeSet<ServiceName> = project.services.keys().filter(asks).cloned().collect();
+        if services.is_empty() {
+            return Ok(PlanData::Leave);
+        }
+        if self.backups.is_none() {
+            return Err(KaleemError::BackupsMissing);
+        }
+        Ok(PlanData::BackUp { set: self.set_name(&project.name, history.next_plan())?, services })
+    }
+
+    /// The name of a set that a plan makes: the time, for people, the plan, and digits that make it one of its own.
+    fn set_name(&self, project: &ProjectName, plan: PlanId) -> Result<SetId, KaleemError> {
+        let now = self.clock.now();
+        let digest = hex::encode(Sha256::digest(format!("{project} {plan} {} {}", now.as_nanosecond(), std::process::id())));
+        let text = format!("{}-{plan}-{}", now.strftime("%Y%m%dt%H%M%Sz"), digest.get(..8).unwrap_or_default());
+        text.parse().map_err(|source| KaleemError::SetName { source })
+    }
+
+    pub(super) async fn make_rollback(&self, to: Option<ReleaseId>, data: RollbackData, known: &Known<'_>) -> Result<Planned, KaleemError> {
         let release = rollback_target(known.history, to)?;
+        let data = match data {
+            RollbackData::Leave => PlanData::Leave,
+            RollbackData::PutBack if self.backups.is_none() => return Err(KaleemError::BackupsMissing),
+            RollbackData::PutBack => {
+                let set = known.history.data_of(release.id).ok_or(KaleemError::NoDataOf { release: release.id })?;
+                PlanData::Restore { set, safe: self.set_name(&release.target.project, known.history.next_plan())? }
+            }
+        };
         let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
         let mut definitions = BTreeMap::new();
         for wanted in release.target.services.values() {
@@ -99,7 +142,8 @@ impl Kaleem {
             }
         }
         let observed = self.observe(&release.target, &definitions, &BTreeMap::new(), engine, known.history).await?;
-        let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions, &[]);
+        let besides = Besides { hooks: &[], data: &data };
+        let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions, &besides);
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
     }
 
@@ -124,14 +168,15 @@ impl Kaleem {
         observed: &Observed,
         known: &Known<'_>,
         definitions: &BTreeMap<DefinitionId, Definition>,
-        hooks: &[Hook],
+        besides: &Besides<'_>,
     ) -> Plan {
         let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
         let compare = |before: &DefinitionId, after: &DefinitionId| match (find(before), find(after)) {
             (Some(before), Some(after)) => compare::fields(&before, &after),
             _ => Vec::new(),
         };
-        plan(&PlanInput { id: known.history.next_plan(), kind, release, target, observed, hooks, compare: &compare })
+        let Besides { hooks, data } = *besides;
+        plan(&PlanInput { id: known.history.next_plan(), kind, release, target, observed, hooks, data, compare: &compare })
     }
 }
 

@@ -6,8 +6,8 @@ use crate::definition::PortBinding;
 use crate::names::ServiceName;
 use crate::observed::Observed;
 use crate::plan::steps::is_gateway;
-use crate::plan::{ChangeKind, Interruption, Plan, Step, Undo};
-use crate::release::{Strategy, Wanted};
+use crate::plan::{ChangeKind, Interruption, Plan, PlanKind, Step, Undo};
+use crate::release::{Migration, Strategy, Wanted};
 
 /// What a rule has to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,7 @@ const RULES: &[Rule] = &[
     gateway_missing,
     interruptions,
     stores_replaced,
+    one_way_migrations,
     strangers_in_project,
     order_of_steps,
 ];
@@ -239,6 +240,42 @@ fn stores_replaced(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
         if crate::plan::strategy::is_store(&wanted.image.image) {
             let message = format!("`{}` keeps data, and its own definition or image changed", change.service);
             found.push(objection("store-replaced", Severity::Warn, Some(&change.service), message, "back it up first"));
+        }
+    }
+    found
+}
+
+/// Going back past a one-way migration runs the release before on data that it cannot read, unless the data goes back, too.
+fn one_way_migrations(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    if plan.kind != PlanKind::Rollback || plan.steps.iter().any(|step| matches!(step, Step::RestoreData { .. })) {
+        return Vec::new();
+    }
+    let target = &plan.release;
+    let mut found = Vec::new();
+    for release in observed.releases.iter().filter(|release| release.id > target.id) {
+        for (name, wanted) in &release.target.services {
+            let before = target.target.services.get(name);
+            let same = before.is_some_and(|before| before.image.digest == wanted.image.digest && before.definition == wanted.definition);
+            if wanted.strategy != Strategy::RunToEnd || same {
+                continue;
+            }
+            match &wanted.migration {
+                Migration::Compatible => {}
+                Migration::OneWay => found.push(objection(
+                    "one-way-migration",
+                    Severity::Refuse,
+                    Some(name),
+                    format!("`{name}` of {} was a one-way migration: {} does not run on what it left behind", release.id, target.id),
+                    &format!("put the data back, too: `kaleem rollback {} --with-data`", target.id),
+                )),
+                Migration::Reversible { down } => found.push(objection(
+                    "reversible-migration",
+                    Severity::Warn,
+                    Some(name),
+                    format!("`{name}` of {} migrated the data, and going back does not take that back by itself", release.id),
+                    &format!("run `{}` in a container of {}", down.join(" "), wanted.image),
+                )),
+            }
         }
     }
     found

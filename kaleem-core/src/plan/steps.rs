@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::{Hook, HookMoment};
 use crate::definition::DefinitionId;
 use crate::health::Question;
-use crate::names::{ContainerName, PlanId, ReleaseId, ServiceName};
+use crate::names::{ContainerName, PlanId, ReleaseId, ServiceName, SetId};
 use crate::observed::Observed;
 use crate::plan::{
     BaselineGate, ChangeKind, Interruption, NewInstance, PLAN_FORMAT, Plan, PlanKind, Role, ServiceChange, Step, check, pin_tag,
@@ -19,6 +19,7 @@ use crate::runtime::{Instance, InstanceHealth, InstanceStatus, StopPolicy};
 
 mod behind_gateway;
 mod cleanup;
+mod data;
 mod hooks;
 
 use behind_gateway::is_current;
@@ -42,8 +43,31 @@ pub struct PlanInput<'a> {
     pub observed: &'a Observed,
     /// Programs that the operator wants to be run.
     pub hooks: &'a [Hook],
+    /// The backups that take part.
+    pub data: &'a PlanData,
     /// Names of the fields in which two definitions differ.
     pub compare: &'a dyn Fn(&DefinitionId, &DefinitionId) -> Vec<String>,
+}
+
+/// What a plan does about data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanData {
+    /// Nothing.
+    Leave,
+    /// A set is made before anything is replaced, if one of these services changes and anything runs.
+    BackUp {
+        /// Its name.
+        set: SetId,
+        /// The services.
+        services: BTreeSet<ServiceName>,
+    },
+    /// The data of a set takes the place of what is there, while nobody writes.
+    Restore {
+        /// The set.
+        set: SetId,
+        /// The set that is made of what is replaced.
+        safe: SetId,
+    },
 }
 
 /// Makes the plan, with the objections of every check.
@@ -56,6 +80,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         }
     }
     builder.services_gone();
+    builder.check_set_first();
     let mut plan = builder.finish();
     plan.objections = check::check(&plan, input.observed);
     plan
@@ -105,6 +130,8 @@ struct Builder<'a> {
     /// Disturbs nobody.
     prepare: Vec<Step>,
     create: Vec<Step>,
+    /// Stops who writes, where data is put back.
+    quiet: Vec<Step>,
     /// Replaces services.
     switch: Vec<Step>,
     /// Stops what was kept beside the new until all gates passed.
@@ -132,6 +159,7 @@ impl<'a> Builder<'a> {
             input,
             prepare,
             create: Vec::new(),
+            quiet: Vec::new(),
             switch: Vec::new(),
             retire: Vec::new(),
             baseline: Vec::new(),
@@ -160,6 +188,9 @@ impl<'a> Builder<'a> {
     fn service(&mut self, name: &ServiceName, wanted: &Wanted) {
         if wanted.strategy == Strategy::RunToEnd {
             return self.run_to_end(name, wanted);
+        }
+        if self.is_quieted(wanted) {
+            return self.around_data(name, wanted);
         }
         let all = self.of_service(name);
         // What shares a namespace with a container that goes away must go with it.
@@ -433,6 +464,7 @@ impl<'a> Builder<'a> {
             container: container.clone(),
             deadline: RUN_TO_END_DEADLINE,
             stop: wanted.stop.clone(),
+            migration: wanted.migration.clone(),
         });
         self.instances.insert(name.clone(), vec![container]);
         self.push_run_change(name, wanted, ChangeKind::Run);
@@ -494,10 +526,17 @@ impl<'a> Builder<'a> {
 
     fn finish(self) -> Plan {
         let input = self.input;
-        let release = Release { id: input.release, target: input.target.clone(), instances: self.instances.clone() };
-        let works = [&self.prepare, &self.create, &self.switch, &self.retire].iter().any(|steps| !steps.is_empty());
+        let data = self.data_steps();
+        let backup = match (&input.data, data.is_empty()) {
+            (PlanData::BackUp { set, .. }, false) => Some(set.clone()),
+            // Going back makes no new release: what was made before it stays named.
+            _ => input.observed.releases.iter().find(|release| release.id == input.release).and_then(|release| release.backup.clone()),
+        };
+        let release = Release { id: input.release, target: input.target.clone(), instances: self.instances.clone(), backup };
+        let works = [&self.prepare, &self.create, &self.quiet, &self.switch, &self.retire].iter().any(|steps| !steps.is_empty());
         let first = input.observed.serving.is_none();
-        let other = input.kind == PlanKind::Rollback && input.observed.serving != Some(input.release);
+        let restores = matches!(input.data, PlanData::Restore { .. });
+        let other = restores || input.kind == PlanKind::Rollback && input.observed.serving != Some(input.release);
         let mut steps = Vec::new();
         if works || first || other {
             let cleanup = self.cleanup(&release);
@@ -513,6 +552,8 @@ impl<'a> Builder<'a> {
                 steps.extend(pins);
             }
             steps.extend(self.create);
+            steps.extend(self.quiet);
+            steps.extend(data);
             steps.extend(self.switch);
             steps.extend(self.retire);
             steps.push(Step::Commit { release: input.release });

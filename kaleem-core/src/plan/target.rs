@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::config::settings::backup::MigrationName;
 use crate::config::{DependencyCondition, Project, Service};
 use crate::definition::{Definition, DefinitionId, NetworkMode};
 use crate::names::ServiceName;
 use crate::observed::ObservedImage;
 use crate::plan::gateway::{self, GatewayPlace};
 use crate::plan::strategy::{self, Gateways};
-use crate::release::{Strategy, Target, Wanted, WantedGateway};
+use crate::release::{Migration, Strategy, Target, Wanted, WantedGateway};
 use crate::runtime::StopPolicy;
 
 /// Time between the stop signal and SIGKILL where nothing is said (Compose's own default).
@@ -100,6 +101,11 @@ fn wanted(
         ports: service.definition.ports.clone(),
         companions: companions(&service.definition),
         gateway: None,
+        migration: match settings.migration {
+            Some(MigrationName::OneWay) => Migration::OneWay,
+            Some(MigrationName::Reversible) => Migration::Reversible { down: settings.down.clone().unwrap_or_default() },
+            Some(MigrationName::Compatible) | None => Migration::Compatible,
+        },
     };
     match split {
         None => Wanted { definition: keep(service.definition.clone()), ..common },

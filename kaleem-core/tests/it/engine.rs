@@ -1,5 +1,6 @@
 //! The engine on a strict fake: outcomes are truthful, and what is left on the host is what they say.
 
+mod data;
 mod faults;
 mod hooks;
 mod matrix;

@@ -19,7 +19,7 @@ use kaleem_core::kaleem::{GatewayParts, Kaleem, KaleemError, Planned};
 use kaleem_core::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName};
 use kaleem_core::runtime::{ImageFacts, InstanceStatus};
 use kaleem_core::testing::traffic_fake::{FakeAnswer, FakeTraffic};
-use kaleem_core::testing::{Behaviour, FakeClock, FakeImage, FakeProbes, FakeRegistry, FakeRuntime};
+use kaleem_core::testing::{Behaviour, FakeBackupSets, FakeClock, FakeImage, FakeProbes, FakeRegistry, FakeRuntime};
 use kaleem_core::traffic::{DrainPolicy, DrainReport, GatewayStats, Routing, Target, Traffic, TrafficError};
 
 pub(crate) fn service_name(text: &str) -> ServiceName {
@@ -240,6 +240,8 @@ pub(crate) struct World {
     pub(crate) kaleem: Kaleem,
     pub(crate) directory: Arc<tempfile::TempDir>,
     pub(crate) traffic: Arc<WorldTraffic>,
+    /// Data beside the containers, and its backups.
+    pub(crate) sets: FakeBackupSets,
 }
 
 impl World {
@@ -264,7 +266,25 @@ impl World {
             up: std::sync::Mutex::default(),
             before_switch: std::sync::Mutex::default(),
         });
-        Self { runtime, registry, clock, kaleem, directory: Arc::new(directory), traffic }
+        Self { runtime, registry, clock, kaleem, directory: Arc::new(directory), traffic, sets: FakeBackupSets::new() }
+    }
+
+    /// A world in which plans can make backup sets, with gateways or without.
+    pub(crate) fn with_backups(gateways: bool) -> Self {
+        let world = if gateways { Self::with_gateways() } else { Self::new() };
+        let builder = Kaleem::builder(Arc::new(world.runtime.clone()), world.registry.clone(), Arc::new(FakeProbes))
+            .state_directory(world.directory.path())
+            .owner("a test")
+            .clock(world.clock.clone())
+            .backups(Arc::new(world.sets.clone()));
+        let builder = if gateways { builder.gateways(world.parts()) } else { builder };
+        Self { kaleem: builder.build(), ..world }
+    }
+
+    fn parts(&self) -> GatewayParts {
+        let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let control = GatewayControl { traffic: self.traffic.clone(), directory: self.directory.path().join(".gateways"), user };
+        GatewayParts { control, program: self.directory.path().join("kaleem-agent") }
     }
 
     /// A world in which gateways can be set up.
@@ -276,14 +296,12 @@ impl World {
         bytes[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
         (bytes[0x20], bytes[0x36], bytes[0x38], bytes[0x40]) = (0x40, 0x38, 1, 1);
         kaleem_core::durable::write_atomic(&program, &bytes, 0o755).unwrap();
-        let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let control = GatewayControl { traffic: world.traffic.clone(), directory: world.directory.path().join(".gateways"), user };
         let kaleem = Kaleem::builder(Arc::new(world.runtime.clone()), world.registry.clone(), Arc::new(FakeProbes))
             .state_directory(world.directory.path())
             .hook_environment(hook_environment())
             .owner("a test")
             .clock(world.clock.clone())
-            .gateways(GatewayParts { control, program })
+            .gateways(world.parts())
             .build();
         Self { kaleem, ..world }
     }
@@ -348,6 +366,12 @@ impl World {
     pub(crate) async fn rollback(&self, to: Option<ReleaseId>) -> Result<Ending, KaleemError> {
         let work = self.kaleem.work(&self.project()).await?;
         let planned = self.kaleem.rollback_plan(&work, to).await?;
+        self.kaleem.start(work, &planned)?.finish().await
+    }
+
+    pub(crate) async fn rollback_with_data(&self, to: Option<ReleaseId>) -> Result<Ending, KaleemError> {
+        let work = self.kaleem.work(&self.project()).await?;
+        let planned = self.kaleem.rollback_plan_with_data(&work, to).await?;
         self.kaleem.start(work, &planned)?.finish().await
     }
 

@@ -84,7 +84,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Takes the ports and the name of the service from what has them now, and gives them to a new gateway.
-    fn hand_over(
+    pub(super) fn hand_over(
         &mut self,
         name: &ServiceName,
         wanted: &Wanted,
@@ -125,7 +125,7 @@ impl<'a> Builder<'a> {
         self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
     }
 
-    fn route(&self, slot: &Slot<'_>) -> Route {
+    pub(super) fn route(&self, slot: &Slot<'_>) -> Route {
         let release = match slot {
             Slot::Kept(instance) | Slot::Reused(instance) => instance.release.unwrap_or(self.input.release),
             Slot::New(instance) => instance.release,
@@ -134,7 +134,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Where the gateway of a service sends now, as far as the release that serves tells.
-    fn routed_before(&self, service: &ServiceName) -> Vec<Route> {
+    pub(super) fn routed_before(&self, service: &ServiceName) -> Vec<Route> {
         let Some(previous) =
             self.previous().filter(|previous| previous.target.services.get(service).is_some_and(|before| before.gateway.is_some()))
         else {

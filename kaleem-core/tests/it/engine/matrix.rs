@@ -232,7 +232,7 @@ pub(super) struct Reaper {
     at: usize,
 }
 
-struct Died;
+pub(super) struct Died;
 
 impl Reaper {
     pub(super) fn new(at: usize) -> Self {

@@ -1,0 +1,263 @@
+//! `[backup]` in `kaleem.toml`: what is backed up, where it is kept, who can read it, and how long it stays.
+//!
+//! No secret stands in the file: it names variables and files that hold them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::DurationText;
+use crate::config::Project;
+use crate::names::{ArtifactName, ServiceName};
+
+/// What is said of backups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BackupSettings {
+    /// When a set is made without being asked for; `by-hand` where nothing is said: never.
+    pub when: Option<BackupWhen>,
+    /// Public keys (`age1…`) of those who will be able to read the sets. This host needs no private key to make them.
+    pub recipients: Vec<String>,
+    /// Name of the variable that holds the passphrase, in place of `recipients`.
+    pub passphrase_env: Option<String>,
+    /// File that holds the passphrase, in place of `recipients`; relative to the project's directory.
+    pub passphrase_file: Option<PathBuf>,
+    /// File with private keys as `age-keygen` writes it, for restores and full verification; relative to the project's directory.
+    pub key_file: Option<PathBuf>,
+    /// Whether whoever can read a vault may read the data, too. Must be said where there are neither recipients nor a passphrase.
+    pub unencrypted: Option<bool>,
+    /// Names of what would be found in the compose file and is not to be backed up, such as `redis`.
+    pub leave_out: Vec<String>,
+    /// How long nothing may move before the making of a set is given up; `5m` where nothing is said.
+    pub silence: Option<DurationText>,
+    /// Where sets are kept, by name; the first in order of names is written first, the others get copies. Without one, a directory
+    /// beside what kaleem keeps of the project.
+    pub vaults: BTreeMap<String, VaultSettings>,
+    /// What is backed up beside what is found in the compose file, or in another way, by name of the artifact.
+    pub sources: BTreeMap<String, SourceSettings>,
+    /// How long sets stay.
+    pub retention: RetentionSettings,
+}
+
+/// When a set is made without being asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackupWhen {
+    /// Never.
+    ByHand,
+    /// As a step of every deploy that changes something, before anything is replaced.
+    BeforeDeploy,
+}
+
+/// One place where sets are kept: a directory, or a bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct VaultSettings {
+    /// A directory of its own; relative to the project's directory.
+    pub path: Option<PathBuf>,
+    /// A bucket of an S3-compatible store.
+    pub bucket: Option<String>,
+    /// What the names of all objects in the bucket begin with.
+    pub prefix: Option<String>,
+    /// Address of the store, where it is not Amazon's, such as `https://ACCOUNT.r2.cloudflarestorage.com`.
+    pub endpoint: Option<String>,
+    /// Region; `us-east-1` where nothing is said.
+    pub region: Option<String>,
+    /// Name of the variable with the access key; `AWS_ACCESS_KEY_ID` where nothing is said.
+    pub access_key_env: Option<String>,
+    /// Name of the variable with the secret key; `AWS_SECRET_ACCESS_KEY` where nothing is said.
+    pub secret_key_env: Option<String>,
+}
+
+/// What kind of thing a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceKindName {
+    /// A MongoDB deployment.
+    Mongodb,
+    /// One Redis server.
+    Redis,
+    /// A Qdrant server.
+    Qdrant,
+    /// A RabbitMQ broker, over its management API.
+    Rabbitmq,
+    /// A directory of the host.
+    Files,
+    /// A named volume of the project.
+    Volume,
+    /// What a command writes.
+    Command,
+}
+
+/// One thing that is backed up. Which keys it needs depends on its kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SourceSettings {
+    /// What it is.
+    pub kind: Option<SourceKindName>,
+    /// The service whose container is reached, or in whose container the command is run.
+    #[schemars(with = "Option<String>")]
+    pub service: Option<ServiceName>,
+    /// Name of the variable that holds the address with user and password, for databases and brokers.
+    pub url_env: Option<String>,
+    /// File that holds that address; relative to the project's directory.
+    pub url_file: Option<PathBuf>,
+    /// Databases, for `mongodb`; all where nothing is said.
+    pub databases: Vec<String>,
+    /// The directory, for `files`; relative to the project's directory.
+    pub path: Option<PathBuf>,
+    /// The key of the volume in the compose file, for `volume`.
+    pub volume: Option<String>,
+    /// Program and arguments whose output is kept, for `command`; its exit code is believed. No shell.
+    pub command: Vec<String>,
+    /// Program and arguments that take the output back on standard input, for `command`.
+    pub restore_command: Vec<String>,
+}
+
+/// How long sets stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// The newest set of each of that many days; 7 where nothing is said.
+    pub daily: Option<u32>,
+    /// The newest set of each of that many weeks; 4 where nothing is said.
+    pub weekly: Option<u32>,
+    /// The newest set of each of that many months; 6 where nothing is said.
+    pub monthly: Option<u32>,
+    /// Every set that is not older than that many days.
+    pub keep_within_days: Option<u32>,
+    /// Every set with one of these tags.
+    pub keep_tags: Vec<String>,
+    /// When the newest set is older than that many days, the clock is not believed and nothing is removed; 31 where nothing is said.
+    pub longest_gap_days: Option<u32>,
+}
+
+/// Whether a set is made before a deploy that changes this service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceBackup {
+    /// A set is made before.
+    BeforeDeploy,
+    /// No set is made because of this service.
+    Never,
+}
+
+/// What going back past a migration takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrationName {
+    /// The release before runs on what it leaves behind, too.
+    Compatible,
+    /// A command takes it back.
+    Reversible,
+    /// Nothing takes it back but a backup: after it began, nothing goes back by itself.
+    OneWay,
+}
+
+/// What is wrong, and how it is put right: (keys that lead to the place, what, what to do).
+type Wrong = (Vec<String>, String, String);
+
+fn wrong(place: &[&str], what: String, remedy: &str) -> Result<(), Wrong> {
+    Err((place.iter().map(|key| (*key).to_owned()).collect(), what, remedy.to_owned()))
+}
+
+impl BackupSettings {
+    /// Whether anything is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Looks for what cannot be meant.
+    pub(super) fn check(&self, project: &Project) -> Result<(), Wrong> {
+        let ways =
+            [!self.recipients.is_empty(), self.passphrase_env.is_some() || self.passphrase_file.is_some(), self.unencrypted == Some(true)];
+        if ways.into_iter().filter(|way| *way).count() > 1 {
+            return wrong(
+                &["backup"],
+                "backups are protected in more than one way".to_owned(),
+                "keep one of `recipients`, a passphrase and `unencrypted`",
+            );
+        }
+        if self.passphrase_env.is_some() && self.passphrase_file.is_some() {
+            return wrong(
+                &["backup", "passphrase-file"],
+                "the passphrase is said twice".to_owned(),
+                "keep one of `passphrase-env` and `passphrase-file`",
+            );
+        }
+        if let Some(text) = self.recipients.iter().find(|text| !text.starts_with("age1")) {
+            let hint = if text.starts_with("AGE-SECRET-KEY") {
+                "that is a private key: write the public one"
+            } else {
+                "write what `age-keygen` printed as public key"
+            };
+            // A private key is not repeated.
+            return wrong(&["backup", "recipients"], "a recipient does not begin with `age1`".to_owned(), hint);
+        }
+        for (name, vault) in &self.vaults {
+            check_vault(name, vault)?;
+        }
+        for (name, source) in &self.sources {
+            check_source(name, source, project)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_vault(name: &str, vault: &VaultSettings) -> Result<(), Wrong> {
+    let place = ["backup", "vaults", name];
+    if name.parse::<ArtifactName>().is_err() {
+        return wrong(&place, format!("`{name}` is no name for a vault"), "use lower case letters, digits, `-` and `_`");
+    }
+    match (&vault.path, &vault.bucket) {
+        (Some(_), None) if vault.endpoint.is_some() || vault.prefix.is_some() || vault.region.is_some() => wrong(
+            &place,
+            format!("the vault `{name}` is a directory, and has keys of a bucket"),
+            "remove them, or write `bucket` in place of `path`",
+        ),
+        (Some(_), None) | (None, Some(_)) => Ok(()),
+        _ => wrong(&place, format!("the vault `{name}` needs a `path` or a `bucket`"), "write one of the two"),
+    }
+}
+
+fn check_source(name: &str, source: &SourceSettings, project: &Project) -> Result<(), Wrong> {
+    let place = ["backup", "sources", name];
+    if name.parse::<ArtifactName>().is_err() {
+        return wrong(&place, format!("`{name}` is no name for an artifact"), "use lower case letters, digits, `-` and `_`");
+    }
+    let Some(kind) = source.kind else {
+        return wrong(
+            &place,
+            format!("the source `{name}` has no `kind`"),
+            "write one of: mongodb, redis, qdrant, rabbitmq, files, volume, command",
+        );
+    };
+    if let Some(service) = source.service.as_ref().filter(|service| !project.services.contains_key(*service)) {
+        return wrong(
+            &place,
+            format!("the compose file has no service `{service}`"),
+            "name a service of the compose file whose profile is active",
+        );
+    }
+    let missing = match kind {
+        SourceKindName::Files if source.path.is_none() => "`path`: the directory",
+        SourceKindName::Volume if source.volume.is_none() => "`volume`: its key in the compose file",
+        SourceKindName::Command if source.command.is_empty() => "`command`: the program and its arguments",
+        SourceKindName::Mongodb | SourceKindName::Redis | SourceKindName::Qdrant | SourceKindName::Rabbitmq
+            if source.url_env.is_none() && source.url_file.is_none() && source.service.is_none() =>
+        {
+            "`service`, or `url-env` or `url-file` with its address"
+        }
+        _ => "",
+    };
+    if !missing.is_empty() {
+        return wrong(&place, format!("the source `{name}` is not complete"), &format!("add {missing}"));
+    }
+    match &source.volume {
+        Some(volume) if !project.volumes.contains_key(volume) => {
+            wrong(&place, format!("the compose file has no volume `{volume}`"), "name a key of `volumes:` that an active service uses")
+        }
+        _ => Ok(()),
+    }
+}
