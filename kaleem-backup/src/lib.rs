@@ -2,7 +2,7 @@
 //!
 //! A set is made by [`set::create`] from sources into a vault, looked at with [`set::list`] and [`set::read`], checked with
 //! [`set::verify`], put back with [`set::restore`],
-//! proved by a [`drill`], and given up by the plan of [`retention`].
+//! proved by a [`drill`], and given up by the plan of [`retention`]. [`Backups`] is all of that for one project.
 
 pub mod seal;
 pub mod format;
@@ -11,3 +11,7 @@ pub mod set;
 pub mod retention;
 pub mod drill;
 pub mod source;
+pub mod backups;
+pub mod setup;
+
+pub use backups::{BackupParts, Backups, BackupsError};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use kaleem_core::backup::BackupVault;
-use kaleem_core::names::SetId;
+use kaleem_core::names::{ProjectName, SetId};
 use kaleem_core::remedy::Remedy;
 
 use crate::set::{self, SetEntry, SetFailure, SetState};
@@ -135,6 +135,21 @@ impl Remedy for RetentionError {
     }
 }
 
+/// The tag of sets that hold what a restore replaced: they stay for a week, whatever else is said.
+pub const BEFORE_RESTORE: &str = "before-restore";
+/// How long what a restore replaced stays.
+const REPLACED_STAYS_DAYS: u32 = 7;
+
+/// What a vault holds of one project, for [`plan`]. What was never finished belongs to nobody, and is in it, too.
+///
+/// # Errors
+/// [`RetentionError::Vault`] when the vault cannot tell everything.
+pub async fn look_at(vault: &dyn BackupVault, project: &ProjectName) -> Result<Vec<Candidate>, RetentionError> {
+    let entries = set::list(vault).await.map_err(|source| RetentionError::Vault { source })?;
+    let of_another = |entry: &SetEntry| matches!(&entry.state, SetState::Committed { manifest, .. } if manifest.project != *project);
+    Ok(entries.into_iter().filter(|entry| !of_another(entry)).map(candidate).collect())
+}
+
 /// What is in a vault, for [`plan`].
 ///
 /// # Errors
@@ -200,6 +215,9 @@ pub fn plan(sets: &[Candidate], policy: &Policy, now: Timestamp) -> Result<Vec<D
         let entry = reasons.entry(&candidate.set).or_default();
         if let Some(within) = policy.keep_within_days.filter(|within| now.duration_since(*created) <= days(*within)) {
             entry.push(format!("it is not older than {within} days"));
+        }
+        if tags.iter().any(|tag| tag == BEFORE_RESTORE) && now.duration_since(*created) <= days(REPLACED_STAYS_DAYS) {
+            entry.push(format!("it holds what a restore replaced less than {REPLACED_STAYS_DAYS} days ago"));
         }
         entry.extend(tags.iter().filter(|tag| policy.keep_tags.contains(*tag)).map(|tag| format!("it is tagged `{tag}`")));
     }

@@ -139,6 +139,24 @@ impl Keys {
         Self::default()
     }
 
+    /// Whether a key for this way of encryption is here; whether it is the right one shows when it is used.
+    pub fn can_open(&self, encryption: Encryption) -> bool {
+        match encryption {
+            Encryption::None => true,
+            Encryption::AgeX25519 => !self.identities.is_empty(),
+            Encryption::AgePassphrase => self.passphrase.is_some(),
+            // A later kaleem's way.
+            _ => false,
+        }
+    }
+
+    /// The same, and a passphrase.
+    #[must_use]
+    pub fn with_passphrase(mut self, passphrase: Secret<String>) -> Self {
+        self.passphrase = Some(passphrase);
+        self
+    }
+
     /// A passphrase.
     pub fn passphrase(passphrase: Secret<String>) -> Self {
         Self { identities: Vec::new(), passphrase: Some(passphrase) }

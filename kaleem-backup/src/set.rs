@@ -9,7 +9,9 @@ mod read;
 
 pub use create::{CreateRequest, create, discard, hold, release};
 pub use error::SetFailure;
-pub use read::{Copied, SetEntry, SetState, copy, difference, list, open_artifact, read, restore, verify, verify_artifact};
+pub use read::{
+    Copied, SetEntry, SetState, copy, difference, list, open_artifact, put_back, read, restore, verify, verify_artifact, verify_stored,
+};
 
 use jiff::Timestamp;
 use kaleem_core::backup::{ByteStream, VaultPath};

@@ -200,13 +200,45 @@ pub async fn restore(
         return Err(SetFailure::Request { reason: format!("`{artifact}` is of {}, not of {}", record.kind, source.identity().kind) });
     }
     verify_artifact(vault, set, record, keys).await?;
+    put_back(vault, set, record, source, mode, keys).await
+}
+
+/// Puts one artifact back through `source`, and compares what is there then. The caller has read and checked it before; what
+/// is put back is read and checked once more on its way.
+///
+/// # Errors
+/// [`SetFailure`]; for what is left in the store see [`BackupSource::restore`].
+pub async fn put_back(
+    vault: &dyn BackupVault,
+    set: &SetId,
+    record: &ArtifactRecord,
+    source: &dyn BackupSource,
+    mode: RestoreMode,
+    keys: &Keys,
+) -> Result<Contents, SetFailure> {
+    let artifact = || record.name.clone();
+    if record.kind != source.identity().kind {
+        return Err(SetFailure::Request { reason: format!("`{}` is of {}, not of {}", record.name, record.kind, source.identity().kind) });
+    }
     let stream = open_artifact(vault, set, record, keys).await?;
     let restored = source.restore(stream, mode).await;
-    let restored = restored.map_err(|source| SetFailure::Restore { set: set.clone(), artifact: artifact.clone(), source })?;
+    let restored = restored.map_err(|source| SetFailure::Restore { set: set.clone(), artifact: artifact(), source })?;
     match difference(&restored, &record.contents) {
         None => Ok(restored),
-        Some(reason) => Err(SetFailure::Contents { set: set.clone(), artifact: artifact.clone(), reason }),
+        Some(reason) => Err(SetFailure::Contents { set: set.clone(), artifact: artifact(), reason }),
     }
+}
+
+/// Reads a whole set as it is stored and compares every byte with its digest. No key is needed.
+///
+/// # Errors
+/// [`SetFailure`] at the first thing that is not right.
+pub async fn verify_stored(vault: &dyn BackupVault, set: &SetId) -> Result<Manifest, SetFailure> {
+    let manifest = read(vault, set).await?;
+    for record in &manifest.artifacts {
+        stored_as_recorded(vault, set, record).await?;
+    }
+    Ok(manifest)
 }
 
 /// Copies a set as it is stored into another vault: no key is needed. COMMIT goes last, after everything was read back.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod archive;
 #[cfg(test)]
+mod backups;
+#[cfg(test)]
 mod drill;
 #[cfg(test)]
 mod files;

@@ -1,0 +1,193 @@
+//! Which stores are backed up, and how each is reached.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kaleem_core::backup::BackupSource;
+use kaleem_core::config::settings::backup::{SourceKindName, SourceSettings};
+use kaleem_core::names::ArtifactName;
+use kaleem_core::secret::Secret;
+
+use super::reach::{self, Reach};
+use super::{FoundStore, SetUpError, StoreKind, Surroundings, line, variable};
+use crate::source::files::FilesSource;
+use crate::source::mongo::{MongoScope, MongoSource};
+use crate::source::redis::{RedisAddress, RedisSource};
+
+/// Time a store has for one answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+fn port(kind: StoreKind) -> u16 {
+    match kind {
+        StoreKind::Mongodb => 27017,
+        StoreKind::Redis => 6379,
+        StoreKind::Qdrant => 6333,
+        StoreKind::Rabbitmq => 15672,
+    }
+}
+
+/// A name as artifacts have it: lower case, no dots.
+fn artifact_name(text: &str) -> Option<ArtifactName> {
+    let fold = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c.to_ascii_lowercase() } else { '-' };
+    text.chars().map(fold).collect::<String>().trim_matches('-').parse().ok()
+}
+
+/// Everything that is backed up: what was found, and what is said.
+pub(super) async fn sources(
+    around: &Surroundings<'_>,
+    reach: &Reach,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Arc<dyn BackupSource>>, SetUpError> {
+    let settings = &around.project.settings.backup;
+    let mut sources: BTreeMap<ArtifactName, Arc<dyn BackupSource>> = BTreeMap::new();
+    for found in &around.found {
+        let text = found.service.as_ref().map_or(found.name.as_str(), |service| service.as_str());
+        let Some(name) = artifact_name(text) else { continue };
+        let said = settings.sources.contains_key(name.as_str());
+        if said || settings.leave_out.iter().any(|out| out == name.as_str()) {
+            continue;
+        }
+        if let Some(source) = of_found(&name, found, reach, &[], notes).await? {
+            sources.insert(name, source);
+        }
+    }
+    for (text, said) in &settings.sources {
+        // The loader has checked the name.
+        let Some(name) = artifact_name(text) else { continue };
+        if let Some(source) = of_settings(around, &name, said, reach, notes).await? {
+            sources.insert(name, source);
+        }
+    }
+    Ok(sources.into_values().collect())
+}
+
+async fn of_found(
+    name: &ArtifactName,
+    found: &FoundStore,
+    reach: &Reach,
+    databases: &[String],
+    notes: &mut Vec<String>,
+) -> Result<Option<Arc<dyn BackupSource>>, SetUpError> {
+    let unusable = || SetUpError::Address { name: name.clone(), reason: "it cannot be read".to_owned() };
+    let rewritten = reach.rewrite(found.url.expose(), port(found.kind)).ok_or_else(unusable)?;
+    for down in &rewritten.down {
+        notes.push(format!("`{name}` cannot be reached now: no container of `{down}` is running"));
+    }
+    let mut url = rewritten.url;
+    if found.kind == StoreKind::Mongodb && rewritten.changed && rewritten.hosts == 1 && !url.contains("directConnection=") {
+        // A replica set tells its clients names that only its own networks know.
+        url = with_query(&url, "directConnection=true");
+    }
+    let here = FoundStore { url: Secret::new(url), ..found.clone() };
+    match of_address(name, &here, databases).await {
+        Ok(source) => Ok(Some(source)),
+        Err(SetUpError::NotYet { what }) => {
+            notes.push(format!("{what}, which is not backed up"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn with_query(url: &str, pair: &str) -> String {
+    if url.contains('?') {
+        return format!("{url}&{pair}");
+    }
+    let has_path = url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+    format!("{url}{}?{pair}", if has_path { "" } else { "/" })
+}
+
+/// The store at an address that this host can use.
+pub(super) async fn of_address(name: &ArtifactName, found: &FoundStore, databases: &[String]) -> Result<Arc<dyn BackupSource>, SetUpError> {
+    let unusable = |reason: &str| SetUpError::Address { name: name.clone(), reason: reason.to_owned() };
+    match found.kind {
+        StoreKind::Mongodb => {
+            let scope = if databases.is_empty() { MongoScope::Everything } else { MongoScope::Databases(databases.to_vec()) };
+            let source = MongoSource::connect(name.clone(), &found.url, scope).await;
+            Ok(Arc::new(source.map_err(|source| SetUpError::Source { name: name.clone(), source })?))
+        }
+        StoreKind::Redis => {
+            let parts = reach::parts(found.url.expose(), port(found.kind)).ok_or_else(|| unusable("it cannot be read"))?;
+            if parts.scheme != "redis" {
+                return Err(unusable("connections to Redis are not encrypted here: write `redis://`"));
+            }
+            let address =
+                RedisAddress { host: parts.host, port: parts.port, username: parts.user, password: parts.password.map(Secret::new) };
+            Ok(Arc::new(RedisSource::new(name.clone(), address, ANSWER)))
+        }
+        StoreKind::Qdrant => Err(SetUpError::NotYet { what: format!("`{name}` is a Qdrant") }),
+        StoreKind::Rabbitmq => Err(SetUpError::NotYet { what: format!("`{name}` is a RabbitMQ") }),
+    }
+}
+
+async fn of_settings(
+    around: &Surroundings<'_>,
+    name: &ArtifactName,
+    said: &SourceSettings,
+    reach: &Reach,
+    notes: &mut Vec<String>,
+) -> Result<Option<Arc<dyn BackupSource>>, SetUpError> {
+    // The loader refuses a source without a kind.
+    let Some(kind) = said.kind else { return Ok(None) };
+    let store = match kind {
+        SourceKindName::Mongodb => StoreKind::Mongodb,
+        SourceKindName::Redis => StoreKind::Redis,
+        SourceKindName::Qdrant => StoreKind::Qdrant,
+        SourceKindName::Rabbitmq => StoreKind::Rabbitmq,
+        SourceKindName::Files => {
+            let path = said.path.clone().unwrap_or_default();
+            return Ok(Some(Arc::new(FilesSource::new(name.clone(), &around.project.directory.join(path)))));
+        }
+        SourceKindName::Volume => return Err(SetUpError::NotYet { what: format!("`{name}` is a volume") }),
+        SourceKindName::Command => return Err(SetUpError::NotYet { what: format!("`{name}` is a command") }),
+    };
+    let what = format!("the address of `{name}`");
+    let url = match (&said.url_env, &said.url_file) {
+        (Some(variable_name), _) => Some(variable(around, variable_name, &what)?),
+        (None, Some(path)) => Some(line(around, path, &what)?),
+        (None, None) => None,
+    };
+    let known = said.service.as_ref().and_then(|service| around.found.iter().find(|found| found.service.as_ref() == Some(service)));
+    let plain = |host: &str| {
+        let scheme = match store {
+            StoreKind::Mongodb => "mongodb",
+            StoreKind::Redis => "redis",
+            StoreKind::Qdrant | StoreKind::Rabbitmq => "http",
+        };
+        Secret::new(format!("{scheme}://{host}:{}", port(store)))
+    };
+    let url = url.or_else(|| known.map(|found| found.url.clone())).or_else(|| said.service.as_ref().map(|service| plain(service.as_str())));
+    let Some(url) = url else { return Ok(None) };
+    let found = FoundStore {
+        service: said.service.clone(),
+        name: name.to_string(),
+        kind: store,
+        url,
+        api_key: known.and_then(|found| found.api_key.clone()),
+        management: known.and_then(|found| found.management.clone()),
+    };
+    of_found(name, &found, reach, &said.databases, notes).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_added_where_it_belongs() {
+        for (url, wanted) in [
+            ("mongodb://a:1", "mongodb://a:1/?x=y"),
+            ("mongodb://a:1/", "mongodb://a:1/?x=y"),
+            ("mongodb://a:1/db?q=1", "mongodb://a:1/db?q=1&x=y"),
+        ] {
+            assert_eq!(with_query(url, "x=y"), wanted);
+        }
+    }
+
+    #[test]
+    fn a_service_gives_its_artifact_its_name() {
+        assert_eq!(artifact_name("Cache.v2").map(|name| name.to_string()).as_deref(), Some("cache-v2"));
+        assert_eq!(artifact_name("..."), None);
+    }
+}
