@@ -313,13 +313,18 @@ impl Backups {
         Ok(found)
     }
 
-    /// The set that was named, or the newest.
+    /// The set that was named, or the newest. One that a restore made of what it replaced is the newest only where there is no other.
     ///
     /// # Errors
     /// [`BackupsError::NoSuchSet`], [`BackupsError::NoSet`], and what a vault says.
     pub async fn find(&self, set: Option<&SetId>) -> Result<Manifest, BackupsError> {
         let Some(set) = set else {
-            return self.finished().await?.into_iter().next().map(|(manifest, _)| manifest).ok_or(BackupsError::NoSet);
+            let (safety, usual): (Vec<_>, Vec<_>) = self
+                .finished()
+                .await?
+                .into_iter()
+                .partition(|(manifest, _)| manifest.tags.iter().any(|tag| tag == retention::BEFORE_RESTORE));
+            return usual.into_iter().chain(safety).next().map(|(manifest, _)| manifest).ok_or(BackupsError::NoSet);
         };
         let mut failure = None;
         for named in &self.parts.vaults {

@@ -10,6 +10,8 @@ use kaleem_core::image::ImageRef;
 use kaleem_core::names::{ProjectName, ReleaseId, ServiceName};
 use kaleem_core::remedy::Remedy;
 
+pub(crate) mod backup;
+
 const EXAMPLES: &str = "\
 Examples:
   kaleem plan                        what a deploy would do
@@ -112,7 +114,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  kaleem show r7")]
     Show(Show),
     /// Go back to a release that served before
-    #[command(after_help = "Examples:\n  kaleem rollback\n  kaleem rollback r5")]
+    #[command(after_help = "Examples:\n  kaleem rollback\n  kaleem rollback r5\n  kaleem rollback --with-data")]
     Rollback(Rollback),
     /// Go on with a plan that was interrupted or is stuck
     #[command(after_help = "Example:\n  kaleem resume")]
@@ -132,6 +134,9 @@ pub(crate) enum Verb {
     /// Ask every dependency how it is: databases, brokers, pages, ports
     #[command(after_help = "Examples:\n  kaleem health\n  kaleem health --wait 60s\n  kaleem health --watch")]
     Health(Health),
+    /// Make, prove and put back backups of databases, brokers and files
+    #[command(after_help = "Examples:\n  kaleem backup create\n  kaleem backup list\n  kaleem backup restore latest --replace")]
+    Backup(backup::Backup),
     /// Look for what will bite, and repair what is damaged
     #[command(after_help = "Examples:\n  kaleem doctor\n  kaleem doctor --repair")]
     Doctor(Doctor),
@@ -177,6 +182,9 @@ pub(crate) struct Deploy {
     /// Build the images of services with `build:` first
     #[arg(long)]
     pub build: bool,
+    /// Make no backup set first, whatever kaleem.toml says
+    #[arg(long)]
+    pub no_backup: bool,
 }
 
 #[derive(Debug, Args)]
@@ -189,6 +197,15 @@ pub(crate) struct Show {
 pub(crate) struct Rollback {
     /// The release, such as `r7`; the one before the serving one where nothing is said
     pub release: Option<ReleaseId>,
+    /// Also put the data back as it was when that release was left; what was written since is lost
+    #[arg(long)]
+    pub with_data: bool,
+    /// Do not ask
+    #[arg(short, long, requires = "with_data")]
+    pub yes: bool,
+    /// File with the private keys of the backups [env: KALEEM_BACKUP_KEY_FILE]
+    #[arg(long, value_name = "FILE", requires = "with_data")]
+    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -274,6 +291,7 @@ impl Arguments {
             Verb::Deploy(verb) => &verb.files.files,
             Verb::Doctor(verb) => &verb.files.files,
             Verb::Health(verb) => &verb.files.files,
+            Verb::Backup(verb) => &verb.files.files,
             _ => &Vec::new(),
         };
         self.global.files = self.files.iter().chain(after).cloned().collect();

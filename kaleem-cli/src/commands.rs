@@ -15,6 +15,7 @@ use crate::render::Printer;
 use crate::wiring::Wiring;
 
 mod abort;
+mod backup;
 mod carry_out;
 mod completions;
 mod deploy;
@@ -55,6 +56,7 @@ pub(crate) async fn run(verb: Verb, wiring: &Wiring, printer: &Printer) -> Resul
         Verb::Logs(arguments) => logs::run(&arguments, wiring, printer).await,
         Verb::Exec(arguments) => exec::run(&arguments, wiring, printer).await,
         Verb::Health(arguments) => health::run(&arguments, wiring, printer).await,
+        Verb::Backup(arguments) => Box::pin(backup::run(&arguments, wiring, printer)).await,
         Verb::Doctor(arguments) => doctor::run(&arguments, wiring, printer).await,
         Verb::Completions(arguments) => Ok(completions::run(&arguments, printer)),
     }

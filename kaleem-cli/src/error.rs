@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use kaleem_backup::backups::BackupsError;
+use kaleem_backup::setup::SetUpError;
 use kaleem_core::config::ConfigError;
 use kaleem_core::durable::DurableError;
 use kaleem_core::exec::ExecError;
 use kaleem_core::history::HistoryError;
 use kaleem_core::kaleem::KaleemError;
-use kaleem_core::names::{PlanId, ProjectName, ReleaseId, ServiceName};
+use kaleem_core::names::{PlanId, ProjectName, ReleaseId, ServiceName, SetId};
 use kaleem_core::observed::ObserveError;
 use kaleem_core::registry::oci::RegistrySetupError;
 use kaleem_core::remedy::Remedy;
@@ -103,6 +105,24 @@ pub(crate) enum CliError {
     },
     #[error("the plan {plan} is still running")]
     AbortNotTaken { plan: PlanId },
+    #[error("could not put the backups of the project together")]
+    BackupSetUp {
+        #[source]
+        source: SetUpError,
+    },
+    #[error(transparent)]
+    Backups { source: BackupsError },
+    #[error("{what} needs a yes, and nobody can be asked here")]
+    YesNeeded { what: String },
+    #[error("nobody said yes; nothing was touched")]
+    NotAgreed,
+    #[error("the key that opens the backup set {set} is not here")]
+    KeyNeeded { set: SetId },
+    #[error("{reason}")]
+    BackupRequest { reason: String, remedy: String },
+    /// Another failure in a verb of `kaleem backup`, whose exit codes are its own.
+    #[error(transparent)]
+    InBackup { source: Box<Self> },
 }
 
 impl Remedy for CliError {
@@ -135,6 +155,13 @@ impl Remedy for CliError {
             Self::BuildTool { source, .. } => source.remedy(),
             Self::BuildFailed { .. } => "mend what the build names, then run the same command".to_owned(),
             Self::BuildImage { source, .. } => source.remedy(),
+            Self::BackupSetUp { source } => source.remedy(),
+            Self::Backups { source } => source.remedy(),
+            Self::YesNeeded { .. } => "run it with `--yes`".to_owned(),
+            Self::NotAgreed => "run it again, and write `yes` when it is what you want".to_owned(),
+            Self::KeyNeeded { .. } => "name the file with the private key: `--key-file FILE`".to_owned(),
+            Self::BackupRequest { remedy, .. } => remedy.clone(),
+            Self::InBackup { source } => source.remedy(),
             Self::AbortNotTaken { .. } => "look at it with `kaleem status`; it goes back at its next step".to_owned(),
         }
     }

@@ -1,5 +1,6 @@
 //! Exit codes, which are a contract with scripts. Below 10 no service of the host was touched.
 
+use kaleem_backup::backups::{BackupsError, Grade};
 use kaleem_core::config::ConfigError;
 use kaleem_core::engine::Ending;
 use kaleem_core::history::HistoryError;
@@ -42,8 +43,69 @@ pub(crate) enum Exit {
     Unhealthy,
     /// 21: a dependency could not be asked (`kaleem health`); nothing was touched.
     Unsure,
+    /// How a verb of `kaleem backup` ended; it has codes of its own.
+    OfBackup(BackupExit),
     /// The exit code of a command that ran in a container.
     OfCommand(u8),
+}
+
+/// Exit codes of `kaleem backup` beside 0, 1 for a bug and 2 for what was typed or configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BackupExit {
+    /// 1: it could not be done; nothing is known to be wrong with what is stored.
+    Failed,
+    /// 3: it was done, and something is not as it should be: a copy is missing, a file changed while it was read.
+    Partial,
+    /// 4: it could not be found out whether it is right: a key or a scratch store is missing.
+    CouldNotVerify,
+    /// 5: somebody else works on the backups, or on the project.
+    Locked,
+    /// 6: a vault does not answer.
+    VaultUnreachable,
+    /// 7: what is stored is not what was stored, or a drill failed.
+    Integrity,
+}
+
+impl BackupExit {
+    fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Partial => 3,
+            Self::CouldNotVerify => 4,
+            Self::Locked => 5,
+            Self::VaultUnreachable => 6,
+            Self::Integrity => 7,
+        }
+    }
+
+    /// What a grade means for a script.
+    pub(crate) fn of_grade(grade: Grade) -> Self {
+        match grade {
+            Grade::Failed => Self::Failed,
+            Grade::CouldNotVerify => Self::CouldNotVerify,
+            Grade::VaultUnreachable => Self::VaultUnreachable,
+            Grade::Integrity => Self::Integrity,
+        }
+    }
+
+    fn of_error(error: &BackupsError) -> Exit {
+        match error {
+            BackupsError::Lease { source: LeaseError::Busy { .. } } => Exit::OfBackup(Self::Locked),
+            BackupsError::NotProtected | BackupsError::NoSource | BackupsError::NoSuchSource { .. } => Exit::Usage,
+            error => Exit::OfBackup(Self::of_grade(error.grade())),
+        }
+    }
+
+    /// A failure of the host in a verb of `kaleem backup`, where the usual codes mean something else.
+    fn of_other(error: &CliError) -> Exit {
+        match Exit::of_error(error) {
+            Exit::Config | Exit::Usage => Exit::Usage,
+            Exit::Busy => Exit::OfBackup(Self::Locked),
+            Exit::Bug => Exit::Bug,
+            own @ Exit::OfBackup(_) => own,
+            _ => Exit::OfBackup(Self::Failed),
+        }
+    }
 }
 
 impl Exit {
@@ -63,6 +125,7 @@ impl Exit {
             Self::Stuck => 13,
             Self::Unhealthy => 20,
             Self::Unsure => 21,
+            Self::OfBackup(exit) => exit.code(),
             Self::OfCommand(code) => code,
         }
     }
@@ -83,6 +146,11 @@ impl Exit {
         match error {
             CliError::Threads { .. } => Self::Bug,
             CliError::ServiceUnknown { .. } => Self::Usage,
+            CliError::Backups { source } => BackupExit::of_error(source),
+            CliError::BackupSetUp { .. } | CliError::YesNeeded { .. } | CliError::BackupRequest { .. } => Self::Usage,
+            CliError::KeyNeeded { .. } => Self::OfBackup(BackupExit::CouldNotVerify),
+            CliError::NotAgreed => Self::OfBackup(BackupExit::Failed),
+            CliError::InBackup { source } => BackupExit::of_other(source),
             CliError::Config { source } => of_config(source),
             CliError::NameNeeded { .. } | CliError::Write { .. } | CliError::Certificates { .. } => Self::Config,
             CliError::RegistrySetup { .. } | CliError::Duration { .. } => Self::Config,
@@ -129,6 +197,8 @@ fn of_kaleem(error: &KaleemError) -> Exit {
         | KaleemError::NothingOpen
         | KaleemError::NotStuck
         | KaleemError::GatewaysMissing { .. }
+        | KaleemError::BackupsMissing
+        | KaleemError::NoDataOf { .. }
         | KaleemError::NoSuchRelease { .. } => Exit::Refused,
         // The rest is `Crashed`, and what a later core adds without telling us.
         _ => Exit::Bug,

@@ -19,6 +19,8 @@ pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod plan;
 pub(crate) mod terminal;
+pub(crate) mod ask;
+pub(crate) mod moving;
 pub(crate) mod run;
 pub(crate) mod outcome;
 

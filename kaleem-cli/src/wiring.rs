@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use kaleem_core::backup::BackupSets;
 use kaleem_core::clock::{Clock, SystemClock};
 use kaleem_core::config::settings::parse_duration;
 use kaleem_core::config::{self, LoadOptions, Project};
@@ -26,6 +27,10 @@ use crate::arguments::Global;
 use crate::env::Environment;
 use crate::error::CliError;
 use crate::words;
+
+mod backups;
+
+pub(crate) use backups::BackupWish;
 
 /// Time the engine has for one answer.
 const ENGINE_ANSWER: Duration = Duration::from_secs(30);
@@ -178,12 +183,25 @@ impl Wiring {
     ///
     /// [`CliError::Engine`], [`CliError::RegistrySetup`], [`CliError::Certificates`]
     pub(crate) async fn kaleem(&self, verb: &str) -> Result<Kaleem, CliError> {
+        self.kaleem_with(verb, None).await
+    }
+
+    /// The same, with the backups of the project.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::kaleem`].
+    pub(crate) async fn kaleem_with(&self, verb: &str, backups: Option<Arc<dyn BackupSets>>) -> Result<Kaleem, CliError> {
         let runtime = self.runtime().await?;
         let registry = Arc::new(self.registry()?);
         let probes = Arc::new(StandardProbes::new(runtime.clone()));
         let owner = format!("{verb} by {}", self.environment.user());
         let builder = Kaleem::builder(runtime, registry, probes).state_directory(self.state_base());
         let builder = builder.owner(owner).clock(self.clock.clone()).hook_environment(self.hook_environment());
+        let builder = match backups {
+            Some(backups) => builder.backups(backups),
+            None => builder,
+        };
         Ok(match self.gateways() {
             Some(parts) => builder.gateways(parts).build(),
             None => builder.build(),

@@ -231,7 +231,17 @@ impl Kaleem {
         let (clock, owner) = (Arc::new(SystemClock), "a program that embeds kaleem".to_owned());
         let state = PathBuf::from("/var/lib/kaleem");
         KaleemBuilder {
-            kaleem: Kaleem { runtime, registry, probes, clock, state, owner, gateways: None, hook_environment: BTreeMap::new(), backups: None },
+            kaleem: Kaleem {
+                runtime,
+                registry,
+                probes,
+                clock,
+                state,
+                owner,
+                gateways: None,
+                hook_environment: BTreeMap::new(),
+                backups: None,
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kaleem_backup::backups::{Act, Depth, Grade, NamedVault, NewSet};
-use kaleem_backup::retention::Policy;
+use kaleem_backup::retention::{BEFORE_RESTORE, Policy};
 use kaleem_backup::seal::{Keys, Protection};
 use kaleem_backup::source::files::FilesSource;
 use kaleem_backup::vault::LocalVault;
@@ -168,4 +168,15 @@ async fn nobody_decides_for_others_that_a_vault_may_read_the_data() {
     let refused = Backups::new(parts).create(&named("20260101t000000z-a"), quiet()).await;
     assert!(matches!(refused, Err(BackupsError::NotProtected)), "{refused:?}");
     assert!(vault.objects().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_set_is_not_the_one_that_a_restore_made_of_what_it_replaced() {
+    let place = tempfile::tempdir().unwrap();
+    let backups = Backups::new(parts(place.path(), memory(), vec![("one", Arc::new(FakeVault::new()))]));
+    let safety = NewSet { tags: vec![BEFORE_RESTORE.to_owned()], ..named("20260102t000000z-safety") };
+    backups.create(&safety, quiet()).await.unwrap();
+    assert_eq!(backups.find(None).await.unwrap().set.as_str(), "20260102t000000z-safety", "there is no other");
+    backups.create(&named("20260101t000000z-usual"), quiet()).await.unwrap();
+    assert_eq!(backups.find(None).await.unwrap().set.as_str(), "20260101t000000z-usual");
 }

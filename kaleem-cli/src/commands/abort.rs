@@ -32,7 +32,7 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
         return Ok(printer.nothing_to_do(&history));
     };
     let plan = open.plan.id;
-    let kaleem = wiring.kaleem("abort").await?;
+    let kaleem = wiring.kaleem_with("abort", wiring.sets_for_open_plan().await).await?;
     let root = wiring.state(&project).root().to_owned();
     if lease::is_held(&root) {
         return ask(wiring, printer, &kaleem, &project, plan).await;

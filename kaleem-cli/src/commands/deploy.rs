@@ -20,8 +20,13 @@ use crate::wiring::Wiring;
 ///
 /// [`CliError`]
 pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
-    let project = wiring.project()?;
-    let kaleem = wiring.kaleem("deploy").await?;
+    let mut project = wiring.project()?;
+    let sets = wiring.sets_for_plans(&project).await?;
+    let kaleem = wiring.kaleem_with("deploy", sets).await?;
+    if arguments.no_backup {
+        project.settings.backup.when = None;
+        project.settings.services.values_mut().for_each(|settings| settings.backup = None);
+    }
     let work = match ready(wiring, printer, &kaleem, &project.name).await? {
         Ready::Work(work) => work,
         Ready::Ended(exit) => return Ok(exit),

@@ -18,7 +18,7 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
         printer.note("nothing to resume: no plan is open");
         return Ok(printer.nothing_to_do(&history));
     }
-    let kaleem = wiring.kaleem("resume").await?;
+    let kaleem = wiring.kaleem_with("resume", wiring.sets_for_open_plan().await).await?;
     let work = kaleem.work(&project).await.map_err(|source| CliError::Kaleem { source })?;
     let Some(plan) = work.interrupted().cloned() else { return Ok(printer.nothing_to_do(work.history())) };
     printer.note(&format!("going on with plan {} ({} to {})", plan.id, plan.kind, plan.release.id));

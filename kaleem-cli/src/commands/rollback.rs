@@ -1,5 +1,9 @@
 //! `kaleem rollback`: the same path as a deploy, to a release that served before.
 
+use std::sync::Arc;
+
+use kaleem_core::backup::BackupSets;
+
 use crate::arguments::Rollback;
 use crate::commands::carry_out::carry_out;
 use crate::commands::deploy::{Ready, ready};
@@ -7,7 +11,9 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
 use crate::render::plan::{Detail, PlanView};
-use crate::wiring::Wiring;
+use crate::wiring::{BackupWish, Wiring};
+
+mod loss;
 
 /// Goes back.
 ///
@@ -16,17 +22,37 @@ use crate::wiring::Wiring;
 /// [`CliError`]
 pub(crate) async fn run(arguments: &Rollback, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project_name()?;
-    let kaleem = wiring.kaleem("rollback").await?;
+    let set_up = if arguments.with_data {
+        let wish = BackupWish { key_file: arguments.key_file.clone(), unencrypted: false };
+        let set_up = wiring.backups(&wiring.project()?, &wish, "rollback").await?;
+        set_up.notes.iter().for_each(|note| printer.warning(note, None));
+        Some(Arc::new(set_up.backups))
+    } else {
+        None
+    };
+    let sets: Option<Arc<dyn BackupSets>> = match &set_up {
+        Some(backups) => Some(backups.clone()),
+        None if wiring.history(&project)?.open().is_some() => wiring.sets_for_open_plan().await,
+        None => None,
+    };
+    let kaleem = wiring.kaleem_with("rollback", sets).await?;
     let work = match ready(wiring, printer, &kaleem, &project).await? {
         Ready::Work(work) => work,
         Ready::Ended(exit) => return Ok(exit),
     };
-    let planned = kaleem.rollback_plan(&work, arguments.release).await.map_err(|source| CliError::Kaleem { source })?;
+    let planned = match &set_up {
+        Some(_) => kaleem.rollback_plan_with_data(&work, arguments.release).await,
+        None => kaleem.rollback_plan(&work, arguments.release).await,
+    };
+    let planned = planned.map_err(|source| CliError::Kaleem { source })?;
     let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &[], history: work.history() };
     view.lines(Detail::Short).iter().for_each(|line| printer.note(line));
     printer.json(&view.json());
     if planned.plan.is_empty() {
         return Ok(printer.nothing_to_do(work.history()));
+    }
+    if let Some(backups) = &set_up {
+        loss::agree(&planned.plan, backups, arguments.yes, wiring, printer).await?;
     }
     printer.note("");
     let run = kaleem.start(work, &planned).map_err(|source| CliError::Kaleem { source })?;

@@ -26,6 +26,7 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (r#""took_ms":\d+"#, r#""took_ms":N"#),
         (r#""left_ms":\d+"#, r#""left_ms":N"#),
         (r"\bprocess \d+\b", "process PID"),
+        (r"\b\d{8}t\d{6}z-[0-9a-f]{8}\b", "SET"),
         (r"\d+\.\d [MG]B are free", "N GB are free"),
         (r"up to \d+\.\d MB", "up to N MB"),
         // How long a step took is shown where it was long; a busy machine decides that.

@@ -66,7 +66,7 @@ impl Kaleem {
         let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
         let observed = self.observe(&wanted, &definitions, &images, engine, known.history).await?;
         let hooks = project.settings.hooks.hooks(&project.directory);
-        let data = self.deploy_data(project, known.history)?;
+        let data = self.deploy_data(project, known.history, make)?;
         let besides = Besides { hooks: &hooks, data: &data };
         let plan = self.make(PlanKind::Deploy, known.history.next_release(), &wanted, &observed, known, &definitions, &besides);
         let notes = images.into_iter().filter_map(|(service, image)| Some((service, image.note?))).collect();
@@ -98,7 +98,7 @@ impl Kaleem {
     }
 
     /// The set that is made before a deploy, where `kaleem.toml` asks for one.
-    fn deploy_data(&self, project: &Project, history: &History) -> Result<PlanData, KaleemError> {
+    fn deploy_data(&self, project: &Project, history: &History, make: MakeImage) -> Result<PlanData, KaleemError> {
         let always = project.settings.backup.when == Some(BackupWhen::BeforeDeploy);
         let asks = |name: &&ServiceName| match project.settings.services.get(*name).and_then(|settings| settings.backup) {
             Some(ServiceBackup::BeforeDeploy) => true,
@@ -109,7 +109,8 @@ impl Kaleem {
         if services.is_empty() {
             return Ok(PlanData::Leave);
         }
-        if self.backups.is_none() {
+        // Who only looks needs no key and no vault.
+        if self.backups.is_none() && make == MakeImage::Yes {
             return Err(KaleemError::BackupsMissing);
         }
         Ok(PlanData::BackUp { set: self.set_name(&project.name, history.next_plan())?, services })

@@ -221,7 +221,9 @@ async fn a_program_without_backups_refuses_what_asks_for_them() {
     let world = World::new();
     world.push("registry.example/app:v1", Behaviour::Healthy);
     world.push("redis:7", Behaviour::Healthy);
-    let refused = world.kaleem.plan_deploy(&shop("v1"), &BTreeMap::new()).await;
+    world.kaleem.plan_deploy(&shop("v1"), &BTreeMap::new()).await.unwrap();
+    let work = world.kaleem.work(&world.project()).await.unwrap();
+    let refused = world.kaleem.deploy_plan(&work, &shop("v1"), &BTreeMap::new()).await;
     assert!(matches!(refused, Err(KaleemError::BackupsMissing)), "{refused:?}");
 }
 

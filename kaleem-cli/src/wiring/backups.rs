@@ -1,0 +1,97 @@
+//! The backups of the project: stores as the compose file tells them, reached from here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kaleem_backup::setup::{self, FoundStore, SetUp, StoreKind, Surroundings};
+use kaleem_core::backup::BackupSets;
+use kaleem_core::config::Project;
+use kaleem_health::{Discovered, ProbeSettings, discover};
+
+use super::Wiring;
+use crate::error::CliError;
+
+/// What a command says about how backups are put together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BackupWish {
+    /// A file with private keys.
+    pub key_file: Option<PathBuf>,
+    /// Whether sets may be made unencrypted.
+    pub unencrypted: bool,
+}
+
+impl Wiring {
+    /// Puts the backups of a project together. Where the engine does not answer, its stores cannot be reached, which is noted.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::BackupSetUp`]
+    pub(crate) async fn backups(&self, project: &Project, wish: &BackupWish, verb: &str) -> Result<SetUp, CliError> {
+        let (instances, unreachable) = match self.runtime().await {
+            Ok(runtime) => match runtime.list(&project.name).await {
+                Ok(instances) => (instances, None),
+                Err(error) => (Vec::new(), Some(kaleem_core::remedy::one_line(&error))),
+            },
+            Err(error) => (Vec::new(), Some(kaleem_core::remedy::one_line(&error))),
+        };
+        let start = &self.environment.directory;
+        let said = wish.key_file.clone().or_else(|| self.environment.path("KALEEM_BACKUP_KEY_FILE"));
+        let around = Surroundings {
+            project,
+            found: discover(project).iter().filter_map(|found| store(project, found)).collect(),
+            instances: &instances,
+            environment: self.environment.variables(),
+            directory: self.backup_directory(project),
+            key_file: said.map(|file| start.join(file)),
+            unencrypted: wish.unencrypted,
+            owner: format!("{verb} by {}", self.environment.user()),
+            clock: self.clock.clone(),
+        };
+        let mut set_up = setup::set_up(&around).await.map_err(|source| CliError::BackupSetUp { source })?;
+        if let Some(reason) = unreachable {
+            set_up.notes.insert(0, format!("the container engine was not asked where the stores are: {reason}"));
+        }
+        Ok(set_up)
+    }
+
+    /// The backups of a project for a plan that may need them; nothing where `kaleem.toml` does not speak of them and nobody asked.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::BackupSetUp`]
+    pub(crate) async fn sets_for_plans(&self, project: &Project) -> Result<Option<Arc<dyn BackupSets>>, CliError> {
+        let of_services = project.settings.services.values().any(|settings| settings.backup.is_some());
+        if project.settings.backup.is_empty() && !of_services {
+            return Ok(None);
+        }
+        let set_up = self.backups(project, &BackupWish::default(), "deploy").await?;
+        Ok(Some(Arc::new(set_up.backups)))
+    }
+
+    /// The backups for a plan that is open, as far as the project can still be read: an open plan must not wait for a sound file.
+    pub(crate) async fn sets_for_open_plan(&self) -> Option<Arc<dyn BackupSets>> {
+        let project = self.project().ok()?;
+        let set_up = self.backups(&project, &BackupWish::default(), "resume").await.ok()?;
+        Some(Arc::new(set_up.backups))
+    }
+
+    /// Where the backups of a project remember things between runs.
+    pub(crate) fn backup_directory(&self, project: &Project) -> PathBuf {
+        self.state(&project.name).root().join("backup")
+    }
+}
+
+fn store(project: &Project, found: &Discovered) -> Option<FoundStore> {
+    let service = project.services.contains_key(&found.service).then(|| found.service.clone());
+    // What a service merely uses is not that service.
+    let outside = !matches!(found.name.as_str(), "mongodb" | "redis" | "qdrant" | "rabbitmq");
+    let service = service.filter(|_| !outside);
+    let (kind, url, api_key, management) = match &found.settings {
+        ProbeSettings::Mongodb(settings) => (StoreKind::Mongodb, settings.url.clone(), None, None),
+        ProbeSettings::Redis(settings) => (StoreKind::Redis, settings.url.clone(), None, None),
+        ProbeSettings::Qdrant(settings) => (StoreKind::Qdrant, settings.url.clone(), settings.api_key.clone(), None),
+        ProbeSettings::Rabbitmq(settings) => (StoreKind::Rabbitmq, settings.url.clone(), None, settings.management.clone()),
+        _ => return None,
+    };
+    Some(FoundStore { service, name: found.name.clone(), kind, url, api_key, management })
+}
