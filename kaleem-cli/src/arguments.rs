@@ -116,6 +116,15 @@ pub(crate) enum Verb {
     /// Go back to a release that served before
     #[command(after_help = "Examples:\n  kaleem rollback\n  kaleem rollback r5\n  kaleem rollback --with-data")]
     Rollback(Rollback),
+    /// Give the project back to plain Compose: without gateways, and without anything of kaleem's on the host
+    #[command(after_help = "Examples:\n  kaleem eject --plan\n  kaleem eject")]
+    Eject(Eject),
+    /// Stop and remove everything of the project but its data
+    #[command(after_help = "Examples:\n  kaleem down --plan\n  kaleem down\n  kaleem down --volumes")]
+    Down(Down),
+    /// Look at the gateways, upgrade their program, read their counters
+    #[command(after_help = "Examples:\n  kaleem gateway list\n  kaleem gateway upgrade\n  kaleem gateway metrics api")]
+    Gateway(Gateway),
     /// Go on with a plan that was interrupted or is stuck
     #[command(after_help = "Example:\n  kaleem resume")]
     Resume,
@@ -209,6 +218,53 @@ pub(crate) struct Rollback {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Eject {
+    #[command(flatten)]
+    pub files: Files,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub plan: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Remove the volumes too, with the data in them; asks for the project's name first
+    #[arg(long)]
+    pub volumes: bool,
+    /// Do not ask
+    #[arg(long, requires = "volumes")]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gateway {
+    #[command(subcommand)]
+    pub what: GatewayVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GatewayVerb {
+    /// Show every gateway: its program, where it sends, what is open
+    List,
+    /// Replace the program of gateways by the one beside kaleem, while they serve
+    Upgrade {
+        /// Services; all whose gateway runs another program where nothing is said
+        services: Vec<ServiceName>,
+        /// Show what would be done, and do nothing
+        #[arg(long)]
+        plan: bool,
+    },
+    /// Print the counters of gateways in the text form of Prometheus
+    Metrics {
+        /// Services; all where nothing is said
+        services: Vec<ServiceName>,
+    },
+}
+
+#[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Resolve {
     /// What served before the plan serves
@@ -290,6 +346,7 @@ impl Arguments {
             Verb::Plan(verb) => &verb.files.files,
             Verb::Deploy(verb) => &verb.files.files,
             Verb::Doctor(verb) => &verb.files.files,
+            Verb::Eject(verb) => &verb.files.files,
             Verb::Health(verb) => &verb.files.files,
             Verb::Backup(verb) => &verb.files.files,
             _ => &Vec::new(),

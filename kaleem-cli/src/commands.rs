@@ -20,7 +20,10 @@ mod carry_out;
 mod completions;
 mod deploy;
 mod doctor;
+mod down;
+mod eject;
 mod exec;
+mod gateway;
 mod health;
 mod image_build;
 mod init;
@@ -50,6 +53,9 @@ pub(crate) async fn run(verb: Verb, wiring: &Wiring, printer: &Printer) -> Resul
         Verb::Releases => releases::run(wiring, printer),
         Verb::Show(arguments) => show::run(&arguments, wiring, printer),
         Verb::Rollback(arguments) => rollback::run(&arguments, wiring, printer).await,
+        Verb::Eject(arguments) => eject::run(&arguments, wiring, printer).await,
+        Verb::Down(arguments) => down::run(&arguments, wiring, printer).await,
+        Verb::Gateway(arguments) => gateway::run(&arguments.what, wiring, printer).await,
         Verb::Resume => resume::run(wiring, printer).await,
         Verb::Abort => abort::run(wiring, printer).await,
         Verb::Resolve(arguments) => resolve::run(&arguments, wiring, printer).await,

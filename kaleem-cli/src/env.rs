@@ -17,8 +17,6 @@ pub(crate) struct Environment {
     pub stdin_is_terminal: bool,
     /// Whether progress goes to a terminal.
     pub stderr_is_terminal: bool,
-    /// Whether a person can be asked.
-    pub stdin_is_terminal: bool,
     /// The program itself; its gateway is looked for beside it.
     pub executable: Option<PathBuf>,
     /// Whether the user may do everything on this host.
@@ -41,7 +39,6 @@ impl Environment {
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
             stdin_is_terminal: std::io::stdin().is_terminal(),
             stderr_is_terminal: std::io::stderr().is_terminal(),
-            stdin_is_terminal: std::io::stdin().is_terminal(),
             executable: std::env::current_exe().ok(),
             is_root: uid.is_root(),
             uid: uid.as_raw(),

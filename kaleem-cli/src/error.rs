@@ -15,6 +15,7 @@ use kaleem_core::registry::oci::RegistrySetupError;
 use kaleem_core::remedy::Remedy;
 use kaleem_core::repair::RepairError;
 use kaleem_core::runtime::RuntimeError;
+use kaleem_core::traffic::TrafficError;
 
 #[cfg(test)]
 mod tests;
@@ -103,6 +104,13 @@ pub(crate) enum CliError {
         #[source]
         source: ObserveError,
     },
+    #[error("could not ask a gateway")]
+    Gateway {
+        #[source]
+        source: TrafficError,
+    },
+    #[error("it was not confirmed, so nothing was touched")]
+    NotConfirmed,
     #[error("the plan {plan} is still running")]
     AbortNotTaken { plan: PlanId },
     #[error("could not put the backups of the project together")]
@@ -162,6 +170,8 @@ impl Remedy for CliError {
             Self::KeyNeeded { .. } => "name the file with the private key: `--key-file FILE`".to_owned(),
             Self::BackupRequest { remedy, .. } => remedy.clone(),
             Self::InBackup { source } => source.remedy(),
+            Self::Gateway { source } => source.remedy(),
+            Self::NotConfirmed => "type the name of the project when asked, or say `--yes`; without `--volumes` the data stays".to_owned(),
             Self::AbortNotTaken { .. } => "look at it with `kaleem status`; it goes back at its next step".to_owned(),
         }
     }

@@ -162,7 +162,9 @@ impl Exit {
             // The journal is open.
             CliError::Run { .. } => Self::Interrupted,
             CliError::Stuck { .. } => Self::Stuck,
+            CliError::Gateway { .. } => Self::Unreachable,
             CliError::Exists { .. }
+            | CliError::NotConfirmed
             | CliError::NoRelease { .. }
             | CliError::NotRunning { .. }
             | CliError::NothingOpen
@@ -199,7 +201,9 @@ fn of_kaleem(error: &KaleemError) -> Exit {
         | KaleemError::GatewaysMissing { .. }
         | KaleemError::BackupsMissing
         | KaleemError::NoDataOf { .. }
-        | KaleemError::NoSuchRelease { .. } => Exit::Refused,
+        | KaleemError::NoSuchRelease { .. }
+        | KaleemError::NoGateway { .. }
+        | KaleemError::NothingReleased => Exit::Refused,
         // The rest is `Crashed`, and what a later core adds without telling us.
         _ => Exit::Bug,
     }

@@ -208,15 +208,20 @@ impl Wiring {
         })
     }
 
+    /// Speaks to the gateways of all projects.
+    pub(crate) fn traffic(&self) -> SocketTraffic {
+        // A project cannot have a name that begins with a dot.
+        SocketTraffic::new(self.state_base().join(".gateways"))
+    }
+
     /// What gateways are made from: the program of KALEEM_AGENT, or the one beside this program.
     fn gateways(&self) -> Option<GatewayParts> {
         let environment = &self.environment;
         let beside = || Some(environment.executable.as_ref()?.parent()?.join("kaleem-agent"));
         let program = environment.path("KALEEM_AGENT").or_else(beside).filter(|program| program.is_file())?;
-        // A project cannot have a name that begins with a dot.
         let directory = self.state_base().join(".gateways");
         let user = if environment.is_root { GATEWAY_USER } else { (environment.uid, environment.gid) };
-        let control = GatewayControl { traffic: Arc::new(SocketTraffic::new(&directory)), directory, user };
+        let control = GatewayControl { traffic: Arc::new(self.traffic()), directory, user };
         Some(GatewayParts { control, program })
     }
 

@@ -28,6 +28,7 @@ use crate::traffic::{Traffic, TrafficError};
 pub mod backup;
 pub mod gate;
 mod hook;
+mod hand_over;
 pub mod labels;
 pub mod perform;
 pub mod steer;
@@ -315,6 +316,14 @@ pub enum StepError {
         #[source]
         source: WatchError,
     },
+    /// A web server would not take its configuration.
+    #[error("`{container}` cannot be reloaded: its configuration is not valid now: {output}")]
+    NotReloadable {
+        /// The container.
+        container: ContainerName,
+        /// What it said.
+        output: String,
+    },
     /// The container is gone.
     #[error("`{container}` was removed by somebody else")]
     Gone {
@@ -343,6 +352,9 @@ impl Remedy for StepError {
             }
             Self::HookFailed { moment, .. } => format!("mend what the hook says, or change `{moment}` in kaleem.toml, then deploy again"),
             Self::HookNotRun { source, .. } => source.remedy(),
+            Self::NotReloadable { container, .. } => {
+                format!("mend its configuration (`docker exec {container} nginx -t`), or set `reload = false` for it in kaleem.toml")
+            }
             Self::Gone { .. } => "find out who removes containers here, then deploy again".to_owned(),
             Self::CutShort => "nothing is to be done".to_owned(),
         }

@@ -37,6 +37,9 @@ impl Entry {
     /// The release that serves after it, as far as it got.
     fn serving(&self) -> Option<ReleaseId> {
         match &self.outcome {
+            // It led to nothing, on purpose.
+            Some(Outcome::Deployed { .. }) if self.plan.kind == PlanKind::Down => None,
+            None if self.plan.kind == PlanKind::Down && self.progress.is_committed() => None,
             Some(outcome) => outcome.serving(),
             None if self.progress.is_committed() => Some(self.plan.release.id),
             None => self.plan.previous,
@@ -105,7 +108,7 @@ impl History {
     /// Releases that served, the one that served last first.
     pub fn releases(&self) -> Vec<Release> {
         let mut releases: Vec<Release> = Vec::new();
-        let served = self.entries.iter().rev().filter(|entry| {
+        let served = self.entries.iter().rev().filter(|entry| entry.plan.kind != PlanKind::Down).filter(|entry| {
             entry.progress.is_committed() || matches!(&entry.outcome, Some(outcome) if outcome.serving() == Some(entry.plan.release.id))
         });
         for entry in served {
@@ -136,7 +139,7 @@ impl History {
 
     /// The number of the next release. Numbers of releases that failed are not given again.
     pub fn next_release(&self) -> ReleaseId {
-        let deploys = self.entries.iter().filter(|entry| entry.plan.kind == PlanKind::Deploy);
+        let deploys = self.entries.iter().filter(|entry| matches!(entry.plan.kind, PlanKind::Deploy | PlanKind::Eject));
         let known = deploys.map(|entry| entry.plan.release.id.number() + 1).max().unwrap_or(1);
         // A lost plan gave a number that is at most its own: every release has a plan.
         ReleaseId::new(self.lost.last().map_or(known, |plan| known.max(plan.0 + 1)))
@@ -144,7 +147,9 @@ impl History {
 
     /// The entry by which a release came to serve last.
     pub fn entry_of(&self, release: ReleaseId) -> Option<&Entry> {
-        self.entries.iter().rev().find(|entry| entry.plan.release.id == release)
+        // What ended it or brought another gateway says nothing of how it came.
+        let led = |entry: &&Entry| !matches!(entry.plan.kind, PlanKind::Down | PlanKind::Upgrade);
+        self.entries.iter().rev().filter(led).find(|entry| entry.plan.release.id == release)
     }
 
     /// The backup set that holds the data as it was when a release was left for another: that of the newest plan that did so.

@@ -33,6 +33,7 @@ use crate::runtime::{Instance, Runtime};
 use crate::state::{DefinitionKey, StateDirectory};
 
 pub mod error;
+pub mod leaving;
 mod planning;
 pub mod program;
 
@@ -486,7 +487,10 @@ impl Kaleem {
 
 /// Whether a plan steers gateways.
 fn steers(plan: &Plan) -> Option<&ServiceName> {
-    plan.steps.iter().find(|step| matches!(step, Step::Steer { .. } | Step::Drain { .. } | Step::Watch { .. })).and_then(Step::service)
+    plan.steps
+        .iter()
+        .find(|step| matches!(step, Step::Steer { .. } | Step::Drain { .. } | Step::Watch { .. } | Step::Upgrade { .. }))
+        .and_then(Step::service)
 }
 
 fn refuse_open(work: &Work) -> Result<(), KaleemError> {

@@ -14,10 +14,13 @@ use crate::names::{ContainerName, NetworkName, ProjectName, ReleaseId, ServiceNa
 use crate::registry::{ImageRegistry, RegistryError};
 use crate::release::Release;
 use crate::remedy::{Remedy, one_line};
-use crate::runtime::{EngineInfo, ImageFacts, Instance, InstanceSpec, LocalImage, Runtime, RuntimeError};
+use crate::runtime::{EngineInfo, ImageFacts, Instance, InstanceSpec, InstanceStatus, LocalImage, Runtime, RuntimeError};
 
 /// How many images are asked for at once: registries count connections.
 const CONCURRENT_QUESTIONS: usize = 8;
+
+pub mod clients;
+pub mod nginx;
 
 /// What is on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,12 +41,34 @@ pub struct Observed {
     pub foreign_ports: Vec<(PortBinding, ContainerName)>,
     /// Container names that are wanted and belong to others: who has them.
     pub foreign_names: BTreeMap<ContainerName, String>,
+    /// Who has kept the address of a service, or is connected to it, whose ports are to go to a gateway.
+    pub clients: Vec<clients::Client>,
+    /// Services whose gateway runs an older program.
+    pub outdated_gateways: BTreeSet<ServiceName>,
     /// Releases that served or serve, newest first.
     pub releases: Vec<Release>,
     /// The release that serves.
     pub serving: Option<ReleaseId>,
     /// Our tags of releases that are not kept any more, as far as they exist.
     pub old_pins: Vec<ImageRef>,
+}
+
+/// Whether a container is a gateway: kaleem made it, and it has no number among the containers of a service.
+pub fn is_gateway(instance: &Instance) -> bool {
+    instance.number == 0 && instance.definition.is_some()
+}
+
+/// The gateway of a service among `instances`, whatever its state: a running one before one that does not run.
+pub fn gateway_of<'a>(project: &ProjectName, service: &ServiceName, instances: &'a [Instance]) -> Option<&'a Instance> {
+    let plain = format!("{project}-{service}-gateway");
+    let named = |instance: &&Instance| {
+        let rest = instance.name.as_str().strip_prefix(plain.as_str());
+        is_gateway(instance) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("-p"))
+    };
+    let all = || instances.iter().filter(named);
+    all()
+        .find(|instance| matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused))
+        .or_else(|| all().next())
 }
 
 /// What the image of a service means now.
@@ -279,6 +304,10 @@ pub struct HostQuestions {
     pub image_ids: BTreeMap<ServiceName, Digest>,
     /// Our tags of releases that are not kept any more.
     pub old_pins: Vec<ImageRef>,
+    /// Services that have a gateway afterwards.
+    pub gateways: BTreeSet<ServiceName>,
+    /// Services that get a gateway, or are to lose theirs, with the names under which others call them.
+    pub routed: BTreeMap<ServiceName, BTreeSet<String>>,
 }
 
 /// Asks what is on the host.
@@ -309,7 +338,23 @@ pub async fn observe_host(
     .map_err(failed)?;
     let (same, drift): (BTreeMap<_, _>, BTreeMap<_, _>) = differences.into_iter().partition(|(_, fields)| fields.is_empty());
     let adoptable: BTreeSet<ContainerName> = same.into_keys().collect();
-    Ok(Observed { engine, instances, adoptable, drift, networks, volumes, foreign_ports, foreign_names, releases, serving, old_pins })
+    let clients =
+        clients::find(runtime, &questions.project, &instances, &questions.routed, &|service| questions.gateways.contains(service)).await;
+    Ok(Observed {
+        engine,
+        instances,
+        adoptable,
+        drift,
+        networks,
+        volumes,
+        foreign_ports,
+        foreign_names,
+        clients,
+        outdated_gateways: BTreeSet::new(),
+        releases,
+        serving,
+        old_pins,
+    })
 }
 
 /// Fixed names that the target wants and somebody else has.

@@ -4,18 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Hook, HookMoment};
-use crate::definition::{DefinitionId, NetworkDefinition, RestartPolicy, VolumeDefinition};
+use crate::definition::{DefinitionId, NetworkAttachment, NetworkDefinition, RestartPolicy, VolumeDefinition};
 use crate::image::{ImageRef, PinnedImage};
-use crate::names::{ContainerName, GatewayName, PlanId, ProjectName, ReleaseId, ServiceName, SetId};
+use crate::names::{ContainerName, GatewayName, NetworkName, PlanId, ProjectName, ReleaseId, ServiceName, SetId, VolumeName};
 use crate::release::{GateSettings, Migration, Release, Strategy, WatchSettings};
 use crate::runtime::StopPolicy;
 use crate::traffic::DrainPolicy;
 
+pub mod away;
 pub mod check;
 pub mod compare;
 pub mod gateway;
@@ -77,6 +79,12 @@ pub enum PlanKind {
     Deploy,
     /// Back to a release that served before.
     Rollback,
+    /// To plain Compose: without gateways, and without anything of kaleem's on the host.
+    Eject,
+    /// To nothing: everything is stopped and removed but the data.
+    Down,
+    /// To newer programs of gateways, with the same release.
+    Upgrade,
 }
 
 impl fmt::Display for PlanKind {
@@ -84,6 +92,9 @@ impl fmt::Display for PlanKind {
         out.pad(match self {
             Self::Deploy => "deploy",
             Self::Rollback => "rollback",
+            Self::Eject => "eject",
+            Self::Down => "down",
+            Self::Upgrade => "upgrade",
         })
     }
 }
@@ -134,6 +145,8 @@ pub enum Interruption {
     None,
     /// It is away from the stop of the old until the new answers: its stop and its start.
     StopAndStart,
+    /// Its ports go to a gateway that runs already: connections are refused for a moment, once.
+    HandOver,
 }
 
 /// A container which a plan makes.
@@ -166,6 +179,8 @@ pub enum Role {
     Instance,
     /// It stands before those that do.
     Gateway(GatewayName),
+    /// It runs the service as if Compose had made it, without a trace of kaleem.
+    Plain,
 }
 
 /// One instance to which a gateway sends.
@@ -338,6 +353,50 @@ pub enum Step {
         /// How the undo makes it anew, should somebody have removed it.
         again: Option<NewInstance>,
     },
+    /// Starts a gateway that nobody reaches yet: without its networks and its ports. Undo stops it.
+    StartApart {
+        /// Its service.
+        service: ServiceName,
+        /// The gateway's container.
+        container: ContainerName,
+        /// Its restart policy.
+        restart: RestartPolicy,
+        /// How the undo stops it.
+        stop: StopPolicy,
+    },
+    /// Stops what has the ports of a service, and gives them to a gateway that runs apart. Undo stops the gateway and makes what had them serve again.
+    HandOver {
+        /// The service.
+        service: ServiceName,
+        /// What has the ports and the name now.
+        from: Vec<HandedOver>,
+        /// The gateway's container.
+        to: ContainerName,
+        /// The networks that it joins.
+        networks: Vec<NetworkAttachment>,
+        /// How the undo stops the gateway.
+        stop: StopPolicy,
+    },
+    /// Has a web server read its configuration again, so that it looks names up anew. Undo does the same.
+    Reload {
+        /// The web server's service.
+        service: ServiceName,
+        /// Its container.
+        container: ContainerName,
+        /// The service whose address it had kept.
+        of: ServiceName,
+    },
+    /// Replaces the program of a gateway while it serves. There is no undo: the old and the new one do the same.
+    Upgrade {
+        /// Its service.
+        service: ServiceName,
+        /// The gateway.
+        gateway: GatewayName,
+        /// The program, a file on this host.
+        program: PathBuf,
+        /// The beginning of its SHA-256.
+        digest: String,
+    },
     /// Gives a container another name. Undo gives it back.
     Rename {
         /// Its service.
@@ -364,6 +423,32 @@ pub enum Step {
         /// The tag.
         pin: ImageRef,
     },
+    /// Removes a network that nothing of the project needs any more. There is no way back.
+    RemoveNetwork {
+        /// The network.
+        network: NetworkName,
+    },
+    /// Removes a volume with the data in it, because a person asked for it. There is no way back.
+    RemoveVolume {
+        /// The volume.
+        volume: VolumeName,
+    },
+}
+
+/// A container that loses its ports and its name to a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandedOver {
+    /// The container.
+    pub container: ContainerName,
+    /// How it is stopped: the time until it is killed is time in which nobody answers.
+    pub stop: StopPolicy,
+    /// The restart policy it gets back.
+    pub restart: RestartPolicy,
+    /// What the undo waits for; `None` where it was not healthy before either.
+    pub gate: Option<GateSettings>,
+    /// How the undo makes it anew, should somebody have removed it.
+    pub again: Option<NewInstance>,
 }
 
 /// How a step is taken back.
@@ -391,6 +476,9 @@ impl Step {
             | Self::Steer { .. }
             | Self::BackUp { .. }
             | Self::RestoreData { .. }
+            | Self::StartApart { .. }
+            | Self::HandOver { .. }
+            | Self::Reload { .. }
             | Self::Rename { .. } => Undo::Revert,
             Self::Hook { hook } => match hook.moment {
                 HookMoment::BeforeDeploy => Undo::Nothing,
@@ -401,8 +489,10 @@ impl Step {
             | Self::Gate { .. }
             | Self::Watch { .. }
             | Self::Drain { .. }
+            | Self::Upgrade { .. }
             | Self::VerifyBackup { .. } => Undo::Nothing,
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => Undo::Impossible,
+            Self::RemoveNetwork { .. } | Self::RemoveVolume { .. } => Undo::Impossible,
         }
     }
 
@@ -417,6 +507,10 @@ impl Step {
             | Self::Steer { service, .. }
             | Self::Watch { service, .. }
             | Self::Drain { service, .. }
+            | Self::StartApart { service, .. }
+            | Self::HandOver { service, .. }
+            | Self::Reload { service, .. }
+            | Self::Upgrade { service, .. }
             | Self::Rename { service, .. }
             | Self::Remove { service, .. } => Some(service),
             Self::Baseline { .. }
@@ -429,6 +523,8 @@ impl Step {
             | Self::VerifyBackup { .. }
             | Self::RestoreData { .. }
             | Self::Commit { .. }
+            | Self::RemoveNetwork { .. }
+            | Self::RemoveVolume { .. }
             | Self::Unpin { .. } => None,
         }
     }
@@ -449,9 +545,16 @@ impl Step {
             Self::RunToEnd { container, migration: Migration::Reversible { down }, .. } => {
                 vec![format!("docker stop {container}"), format!("# its migration is taken back by: {}", down.join(" "))]
             }
-            Self::Start { container, .. } | Self::RunToEnd { container, .. } => vec![format!("docker stop {container}")],
             Self::BackUp { set, .. } => vec![format!("kaleem backup forget {set}   # where it is listed by `kaleem backup list --all`")],
             Self::RestoreData { safe, .. } => vec![format!("kaleem backup restore {safe} --replace --without-safety-set")],
+            Self::Start { container, .. } | Self::StartApart { container, .. } | Self::RunToEnd { container, .. } => {
+                vec![format!("docker stop {container}")]
+            }
+            Self::HandOver { from, to, .. } => {
+                let back = from.iter().map(|one| format!("docker start {}", one.container));
+                std::iter::once(format!("docker stop {to}")).chain(back).collect()
+            }
+            Self::Reload { container, .. } => vec![format!("docker kill --signal HUP {container}")],
             Self::Stop { container, .. } => vec![format!("docker start {container}"), format!("docker logs --tail 50 {container}")],
             Self::Rename { from, to, .. } => vec![format!("docker rename {to} {from}")],
             Self::Steer { .. } => vec![format!("kaleem resume --project-name {project}")],
@@ -461,8 +564,11 @@ impl Step {
             | Self::Gate { .. }
             | Self::Watch { .. }
             | Self::Drain { .. }
+            | Self::Upgrade { .. }
             | Self::VerifyBackup { .. } => Vec::new(),
-            Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => vec![format!("kaleem status --project-name {project}")],
+            Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } | Self::RemoveNetwork { .. } | Self::RemoveVolume { .. } => {
+                vec![format!("kaleem status --project-name {project}")]
+            }
         }
     }
 }
@@ -489,6 +595,12 @@ impl fmt::Display for Step {
             Self::Drain { container, drain, .. } => write!(out, "drain {container} (within {})", seconds(drain.requests)),
             Self::RunToEnd { container, deadline, .. } => write!(out, "run {container} to its end (at most {})", seconds(*deadline)),
             Self::Stop { container, stop, .. } => write!(out, "stop {container} (within {})", seconds(stop.grace)),
+            Self::StartApart { container, .. } => write!(out, "start {container} apart, without its ports"),
+            Self::HandOver { from, to, .. } => {
+                write!(out, "hand the ports over from {} to {to}", list(from.iter().map(|one| &one.container)))
+            }
+            Self::Reload { container, of, .. } => write!(out, "reload nginx in {container}, so that it looks {of} up again"),
+            Self::Upgrade { gateway, digest, .. } => write!(out, "upgrade {gateway} to the program {digest} while it serves"),
             Self::Rename { from, to, .. } => write!(out, "rename {from} to {to}"),
             Self::BackUp { set, .. } => write!(out, "make the backup set {set}"),
             Self::VerifyBackup { set } => write!(out, "verify the backup set {set}"),
@@ -496,6 +608,8 @@ impl fmt::Display for Step {
             Self::Commit { release } => write!(out, "{release} serves"),
             Self::Remove { container, .. } => write!(out, "remove {container}"),
             Self::Unpin { pin } => write!(out, "let go of {pin}"),
+            Self::RemoveNetwork { network } => write!(out, "remove network {network}"),
+            Self::RemoveVolume { volume } => write!(out, "remove volume {volume} with its data"),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Dependency;
-use crate::definition::{DefinitionId, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
+use crate::definition::{DefinitionId, NetworkAttachment, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
 use crate::health::Question;
 use crate::image::PinnedImage;
 use crate::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName, SetId};
@@ -86,6 +86,12 @@ pub struct Wanted {
     /// For a service that runs to its end: what going back past it takes.
     #[serde(default, skip_serializing_if = "Migration::is_compatible")]
     pub migration: Migration,
+    /// Compose's own hash of the service, where a plan hands it back to Compose and Compose could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose_hash: Option<String>,
+    /// Whether kaleem may have its web server read its configuration again.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub reload: bool,
 }
 
 /// What going back past a migration takes.
@@ -111,6 +117,14 @@ impl Migration {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
 /// What is wanted of the gateway of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,10 +137,21 @@ pub struct WantedGateway {
     pub image: PinnedImage,
     /// What its container is to be.
     pub definition: DefinitionId,
+    /// Networks that it joins, with the names it has there.
+    #[serde(default)]
+    pub networks: Vec<NetworkAttachment>,
     /// What is watched after a switch.
     pub watch: WatchSettings,
     /// How long what runs at an old instance may go on.
     pub drain: DrainPolicy,
+    /// Time that what runs has to end when the ports go to the gateway, once.
+    #[serde(default = "hand_over")]
+    pub hand_over: Duration,
+}
+
+/// Time that running requests have to end at a hand-over where nothing is said: connections are refused meanwhile.
+pub fn hand_over() -> Duration {
+    Duration::from_millis(100)
 }
 
 /// What is watched after a switch, while the old instances are warm.

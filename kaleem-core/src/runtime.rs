@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use crate::definition::{Definition, DefinitionId, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
+use crate::definition::{Definition, DefinitionId, NetworkAttachment, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
 pub use crate::image::ImageFacts;
 use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
@@ -98,6 +98,28 @@ pub struct StopPolicy {
     pub signal: Option<String>,
     /// Time until SIGKILL.
     pub grace: Duration,
+}
+
+/// A container that gives its ports and names to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Its name.
+    pub container: ContainerName,
+    /// How it is stopped.
+    pub stop: StopPolicy,
+}
+
+/// A running container beside those of a service, on one of its networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its name.
+    pub name: ContainerName,
+    /// The project whose label it carries.
+    pub project: Option<String>,
+    /// The service, where Compose or kaleem made it.
+    pub service: Option<ServiceName>,
+    /// The image it was created from, as text.
+    pub image: String,
 }
 
 /// A container as the engine reports it.
@@ -271,6 +293,10 @@ pub struct LogRange {
 /// - `start` of a running container succeeds. `stop` of one that is stopped, or gone, succeeds; it returns only when it has ended.
 /// - `stop` also keeps the engine from starting it again by policy, whatever its restart policy; `start` gives it `restart` as policy.
 /// - `remove` stops nothing: it refuses a running container with [`RuntimeError::StillRunning`], succeeds for one that is gone, and removes anonymous volumes with it.
+/// - `start_apart` starts it without its networks: it runs, holds no port of the host, and nobody reaches it. One that runs already keeps what it has.
+/// - `hand_over` stops all of `from` as `stop` does, and connects `to` to `networks` as soon as the ports are free: the time between is as short as
+///   the engine allows. It succeeds when it was done already, wholly or in part. Afterwards `to` runs, on its networks and with its ports.
+/// - `signal` sends a signal to the first process of a running container; one that does not run is [`RuntimeError::NotFound`].
 /// - `rename` succeeds when `to` is already the container that was meant (there is no `from` and `to` is the project's).
 /// - A container without the project's label is never changed: [`RuntimeError::NotOurs`].
 #[async_trait]
@@ -290,6 +316,27 @@ pub trait Containers: Send + Sync {
     /// # Errors
     /// [`RuntimeError::NotOurs`], and what the engine says; the container may be running.
     async fn stop(&self, container: &OwnedContainer, policy: &StopPolicy) -> Result<(), RuntimeError>;
+    /// Starts a container without its networks, which [`Containers::hand_over`] gives it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`], and what the engine says.
+    async fn start_apart(&self, container: &OwnedContainer, restart: RestartPolicy) -> Result<(), RuntimeError>;
+    /// Stops `from` and connects `to`, which runs apart, to its networks. Answers how long nobody held the ports, at most.
+    ///
+    /// # Errors
+    /// [`RuntimeError::PortTaken`] when somebody else was quicker, and what the engine says; `from` may be stopped and `to` without networks.
+    async fn hand_over(
+        &self,
+        project: &ProjectName,
+        from: &[Leaving],
+        to: &ContainerName,
+        networks: &[NetworkAttachment],
+    ) -> Result<Duration, RuntimeError>;
+    /// Sends a signal, such as `HUP`.
+    ///
+    /// # Errors
+    /// See the contract.
+    async fn signal(&self, container: &OwnedContainer, signal: &str) -> Result<(), RuntimeError>;
     /// Removes a stopped container.
     ///
     /// # Errors
@@ -332,6 +379,11 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// [`RuntimeError`] when the engine could not be asked.
     async fn foreign_ports(&self, project: &ProjectName) -> Result<Vec<(PortBinding, ContainerName)>, RuntimeError>;
+    /// Running containers on any of `networks`, whosever they are, sorted by name.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked.
+    async fn neighbours(&self, networks: &[NetworkName]) -> Result<Vec<Neighbour>, RuntimeError>;
     /// The engine itself.
     ///
     /// # Errors
@@ -401,7 +453,8 @@ pub trait Images: Send + Sync {
 /// # Contract
 /// - `create_network` and `create_volume` succeed when it exists with the project's label, and change nothing then.
 /// - `remove_network` succeeds when it is gone, refuses one that is in use ([`RuntimeError::InUse`]) or not the project's ([`RuntimeError::NotOurs`]).
-/// - Volumes are never removed: they hold data.
+/// - `remove_volume` succeeds when it is gone, refuses one that is in use ([`RuntimeError::InUse`]) or not the project's ([`RuntimeError::NotOurs`]).
+///   Only a person who confirmed it may be behind the call: it holds data.
 #[async_trait]
 pub trait Resources: Send + Sync {
     /// Networks that exist among `names`, with the project label they carry (if any).
@@ -429,6 +482,11 @@ pub trait Resources: Send + Sync {
     /// # Errors
     /// What the engine says.
     async fn create_volume(&self, project: &ProjectName, volume: &VolumeDefinition) -> Result<(), RuntimeError>;
+    /// Removes a volume of the project, with the data in it.
+    ///
+    /// # Errors
+    /// See the contract.
+    async fn remove_volume(&self, project: &ProjectName, volume: &VolumeName) -> Result<(), RuntimeError>;
 }
 
 /// The whole engine. Implemented by everything that is all of its parts.

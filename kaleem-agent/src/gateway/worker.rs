@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kaleem_core::traffic::WorkerStats;
+use kaleem_core::traffic::protocol::PROGRAM_PREFIX;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -91,7 +92,7 @@ async fn serve(hello: Hello, mut sockets: Vec<OwnedFd>, channel: OwnedFd) -> Res
     let control_state = Arc::new(Control {
         board: board.clone(),
         state,
-        worker: WorkerStats { version, pid: std::process::id(), epoch: epoch(), crashes: hello.crashes, memory },
+        worker: WorkerStats { version, pid: std::process::id(), epoch: epoch(), crashes: hello.crashes, program: own_program(), memory },
         supervisor: to_supervisor.clone(),
         steering: tokio::sync::Mutex::new(()),
         upgrading: AtomicBool::new(false),
@@ -250,4 +251,11 @@ async fn ask(board: Arc<Switchboard>, settings: Arc<Settings>, Doubt { target, l
 
 fn is_routed(board: &Switchboard, target: &Arc<super::target::Target>) -> bool {
     board.table().targets.iter().any(|routed| Arc::ptr_eq(routed, target))
+}
+
+/// Which program this is, where it was brought while the gateway ran: its file is named by its digest.
+fn own_program() -> Option<String> {
+    let path = std::fs::read_link("/proc/self/exe").ok()?;
+    let name = path.file_name()?.to_str()?.trim_end_matches(" (deleted)");
+    name.strip_prefix(PROGRAM_PREFIX).map(str::to_owned)
 }

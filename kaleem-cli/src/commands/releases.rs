@@ -63,6 +63,9 @@ fn row(entry: &Entry, serving: bool) -> Vec<Cell> {
     let kind = match entry.plan.kind {
         PlanKind::Deploy => "deploy",
         PlanKind::Rollback => "rollback",
+        PlanKind::Eject => "eject",
+        PlanKind::Down => "down",
+        PlanKind::Upgrade => "upgrade",
     };
     vec![
         Cell::styled(if serving { "*" } else { "" }, GOOD),

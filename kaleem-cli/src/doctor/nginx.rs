@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kaleem_core::names::ServiceName;
+use kaleem_core::observed::nginx::remembered;
 
 use super::{Answer, Patient};
 
@@ -23,48 +24,4 @@ pub(super) fn cached_names(patient: &Patient<'_>) -> Vec<Answer> {
         }
     }
     found
-}
-
-/// Services that a configuration names literally, where nginx resolves them when it starts and never again.
-fn remembered<'a>(configuration: &str, services: &BTreeSet<&'a str>) -> BTreeSet<&'a str> {
-    let mut found = BTreeSet::new();
-    for line in configuration.lines() {
-        let line = line.split('#').next().unwrap_or_default();
-        for statement in line.split([';', '{', '}']) {
-            let mut words = statement.split_whitespace();
-            let (Some(directive), Some(target)) = (words.next(), words.next()) else { continue };
-            let passes = matches!(directive, "proxy_pass" | "grpc_pass" | "fastcgi_pass" | "uwsgi_pass" | "scgi_pass" | "memcached_pass");
-            // Newer versions resolve servers of an upstream again where they are told to.
-            let upstream = directive == "server" && !words.any(|word| word == "resolve");
-            if !passes && !upstream {
-                continue;
-            }
-            let address = target.split_once("://").map_or(target, |(_, rest)| rest);
-            let host = address.split([':', '/']).next().unwrap_or_default();
-            found.extend(services.get(host));
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_literal_names_of_services_are_remembered() {
-        let services = BTreeSet::from(["api", "web"]);
-        for (why, text, expected) in [
-            ("literal", "location / { proxy_pass http://api:3000/; }", vec!["api"]),
-            ("variable", "set $to http://api:3000; proxy_pass $to;", vec![]),
-            ("variable in the middle", "proxy_pass http://$host:3000;", vec![]),
-            ("upstream", "upstream a { server api:3000; server web weight=2; }", vec!["api", "web"]),
-            ("resolved upstream", "server api:3000 resolve;", vec![]),
-            ("a server block", "server { listen 80; }", vec![]),
-            ("comment", "# proxy_pass http://api;", vec![]),
-            ("elsewhere", "proxy_pass https://example.com;", vec![]),
-        ] {
-            assert_eq!(remembered(text, &services), expected.into_iter().collect(), "{why}");
-        }
-    }
 }

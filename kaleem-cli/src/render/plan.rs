@@ -6,7 +6,7 @@ use std::time::Duration;
 use kaleem_core::config::ConfigWarning;
 use kaleem_core::history::History;
 use kaleem_core::names::ServiceName;
-use kaleem_core::plan::{ChangeKind, Interruption, Objection, Plan, PlanKind, ServiceChange, Severity, Step};
+use kaleem_core::plan::{ChangeKind, Interruption, Objection, Plan, PlanKind, ServiceChange, Severity, Step, check};
 use serde_json::{Value, json};
 
 use crate::render::style::{self, BAD, FAINT, HELP, STRONG, WARN, paint};
@@ -106,6 +106,7 @@ impl PlanView<'_> {
         }
         match (change.interruption, change.kind) {
             (Interruption::StopAndStart, _) => lines.push(detail_line("gap", &self.gap(&change.service))),
+            (Interruption::HandOver, _) => lines.push(detail_line("gap", &self.hand_over(&change.service))),
             (Interruption::None, ChangeKind::Replace) if detail != Detail::Short => lines.push(detail_line("gap", "none")),
             (Interruption::None, _) => {}
         }
@@ -120,6 +121,13 @@ impl PlanView<'_> {
         }
     }
 
+    /// How long connections are refused while the ports go to the gateway, as the last hand-over measured.
+    fn hand_over(&self, service: &ServiceName) -> String {
+        let expected = words::duration(check::expected(self.plan, service));
+        let last = last_hand_over(self.history, service).map_or_else(String::new, |took| format!(" ({} last time)", words::duration(took)));
+        format!("about {expected}{last}, once: the ports go to the gateway; later deploys have none")
+    }
+
     fn remarks(&self, detail: Detail) -> Vec<String> {
         let mut lines = Vec::new();
         let mut remark = |label: &str, colour, text: &str, help: Option<&str>| {
@@ -132,7 +140,7 @@ impl PlanView<'_> {
                 Severity::Refuse if detail == Detail::Short => {}
                 Severity::Refuse => remark("refused", BAD, &objection.message, Some(&objection.remedy)),
                 // The gap of each service is said with the service.
-                Severity::Warn if objection.rule == "interruption" => {}
+                Severity::Warn if matches!(objection.rule.as_str(), "interruption" | "hand-over") => {}
                 Severity::Warn => remark("warning", WARN, &objection.message, Some(&objection.remedy)),
                 Severity::Note if detail == Detail::Short => {}
                 Severity::Note => remark("note", FAINT, &objection.message, Some(&objection.remedy)),
@@ -209,6 +217,15 @@ fn objection(objection: &Objection) -> Value {
         "service": objection.service.as_ref().map(ServiceName::as_str),
         "message": objection.message,
         "help": objection.remedy,
+    })
+}
+
+/// How long the last hand-over of the service took that came to its end.
+fn last_hand_over(history: &History, service: &ServiceName) -> Option<Duration> {
+    history.entries().iter().rev().filter(|entry| entry.progress.is_committed()).find_map(|entry| {
+        let evidence = History::evidence(entry);
+        let place = entry.plan.steps.iter().position(|step| matches!(step, Step::HandOver { .. }) && step.service() == Some(service))?;
+        evidence.get(&place).map(|evidence| Duration::from_millis(evidence.took_ms))
     })
 }
 

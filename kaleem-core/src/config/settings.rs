@@ -52,6 +52,20 @@ pub struct ServiceSettings {
     pub migration: Option<MigrationName>,
     /// For a `reversible` migration: program and arguments that take it back, in a container of its image.
     pub down: Option<Vec<String>>,
+    /// Time that running requests have to end when the service's ports go to its gateway, once; `100ms` where nothing is said. Others are
+    /// refused meanwhile.
+    #[serde(rename = "hand-over")]
+    pub hand_over: Option<DurationText>,
+    /// PROXY protocol, version 2, on the ports of its gateway: `in` reads it from clients, `out` tells it to the service (with
+    /// `protocol = "tcp"` alone), `both` does both.
+    #[serde(rename = "proxy-protocol")]
+    pub proxy_protocol: Option<ProxyProtocolName>,
+    /// Whether its gateway writes one JSON object for each request to the output of its container; `false` where nothing is said.
+    #[serde(rename = "access-log")]
+    pub access_log: Option<bool>,
+    /// Whether the web server in it may be told to read its configuration again when it had kept the address of a service; `true` where
+    /// nothing is said.
+    pub reload: Option<bool>,
 }
 
 /// What is spoken on a port.
@@ -62,6 +76,18 @@ pub enum ProtocolName {
     Http,
     /// Anything, TLS included: connections are routed.
     Tcp,
+}
+
+/// Where the PROXY protocol is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyProtocolName {
+    /// By clients: a proxy in front of the gateway.
+    In,
+    /// To the service, which must understand it.
+    Out,
+    /// By both.
+    Both,
 }
 
 /// Names of strategies in `kaleem.toml`.
@@ -144,6 +170,12 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
                 None => "name a service of the compose file whose profile is active".to_owned(),
             };
             return Err(refuse(at, format!("the compose file has no service `{name}`"), remedy));
+        }
+        if matches!(service.proxy_protocol, Some(ProxyProtocolName::Out | ProxyProtocolName::Both))
+            && service.protocol != Some(ProtocolName::Tcp)
+        {
+            let reason = format!("`proxy-protocol` of `{name}` tells the client to the service, which works for connections alone");
+            return Err(refuse(at, reason, "set `protocol = \"tcp\"` beside it, or `proxy-protocol = \"in\"`".to_owned()));
         }
         if let Some(health) = &service.health {
             let asked = [health.http.is_some(), health.tcp.is_some(), health.command.is_some()];

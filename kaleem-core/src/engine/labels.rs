@@ -39,23 +39,39 @@ fn labels(target: &Target, instance: &NewInstance, definition: &Definition) -> B
         ];
         return ours.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     }
-    let files = target.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
+    if instance.role == Role::Plain {
+        // Compose compares its own hash of the service; where it is not known, Compose makes the container anew when it is run.
+        let hash = target.services.get(&instance.service).and_then(|wanted| wanted.compose_hash.clone());
+        let hash = hash.unwrap_or_else(|| instance.definition.to_string());
+        let theirs = compose(target, instance, hash);
+        let mut labels = definition.labels.clone();
+        labels.extend(theirs.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        return labels;
+    }
     let release: ReleaseId = instance.release;
     let ours = [
-        (compose_labels::PROJECT, target.project.to_string()),
-        (compose_labels::SERVICE, instance.service.to_string()),
-        (compose_labels::NUMBER, instance.number.to_string()),
-        (compose_labels::ONEOFF, "False".to_owned()),
-        (compose_labels::CONFIG_HASH, instance.definition.to_string()),
-        (compose_labels::CONFIG_FILES, files),
-        (compose_labels::WORKING_DIR, target.directory.display().to_string()),
-        (compose_labels::VERSION, COMPOSE_VERSION.to_owned()),
         (kaleem_labels::RELEASE, release.to_string()),
         (kaleem_labels::DEFINITION, instance.definition.to_string()),
         (kaleem_labels::DIGEST, instance.image.digest.to_string()),
         (kaleem_labels::IMAGE, instance.image.image.to_string()),
     ];
     let mut labels = definition.labels.clone();
-    labels.extend(ours.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let theirs = compose(target, instance, instance.definition.to_string());
+    labels.extend(theirs.into_iter().chain(ours).map(|(name, value)| (name.to_owned(), value)));
     labels
+}
+
+/// The labels that Compose puts on a container of its own.
+fn compose(target: &Target, instance: &NewInstance, hash: String) -> [(&'static str, String); 8] {
+    let files = target.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
+    [
+        (compose_labels::PROJECT, target.project.to_string()),
+        (compose_labels::SERVICE, instance.service.to_string()),
+        (compose_labels::NUMBER, instance.number.to_string()),
+        (compose_labels::ONEOFF, "False".to_owned()),
+        (compose_labels::CONFIG_HASH, hash),
+        (compose_labels::CONFIG_FILES, files),
+        (compose_labels::WORKING_DIR, target.directory.display().to_string()),
+        (compose_labels::VERSION, COMPOSE_VERSION.to_owned()),
+    ]
 }

@@ -58,6 +58,12 @@ impl Engine {
             Step::Stop { container, stop, .. } => {
                 self.runtime.stop(&self.owned(plan, container), stop).await.map(|()| String::new()).map_err(failed)
             }
+            Step::StartApart { container, restart, .. } => {
+                self.runtime.start_apart(&self.owned(plan, container), *restart).await.map(|()| String::new()).map_err(failed)
+            }
+            Step::HandOver { from, to, networks, .. } => self.hand_over(plan, step, from, to, networks).await,
+            Step::Reload { service, container, .. } => self.reload(plan, service, container, step).await,
+            Step::Upgrade { gateway, program, digest, .. } => self.upgrade(gateway, program, digest).await,
             Step::Rename { from, to, .. } => self.runtime.rename(&self.owned(plan, from), to).await.map(|()| String::new()).map_err(failed),
             Step::Commit { release } => Ok(format!("{release} serves")),
             Step::Remove { container, .. } => match self.runtime.remove(&self.owned(plan, container)).await {
@@ -66,6 +72,12 @@ impl Engine {
                 result => result.map(|()| String::new()).map_err(failed),
             },
             Step::Unpin { pin } => self.runtime.unpin(pin).await.map(|()| String::new()).map_err(failed),
+            Step::RemoveNetwork { network } => match self.runtime.remove_network(project, network).await {
+                // Somebody else joined it: it is not ours alone any more.
+                Err(RuntimeError::InUse { .. } | RuntimeError::NotOurs { .. }) => Ok("left alone, because others use it".to_owned()),
+                result => result.map(|()| String::new()).map_err(failed),
+            },
+            Step::RemoveVolume { volume } => self.runtime.remove_volume(project, volume).await.map(|()| String::new()).map_err(failed),
         }
     }
 

@@ -81,7 +81,7 @@ impl Remedy for WatchError {
 }
 
 impl Engine {
-    fn control(&self, gateway: &GatewayName) -> Result<&GatewayControl, StepError> {
+    pub(crate) fn control(&self, gateway: &GatewayName) -> Result<&GatewayControl, StepError> {
         self.gateways.as_ref().ok_or_else(|| StepError::NoGateways { gateway: gateway.clone() })
     }
 

@@ -2,8 +2,8 @@
 
 use crate::engine::gate::GateRequest;
 use crate::engine::{Engine, StepError};
-use crate::names::ContainerName;
-use crate::plan::{BaselineGate, NewInstance, Plan, Step};
+use crate::names::{ContainerName, ServiceName};
+use crate::plan::{BaselineGate, HandedOver, NewInstance, Plan, Step};
 use crate::runtime::{InstanceStatus, RuntimeError, StopPolicy};
 
 impl Engine {
@@ -23,21 +23,26 @@ impl Engine {
             Step::Start { container, stop, .. } | Step::RunToEnd { container, stop, .. } => {
                 self.unstart(plan, container, stop).await.map_err(failed)
             }
-            Step::Stop { service, container, restart, gate, again, .. } => {
-                self.make_again(plan, container, again.as_ref(), step).await?;
-                match self.runtime.start(&self.owned(plan, container), *restart).await {
-                    // It was no part of what served: there is nothing to come back.
-                    Err(RuntimeError::NotFound { .. }) if gate.is_none() => return Ok(()),
-                    result => result.map_err(failed)?,
-                }
-                match gate {
-                    Some(gate) => {
-                        let one = BaselineGate { service: service.clone(), container: container.clone(), gate: gate.clone() };
-                        self.confirm(plan, index, std::slice::from_ref(&one), leave).await
-                    }
-                    None => Ok(()),
-                }
+            Step::Stop { service, container, restart, gate, again, stop } => {
+                let one = HandedOver {
+                    container: container.clone(),
+                    stop: stop.clone(),
+                    restart: *restart,
+                    gate: gate.clone(),
+                    again: again.clone(),
+                };
+                self.serve_again(plan, index, step, service, &one, leave).await
             }
+            Step::StartApart { container, stop, .. } => self.unstart(plan, container, stop).await.map_err(failed),
+            Step::HandOver { service, from, to, stop, .. } => {
+                // The ports must be free before anybody can have them back.
+                self.unstart(plan, to, stop).await.map_err(failed)?;
+                for one in from.iter().rev() {
+                    self.serve_again(plan, index, step, service, one, leave).await?;
+                }
+                Ok(())
+            }
+            Step::Reload { service, container, .. } => self.unreload(plan, service, container, step).await,
             Step::Rename { from, to, .. } => self.rename_back(plan, from, to).await.map_err(failed),
             Step::Steer { gateway, from, .. } => self.steer_back(plan, index, gateway, from).await,
             Step::BackUp { set, .. } => self.give_up_backup(step, set).await,
@@ -49,8 +54,37 @@ impl Engine {
             | Step::Drain { .. }
             | Step::VerifyBackup { .. } => Ok(()),
             Step::Hook { .. } => Ok(()),
+            Step::Upgrade { .. } => Ok(()),
             // The plan check allows these only after the commit, and nothing goes back from there.
-            Step::Commit { .. } | Step::Remove { .. } | Step::Unpin { .. } => Ok(()),
+            Step::Commit { .. } | Step::Remove { .. } | Step::Unpin { .. } | Step::RemoveNetwork { .. } | Step::RemoveVolume { .. } => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts what was stopped, and sees that it is healthy where it was before.
+    async fn serve_again(
+        &self,
+        plan: &Plan,
+        index: usize,
+        step: &Step,
+        service: &ServiceName,
+        one: &HandedOver,
+        leave: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), StepError> {
+        let failed = |source| StepError::Runtime { what: format!("take back: {step}"), source };
+        self.make_again(plan, &one.container, one.again.as_ref(), step).await?;
+        match self.runtime.start(&self.owned(plan, &one.container), one.restart).await {
+            // It was no part of what served: there is nothing to come back.
+            Err(RuntimeError::NotFound { .. }) if one.gate.is_none() => return Ok(()),
+            result => result.map_err(failed)?,
+        }
+        match &one.gate {
+            Some(gate) => {
+                let one = BaselineGate { service: service.clone(), container: one.container.clone(), gate: gate.clone() };
+                self.confirm(plan, index, std::slice::from_ref(&one), leave).await
+            }
+            None => Ok(()),
         }
     }
 

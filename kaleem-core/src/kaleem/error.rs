@@ -107,6 +107,15 @@ pub enum KaleemError {
         /// The service.
         service: ServiceName,
     },
+    /// A service has no gateway. Nothing was touched.
+    #[error("`{service}` has no gateway")]
+    NoGateway {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Nothing that kaleem released serves. Nothing was touched.
+    #[error("nothing of this project was released by kaleem")]
+    NothingReleased,
     /// The gateway's program cannot be read. Nothing was touched.
     #[error("could not read the program of the gateway")]
     GatewayProgram {
@@ -154,6 +163,8 @@ impl Remedy for KaleemError {
             Self::GatewaysMissing { service } => format!(
                 "put `kaleem-agent` beside `kaleem` or name it in KALEEM_AGENT; to live without a gateway, set `strategy = \"recreate\"` for `{service}` in kaleem.toml"
             ),
+            Self::NoGateway { .. } => "see which services have one with `kaleem gateway list`".to_owned(),
+            Self::NothingReleased => "what Compose started is Compose's to stop: `docker compose down`".to_owned(),
             Self::GatewayProgram { source } | Self::Request { source } => source.remedy(),
             Self::Crashed { .. } => "run `kaleem resume`, and report it: https://github.com/kaleem-release/kaleem/issues".to_owned(),
         }

@@ -18,9 +18,10 @@ use crate::plan::gateway::GatewayPlace;
 use crate::plan::steps::{PlanData, PlanInput, plan};
 use crate::plan::target::{Resolved, companions, resolve};
 use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, pin_tag};
-use crate::release::{Release, Target};
+use crate::release::{Release, Target, WantedGateway};
 use crate::runtime::{EngineInfo, InstanceSpec};
 use crate::state::{DefinitionKey, StateDirectory};
+use crate::traffic::protocol::program_digest;
 
 /// What is known of a project before it is looked at.
 pub(super) struct Known<'a> {
@@ -30,9 +31,9 @@ pub(super) struct Known<'a> {
 }
 
 /// What a plan does beside replacing containers.
-struct Besides<'a> {
-    hooks: &'a [Hook],
-    data: &'a PlanData,
+pub(super) struct Besides<'a> {
+    pub(super) hooks: &'a [Hook],
+    pub(super) data: &'a PlanData,
 }
 
 /// Whether what is missing may be made, or only looked for.
@@ -64,7 +65,8 @@ impl Kaleem {
         // A definition always has a text form: it is maps, lists, text and numbers.
         let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
         let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
-        let observed = self.observe(&wanted, &definitions, &images, engine, known.history).await?;
+        let mut observed = self.observe(&wanted, &definitions, &images, engine, known.history).await?;
+        observed.outdated_gateways = self.outdated_gateways(&observed).await?;
         let hooks = project.settings.hooks.hooks(&project.directory);
         let data = self.deploy_data(project, known.history, make)?;
         let besides = Besides { hooks: &hooks, data: &data };
@@ -73,8 +75,17 @@ impl Kaleem {
         Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
     }
 
+    /// Services whose gateway runs another program than the one beside this one.
+    async fn outdated_gateways(&self, observed: &Observed) -> Result<BTreeSet<ServiceName>, KaleemError> {
+        let Some(release) = observed.releases.iter().find(|release| Some(release.id) == observed.serving) else {
+            return Ok(BTreeSet::new());
+        };
+        let views = self.view_gateways(release, &observed.instances).await?;
+        Ok(views.into_iter().filter(|view| view.stats.is_ok() && !view.is_current).map(|view| view.service).collect())
+    }
+
     /// What gateways are made from here. Their image is made when `make` says so and it is not there.
-    async fn gateway_place(&self, make: MakeImage) -> Result<Option<GatewayPlace>, KaleemError> {
+    pub(super) async fn gateway_place(&self, make: MakeImage) -> Result<Option<GatewayPlace>, KaleemError> {
         let Some(parts) = self.gateways.as_ref().filter(|parts| parts.program.is_file()) else { return Ok(None) };
         let failed = |source| KaleemError::Runtime { source };
         let bytes = durable::read(&parts.program).map_err(|source| KaleemError::GatewayProgram { source })?;
@@ -82,7 +93,7 @@ impl Kaleem {
             return Ok(None);
         }
         let digest = hex::encode(Sha256::digest(&bytes));
-        let text = format!("kaleem.invalid/gateway:{}", digest.get(..12).unwrap_or_default());
+        let text = format!("kaleem.invalid/gateway:{}", program_digest(&bytes));
         // Twelve hexadecimal digits are a tag.
         let Ok(image) = text.parse::<ImageRef>() else { return Ok(None) };
         let found = match (self.runtime.image(&text).await.map_err(failed)?, make) {
@@ -124,6 +135,29 @@ impl Kaleem {
         text.parse().map_err(|source| KaleemError::SetName { source })
     }
 
+    /// The beginning of the SHA-256 of the program that gateways are made from here.
+    pub(super) fn gateway_program(&self) -> Result<Option<String>, KaleemError> {
+        let Some(parts) = self.gateways.as_ref().filter(|parts| parts.program.is_file()) else { return Ok(None) };
+        let bytes = durable::read(&parts.program).map_err(|source| KaleemError::GatewayProgram { source })?;
+        Ok(program::is_static(&bytes).then(|| program_digest(&bytes)))
+    }
+
+    /// What there is to see before gateways go.
+    pub(super) async fn observe_to_leave(
+        &self,
+        target: &Target,
+        definitions: &BTreeMap<DefinitionId, Definition>,
+        images: &BTreeMap<ServiceName, ObservedImage>,
+        engine: EngineInfo,
+        known: &Known<'_>,
+    ) -> Result<Observed, KaleemError> {
+        let mut questions = questions(target, definitions, images, known.history);
+        let serving = known.history.serving().and_then(|id| known.history.release(id));
+        questions.routed = serving.map(|release| routed(&release.target)).unwrap_or_default();
+        let observed = observed::observe_host(&self.runtime, engine, &questions, known.history.releases(), known.history.serving()).await;
+        observed.map_err(|source| KaleemError::Observe { source })
+    }
+
     pub(super) async fn make_rollback(&self, to: Option<ReleaseId>, data: RollbackData, known: &Known<'_>) -> Result<Planned, KaleemError> {
         let release = rollback_target(known.history, to)?;
         let data = match data {
@@ -161,7 +195,7 @@ impl Kaleem {
         observed.map_err(|source| KaleemError::Observe { source })
     }
 
-    fn make(
+    pub(super) fn make(
         &self,
         kind: PlanKind,
         release: ReleaseId,
@@ -239,8 +273,16 @@ fn questions(
         container_names: names.into_iter().collect(),
         wanted,
         old_pins: old_pins(target, history),
+        gateways: routed(target).into_keys().collect(),
+        routed: routed(target),
         image_ids: images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect(),
     }
+}
+
+/// Services that get a gateway, with the names under which others call them.
+fn routed(target: &Target) -> BTreeMap<ServiceName, BTreeSet<String>> {
+    let names = |gateway: &WantedGateway| gateway.networks.iter().flat_map(|network| network.aliases.iter().cloned()).collect();
+    target.services.iter().filter_map(|(name, wanted)| Some((name.clone(), names(wanted.gateway.as_ref()?)))).collect()
 }
 
 /// Our tags of releases that the target keeps no more, newest first; enough of them that every plan tidies after the one before.

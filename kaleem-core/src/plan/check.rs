@@ -1,11 +1,13 @@
 //! Named rules over a plan: why it is refused, and what it will interrupt.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::definition::PortBinding;
 use crate::names::ServiceName;
-use crate::observed::Observed;
-use crate::plan::steps::is_gateway;
+use crate::observed::clients::{Client, Keeps};
+use crate::observed::{Observed, is_gateway};
 use crate::plan::{ChangeKind, Interruption, Plan, PlanKind, Step, Undo};
 use crate::release::{Migration, Strategy, Wanted};
 
@@ -49,6 +51,9 @@ const RULES: &[Rule] = &[
     overlap_with_ports,
     gateway_missing,
     interruptions,
+    hand_overs,
+    outdated_gateways,
+    kept_addresses,
     stores_replaced,
     one_way_migrations,
     strangers_in_project,
@@ -229,6 +234,69 @@ fn interruptions(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
     let found = services.map(|change| {
         let message = format!("`{}` is away while its old container stops and its new one starts: {}", change.service, change.reason);
         objection("interruption", Severity::Warn, Some(&change.service), message, "deploy when that is acceptable")
+    });
+    found.collect()
+}
+
+fn hand_overs(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
+    let services = plan.changes.iter().filter(|change| change.interruption == Interruption::HandOver);
+    let found = services.map(|change| {
+        let name = &change.service;
+        let message =
+            format!("the ports of `{name}` go to its gateway: connections are refused for about {} ms", expected(plan, name).as_millis());
+        let remedy = "once, at this deploy; later ones have no gap";
+        objection("hand-over", Severity::Warn, Some(name), message, remedy)
+    });
+    found.collect()
+}
+
+/// How long a hand-over is expected to take: what running requests are given, and what the engine needs.
+pub fn expected(plan: &Plan, service: &ServiceName) -> Duration {
+    /// About what an engine needs that is not under load; the plan shows beside it what the last hand-over took.
+    const ENGINE: Duration = Duration::from_millis(250);
+    let handed = plan.steps.iter().find_map(|step| match step {
+        Step::HandOver { service: of, from, .. } if of == service => from.iter().map(|one| one.stop.grace).max(),
+        _ => None,
+    });
+    ENGINE.saturating_add(handed.unwrap_or_default())
+}
+
+fn outdated_gateways(_plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let found = observed.outdated_gateways.iter().map(|name| {
+        let message = format!("the gateway of `{name}` runs another program than the one beside kaleem");
+        objection("gateway-outdated", Severity::Note, Some(name), message, "`kaleem gateway upgrade` replaces it while it serves")
+    });
+    found.collect()
+}
+
+fn kept_addresses(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let target = &plan.release.target;
+    let moved =
+        |client: &&Client| plan.changes.iter().any(|change| change.service == client.of && change.interruption != Interruption::None);
+    let found = observed.clients.iter().filter(moved).map(|client| {
+        let (container, of) = (&client.container, &client.of);
+        let message = match &client.keeps {
+            Keeps::Address { time: None } => format!("nginx in `{container}` keeps the address of `{of}` until it is reloaded"),
+            Keeps::Address { time: Some(time) } => {
+                format!("nginx in `{container}` keeps the address of `{of}` for up to {} s", time.as_secs())
+            }
+            Keeps::Connections { open } => {
+                format!("`{container}` has {open} open connections to `{of}`, which are closed when its ports go to the gateway")
+            }
+        };
+        if client.may_be_reloaded(target) {
+            let remedy = "it is reloaded (HUP) after the hand-over; `reload = false` for it in kaleem.toml forbids that";
+            return objection("kept-address", Severity::Note, client.service.as_ref(), message, remedy);
+        }
+        match &client.keeps {
+            Keeps::Connections { .. } => {
+                objection("open-connections", Severity::Note, client.service.as_ref(), message, "see that it connects again")
+            }
+            Keeps::Address { .. } => {
+                let remedy = format!("reload it after the hand-over: `docker kill --signal HUP {container}`");
+                objection("kept-address", Severity::Warn, client.service.as_ref(), message, &remedy)
+            }
+        }
     });
     found.collect()
 }

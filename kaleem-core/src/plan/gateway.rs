@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Service;
-use crate::config::settings::{ProtocolName, ServiceSettings};
-use crate::definition::{ContainerPort, Definition, HealthTest, Healthcheck, Mount, MountSource, NetworkMode, Protocol, RestartPolicy};
+use crate::config::settings::{ProtocolName, ProxyProtocolName, ServiceSettings};
+use crate::definition::{
+    ContainerPort, Definition, HealthTest, Healthcheck, Mount, MountSource, NetworkAttachment, NetworkMode, Protocol, RestartPolicy,
+};
 use crate::health::Question;
 use crate::image::PinnedImage;
 use crate::names::{ContainerName, GatewayName, ProjectName};
@@ -47,6 +49,8 @@ pub struct Split {
     pub instance: Definition,
     /// What its gateway is to be: with them.
     pub gateway: Definition,
+    /// The networks of the gateway.
+    pub networks: Vec<NetworkAttachment>,
     /// The gateway's name.
     pub name: GatewayName,
     /// The gateway's container.
@@ -87,7 +91,10 @@ pub fn split(
     let mut command = vec!["gateway".to_owned(), "--directory".to_owned(), DIRECTORY_INSIDE.to_owned()];
     for port in &ports {
         command.push("--listen".to_owned());
-        command.push(format!("{port}/{}", mode(*port, gate, settings)));
+        command.push(format!("{port}/{}{}", mode(*port, gate, settings), proxy_protocol(settings)));
+    }
+    if settings.access_log == Some(true) {
+        command.push("--access-log".to_owned());
     }
     let bind = MountSource::Bind {
         path: place.directory.join(name.as_str()).display().to_string(),
@@ -103,7 +110,7 @@ pub fn split(
         ports: service.definition.ports.clone(),
         expose: ports.iter().map(|port| ContainerPort { port: *port, protocol: Protocol::Tcp }).collect(),
         mounts: vec![Mount { target: DIRECTORY_INSIDE.to_owned(), read_only: false, source: bind }],
-        network: NetworkMode::Networks(taken),
+        network: NetworkMode::Networks(taken.clone()),
         cap_drop: vec!["ALL".to_owned()],
         security_opt: vec!["no-new-privileges".to_owned()],
         read_only: true,
@@ -119,7 +126,7 @@ pub fn split(
         environment: BTreeMap::new(),
         ..Definition::default()
     };
-    Some(Split { instance, gateway, name, container })
+    Some(Split { instance, gateway, networks: taken, name, container })
 }
 
 /// TCP ports on which the service can be reached: published, exposed by the file, asked by its gate, exposed by its image.
@@ -147,6 +154,16 @@ fn mode(port: u16, gate: &GateSettings, settings: &ServiceSettings) -> &'static 
     }
     let asked = matches!(&gate.question, Question::Http { port: asked, .. } if *asked == port);
     if asked || HTTP_PORTS.contains(&port) { "http" } else { "tcp" }
+}
+
+/// The options of a port that say where the PROXY protocol is spoken.
+fn proxy_protocol(settings: &ServiceSettings) -> &'static str {
+    match settings.proxy_protocol {
+        Some(ProxyProtocolName::In) => ",accept-proxy",
+        Some(ProxyProtocolName::Out) => ",send-proxy",
+        Some(ProxyProtocolName::Both) => ",accept-proxy,send-proxy",
+        None => "",
+    }
 }
 
 /// What is watched after a switch.

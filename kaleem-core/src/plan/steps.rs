@@ -10,7 +10,7 @@ use crate::config::{Hook, HookMoment};
 use crate::definition::DefinitionId;
 use crate::health::Question;
 use crate::names::{ContainerName, PlanId, ReleaseId, ServiceName, SetId};
-use crate::observed::Observed;
+use crate::observed::{Observed, is_gateway};
 use crate::plan::{
     BaselineGate, ChangeKind, Interruption, NewInstance, PLAN_FORMAT, Plan, PlanKind, Role, ServiceChange, Step, check, pin_tag,
 };
@@ -26,6 +26,8 @@ use behind_gateway::is_current;
 
 /// Time a service that runs to its end may take where nothing is said: migrations are slow, and a deploy must end.
 const RUN_TO_END_DEADLINE: Duration = Duration::from_secs(600);
+/// How a gateway is stopped whose ports somebody else is to have: what runs through it has this time to end.
+const GATEWAY_STOP: StopPolicy = StopPolicy { signal: None, grace: Duration::from_secs(2) };
 /// How an instance of a service is stopped that no file describes any more.
 const ORPHAN_STOP: StopPolicy = StopPolicy { signal: None, grace: Duration::from_secs(10) };
 
@@ -251,7 +253,7 @@ impl<'a> Builder<'a> {
             image: wanted.image.clone(),
             definition: wanted.definition.clone(),
             companions,
-            role: Role::Instance,
+            role: if self.input.kind == PlanKind::Eject { Role::Plain } else { Role::Instance },
         }
     }
 
@@ -293,7 +295,8 @@ impl<'a> Builder<'a> {
         }
         let recreated = kept == 0 && wanted.strategy == Strategy::Recreate && wanted.replicas < 2;
         // The one hand-over: the ports go from the containers, or from a gateway that must be another, to a new gateway.
-        let gap = !old.is_empty() && (recreated || stale) || stale && self.gateway_of(name).is_some_and(is_up);
+        let handed_over = stale && (!old.is_empty() || self.gateway_of(name).is_some_and(is_up));
+        let gap = !old.is_empty() && recreated;
         self.changes.push(ServiceChange {
             service: name.clone(),
             kind,
@@ -302,7 +305,11 @@ impl<'a> Builder<'a> {
             image_before: before.map(|before| before.image.to_string()).or_else(|| old.first().map(|instance| instance.image.clone())),
             image_after: Some(wanted.image.to_string()),
             fields,
-            interruption: if gap { Interruption::StopAndStart } else { Interruption::None },
+            interruption: match (handed_over, gap) {
+                (true, _) => Interruption::HandOver,
+                (false, true) => Interruption::StopAndStart,
+                (false, false) => Interruption::None,
+            },
         });
     }
 
@@ -358,7 +365,12 @@ impl<'a> Builder<'a> {
             }
             return;
         }
-        let mut waiting: Vec<&Instance> = old.to_vec();
+        // What stands behind a gateway has neither ports nor name, so it is in nobody's way: it is stopped when all is well.
+        let behind = old.iter().any(|instance| is_gateway(instance));
+        let (behind, mut waiting): (Vec<&Instance>, Vec<&Instance>) =
+            old.iter().copied().partition(|instance| behind && !is_gateway(instance));
+        let reloads = if behind.is_empty() { Vec::new() } else { self.reloads(name) };
+        self.switch.extend(reloads.iter().cloned());
         for (index, slot) in slots.iter().enumerate().filter(|(_, slot)| !matches!(slot, Slot::Kept(_))) {
             // The last one takes all that are left, so that every old one is gone when the last new one starts.
             let count = if index + 1 == slots.len() { waiting.len() } else { waiting.len().min(1) };
@@ -372,7 +384,8 @@ impl<'a> Builder<'a> {
             self.switch.push(start(name, wanted, container.clone()));
             self.switch.push(gate(name, wanted, container));
         }
-        for instance in waiting {
+        self.switch.extend(reloads);
+        for instance in waiting.into_iter().chain(behind) {
             let stop = self.stop(name, wanted, instance);
             self.retire.push(stop);
         }
@@ -416,7 +429,11 @@ impl<'a> Builder<'a> {
         Step::Stop {
             service: name.clone(),
             container: instance.name.clone(),
-            stop: before.map_or_else(|| wanted.stop.clone(), |before| before.stop.clone()),
+            stop: match before {
+                _ if is_gateway(instance) => GATEWAY_STOP,
+                Some(before) => before.stop.clone(),
+                None => wanted.stop.clone(),
+            },
             restart: instance.restart,
             gate: (is_well(instance) && !is_gateway(instance)).then(|| self.old_gate(name, instance)),
             again: again.filter(|_| before.is_some_and(|before| before.companions.is_empty())),
@@ -584,11 +601,6 @@ fn gate(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> Ste
 /// Whether it runs, or would run again by itself.
 fn is_up(instance: &Instance) -> bool {
     matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused)
-}
-
-/// Whether a container is a gateway: kaleem made it, and it has no number among the containers of a service.
-pub(crate) fn is_gateway(instance: &Instance) -> bool {
-    instance.number == 0 && instance.definition.is_some()
 }
 
 /// Whether it may be expected to be healthy again after it was stopped and started.

@@ -106,6 +106,8 @@ fn wanted(
             Some(MigrationName::Reversible) => Migration::Reversible { down: settings.down.clone().unwrap_or_default() },
             Some(MigrationName::Compatible) | None => Migration::Compatible,
         },
+        compose_hash: None,
+        reload: settings.reload.unwrap_or(true),
     };
     match split {
         None => Wanted { definition: keep(service.definition.clone()), ..common },
@@ -114,7 +116,9 @@ fn wanted(
                 name: split.name,
                 container: split.container,
                 image: place.image.clone(),
+                networks: split.networks,
                 definition: keep(split.gateway),
+                hand_over: settings.hand_over.map_or_else(crate::release::hand_over, |text| text.0),
                 watch: gateway::watch(service, &settings),
                 drain: gateway::drain(&settings),
             };

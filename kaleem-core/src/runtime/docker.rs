@@ -21,6 +21,7 @@ mod body;
 mod files;
 mod instance;
 mod containers;
+mod hand_over;
 mod drift;
 mod compare;
 mod console;

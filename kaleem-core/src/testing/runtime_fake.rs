@@ -90,6 +90,9 @@ impl FakeImage {
 pub enum FakeOperation {
     Create,
     Start,
+    StartApart,
+    HandOver,
+    Signal,
     Stop,
     Remove,
     Rename,
@@ -97,6 +100,7 @@ pub enum FakeOperation {
     Inspect,
     Drift,
     ForeignPorts,
+    Neighbours,
     Engine,
     Exec,
     Logs,
@@ -110,15 +114,17 @@ pub enum FakeOperation {
     CreateNetwork,
     RemoveNetwork,
     CreateVolume,
+    RemoveVolume,
 }
 
 impl FakeOperation {
     /// Whether it changes anything (a command in a container may).
     pub fn is_mutating(self) -> bool {
         match self {
-            Self::List | Self::Inspect | Self::Drift | Self::ForeignPorts | Self::Engine => false,
+            Self::List | Self::Inspect | Self::Drift | Self::ForeignPorts | Self::Neighbours | Self::Engine => false,
             Self::Logs | Self::Image | Self::Networks | Self::Volumes => false,
             Self::Create | Self::Start | Self::Stop | Self::Remove | Self::Rename | Self::Exec => true,
+            Self::StartApart | Self::HandOver | Self::Signal | Self::RemoveVolume => true,
             Self::Assemble | Self::Pull | Self::Pin | Self::Unpin | Self::CreateNetwork | Self::RemoveNetwork | Self::CreateVolume => true,
         }
     }
@@ -163,6 +169,8 @@ pub struct FakeContainer {
     pub killed: bool,
     /// How often it was started, by a call or by policy.
     pub runs: u64,
+    /// Signals that it was sent, beside those of a stop.
+    pub signals: Vec<String>,
 }
 
 /// Everything that is on the fake, for assertions.

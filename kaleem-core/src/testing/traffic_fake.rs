@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::health::{Finding, Question, Verdict};
 use crate::names::{ContainerName, GatewayName};
+use crate::traffic::protocol::program_digest;
 use crate::traffic::{
     Admission, Counts, DrainPolicy, DrainReport, GatewayStats, HoldStats, Memory, Refusal, Routing, Target, TargetState, TargetStats,
     Traffic, TrafficError, WorkerStats,
@@ -47,6 +48,8 @@ struct FakeGateway {
     crashes: u64,
     epoch: u64,
     version: String,
+    /// What it was upgraded to.
+    program: Option<String>,
     counts: BTreeMap<ContainerName, (Target, Counts)>,
     /// Requests that run, by instance: those that end by themselves, and streams.
     running: BTreeMap<ContainerName, (u64, u64)>,
@@ -96,6 +99,7 @@ impl FakeTraffic {
         let fresh = FakeGateway {
             routing: None,
             crashes: 0,
+            program: None,
             epoch: 1,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             counts: BTreeMap::new(),
@@ -313,7 +317,14 @@ impl Traffic for FakeTraffic {
             };
             let memory = if known.routing.is_some() { Memory::Restored } else { Memory::Fresh };
             let mut stats = GatewayStats {
-                worker: WorkerStats { version: known.version.clone(), pid: 1, epoch: known.epoch, crashes: known.crashes, memory },
+                worker: WorkerStats {
+                    version: known.version.clone(),
+                    pid: 1,
+                    epoch: known.epoch,
+                    crashes: known.crashes,
+                    program: known.program.clone(),
+                    memory,
+                },
                 routing: known.routing.clone(),
                 hold: HoldStats { held: known.held, ..HoldStats::default() },
                 open_connections: 0,
@@ -355,6 +366,7 @@ impl Traffic for FakeTraffic {
             let known = world.gateways.get_mut(gateway);
             known.map(|known| {
                 known.epoch += 1;
+                known.program = std::fs::read(binary).ok().map(|bytes| program_digest(&bytes));
                 known.version.clone()
             })
         };

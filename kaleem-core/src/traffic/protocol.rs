@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{DrainPolicy, DrainReport, GatewayStats, Refusal, Routing, Target};
 use crate::health::{Finding, Question};
@@ -16,6 +17,18 @@ pub const PROTOCOL: u32 = 1;
 pub const LONGEST_LINE: usize = 1 << 20;
 /// Name of the socket in the gateway's directory.
 pub const SOCKET: &str = "control.sock";
+
+/// What the names of programs begin with that are brought to a gateway; the rest is [`program_digest`].
+pub const PROGRAM_PREFIX: &str = "kaleem-agent-";
+
+/// The beginning of the SHA-256 of a program, by which gateways tell which one they run.
+pub fn program_digest(bytes: &[u8]) -> String {
+    /// Hexadecimal digits: enough to tell the programs of one host apart.
+    const DIGITS: usize = 12;
+    let mut digest = hex::encode(Sha256::digest(bytes));
+    digest.truncate(DIGITS);
+    digest
+}
 
 /// A call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

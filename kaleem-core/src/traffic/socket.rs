@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use super::protocol::{Answer, Call, Command, LONGEST_LINE, Outcome, PROTOCOL, SOCKET};
+use super::protocol::{Answer, Call, Command, LONGEST_LINE, Outcome, PROGRAM_PREFIX, PROTOCOL, SOCKET, program_digest};
 use super::{DrainPolicy, DrainReport, GatewayStats, Routing, Target, Traffic, TrafficError};
 use crate::health::{Finding, Question};
 use crate::names::{ContainerName, GatewayName};
@@ -81,26 +81,65 @@ impl SocketTraffic {
         TrafficError::Garbled { gateway: gateway.clone(), reason: format!("the answer belongs to another question than to {operation}") }
     }
 
+    /// Programs that were brought to a gateway before.
+    async fn programs(&self, gateway: &GatewayName) -> Vec<String> {
+        let mut found = Vec::new();
+        let Ok(mut entries) = tokio::fs::read_dir(self.directory(gateway)).await else { return found };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            found.extend(entry.file_name().into_string().ok().filter(|name| name.starts_with(PROGRAM_PREFIX)));
+        }
+        found
+    }
+
+    /// The counters of a gateway in the text form of Prometheus.
+    ///
+    /// # Errors
+    ///
+    /// [`TrafficError::Unreachable`], [`TrafficError::Broken`], [`TrafficError::TimedOut`], [`TrafficError::Garbled`]
+    pub async fn metrics(&self, gateway: &GatewayName) -> Result<String, TrafficError> {
+        let operation = "tell what it counted";
+        let exchange = async {
+            let mut stream =
+                self.connect(gateway).await.map_err(|source| TrafficError::Unreachable { gateway: gateway.clone(), source })?;
+            let mut text = String::new();
+            let asked = async {
+                stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n").await?;
+                stream.read_to_string(&mut text).await
+            };
+            asked.await.map_err(|source| TrafficError::Broken { gateway: gateway.clone(), operation, source })?;
+            match text.split_once("\r\n\r\n") {
+                Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
+                _ => Err(TrafficError::Garbled { gateway: gateway.clone(), reason: "it does not answer with metrics".to_owned() }),
+            }
+        };
+        match tokio::time::timeout(PLAIN_CALL, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(TrafficError::TimedOut { gateway: gateway.clone(), operation, limit: PLAIN_CALL }),
+        }
+    }
+
     /// Puts the binary beside the socket, whole or not at all, and answers with its name there.
     async fn bring(&self, gateway: &GatewayName, binary: &Path) -> io::Result<String> {
+        let directory = self.directory(gateway);
         let mut random = [0_u8; 6];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let name = format!("kaleem-agent-{}", hex::encode(random));
-        let directory = self.directory(gateway);
-        let temporary = directory.join(format!(".{name}.part"));
-        let copied: io::Result<()> = async {
+        let temporary = directory.join(format!(".{PROGRAM_PREFIX}{}.part", hex::encode(random)));
+        let copied: io::Result<String> = async {
             tokio::fs::copy(binary, &temporary).await?;
+            // Named by what was copied, should the original change meanwhile.
+            let name = format!("{PROGRAM_PREFIX}{}", program_digest(&tokio::fs::read(&temporary).await?));
             tokio::fs::set_permissions(&temporary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).await?;
             tokio::fs::File::open(&temporary).await?.sync_all().await?;
             tokio::fs::rename(&temporary, directory.join(&name)).await?;
-            tokio::fs::File::open(&directory).await?.sync_all().await
+            tokio::fs::File::open(&directory).await?.sync_all().await?;
+            Ok(name)
         }
         .await;
         if copied.is_err() {
             // What is left of the copy is of no use; that it cannot be removed changes nothing about the error.
             tokio::fs::remove_file(&temporary).await.ok();
         }
-        copied.map(|()| name)
+        copied
     }
 }
 
@@ -162,16 +201,23 @@ impl Traffic for SocketTraffic {
         let operation = "hand over to another program";
         // Asked first, so that nothing is copied for a gateway that does not run.
         self.connect(gateway).await.map_err(|source| TrafficError::Unreachable { gateway: gateway.clone(), source })?;
+        let programs = self.programs(gateway).await;
         let file = self.bring(gateway, binary).await.map_err(|source| TrafficError::NotBrought {
             gateway: gateway.clone(),
             binary: binary.display().to_string(),
             source,
         })?;
         match self.call(gateway, operation, Command::Upgrade { file: file.clone() }, UPGRADE_CALL).await {
-            Ok(Outcome::Upgraded { version }) => Ok(version),
+            Ok(Outcome::Upgraded { version }) => {
+                // Processes that leave keep theirs open; nobody starts it again. What stays behind does no harm.
+                for old in programs.iter().filter(|old| **old != file) {
+                    tokio::fs::remove_file(self.directory(gateway).join(old)).await.ok();
+                }
+                Ok(version)
+            }
             Ok(_) => Err(Self::other(gateway, operation)),
             Err(error) => {
-                if matches!(error, TrafficError::Refused { .. }) {
+                if matches!(error, TrafficError::Refused { .. }) && !programs.contains(&file) {
                     // The binary is not used; a leftover does no harm.
                     tokio::fs::remove_file(self.directory(gateway).join(file)).await.ok();
                 }

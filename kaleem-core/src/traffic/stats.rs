@@ -36,6 +36,9 @@ pub struct WorkerStats {
     pub epoch: u64,
     /// How often a worker died since the gateway started.
     pub crashes: u64,
+    /// Beginning of the SHA-256 of its program, where that was put in while the gateway ran; `None` is the one of its image.
+    #[serde(default)]
+    pub program: Option<String>,
     /// What it started from.
     pub memory: Memory,
 }

@@ -88,6 +88,8 @@ async fn ask(shop: &Shop<'_>) -> Result<f64, Box<dyn std::error::Error>> {
         wanted: BTreeMap::new(),
         image_ids: BTreeMap::new(),
         old_pins: Vec::new(),
+        gateways: std::collections::BTreeSet::new(),
+        routed: BTreeMap::new(),
     };
     observe_host(kaleem.runtime(), engine, &questions, Vec::new(), None).await?;
     Ok(SystemClock.monotonic().saturating_sub(begun).as_secs_f64())

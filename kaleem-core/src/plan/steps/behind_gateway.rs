@@ -3,24 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Builder, ORPHAN_STOP, Slot, gate, is_gateway, is_up, start};
+use super::{Builder, ORPHAN_STOP, Slot, gate, is_up, start};
 use crate::definition::RestartPolicy;
 use crate::health::Question;
 use crate::names::{ContainerName, ServiceName};
-use crate::plan::{NewInstance, Role, Route, Step};
+use crate::observed::clients::Client;
+use crate::observed::gateway_of;
+use crate::plan::{HandedOver, NewInstance, Role, Route, Step};
 use crate::release::{GateSettings, Wanted, WantedGateway};
-use crate::runtime::Instance;
+use crate::runtime::{Instance, StopPolicy};
 
 impl<'a> Builder<'a> {
     /// The gateway of a service, whatever its state: a running one before one that does not run.
     pub(super) fn gateway_of(&self, service: &ServiceName) -> Option<&'a Instance> {
-        let plain = format!("{}-{service}-gateway", self.input.target.project);
-        let named = |instance: &&Instance| {
-            let rest = instance.name.as_str().strip_prefix(plain.as_str());
-            is_gateway(instance) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("-p"))
-        };
-        let all = || self.input.observed.instances.iter().filter(named);
-        all().find(|instance| is_up(instance)).or_else(|| all().next())
+        gateway_of(&self.input.target.project, service, &self.input.observed.instances)
     }
 
     /// Replaces the instances behind a gateway, which is made first where there is none that fits.
@@ -45,6 +41,8 @@ impl<'a> Builder<'a> {
         let to: Vec<Route> = slots.iter().map(|slot| self.route(slot)).collect();
         let from: Vec<Route> = self.routed_before(name);
         let fits = standing.filter(|standing| is_current(standing, gateway));
+        // What a new gateway makes necessary once it sends requests.
+        let mut after = Vec::new();
         let through = Some(gateway.name.clone()).filter(|_| asks_a_port(&wanted.gate));
         for slot in &new {
             self.switch.push(start(name, wanted, slot.name().clone()));
@@ -59,7 +57,7 @@ impl<'a> Builder<'a> {
             for slot in &new {
                 self.switch.push(gate(name, wanted, slot.name().clone()));
             }
-            self.hand_over(name, wanted, gateway, standing, old);
+            let from_ports = self.new_gateway(name, wanted, gateway, standing, old);
             if through.is_some() {
                 for slot in slots {
                     let once = GateSettings { passes: 1, steady: Duration::ZERO, ..wanted.gate.clone() };
@@ -67,8 +65,10 @@ impl<'a> Builder<'a> {
                     self.switch.push(Step::Gate { service: name.clone(), container, gate: once, through: through.clone() });
                 }
             }
+            after = from_ports;
         }
         self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
+        self.switch.append(&mut after);
         if !gateway.watch.window.is_zero() && !old.is_empty() {
             let watch = gateway.watch.clone();
             self.switch.push(Step::Watch { service: name.clone(), gateway: gateway.name.clone(), instances: to, watch });
@@ -83,46 +83,81 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Takes the ports and the name of the service from what has them now, and gives them to a new gateway.
-    pub(super) fn hand_over(
+    /// Brings up a gateway where none fits. It is ready before anybody loses anything; what has published ports now gives them over
+    /// in one short step, and what has only the name is stopped after the gateway sends: the answer is what comes after that.
+    pub(super) fn new_gateway(
         &mut self,
         name: &ServiceName,
         wanted: &Wanted,
         gateway: &WantedGateway,
         standing: Option<&'a Instance>,
         old: &[&Instance],
-    ) {
-        let reused = standing.filter(|standing| !is_up(standing) && standing.definition.as_ref() == Some(&gateway.definition));
-        let container = match reused {
-            Some(standing) => standing.name.clone(),
-            None => {
-                let taken = self.input.observed.instances.iter().any(|instance| instance.name == gateway.container);
-                let container = if taken {
-                    ContainerName::fitting(&format!("{}-{}", gateway.container, self.input.id))
-                } else {
-                    gateway.container.clone()
-                };
-                self.create.push(Step::Create {
-                    instance: NewInstance {
-                        name: container.clone(),
-                        service: name.clone(),
-                        number: 0,
-                        release: self.input.release,
-                        image: gateway.image.clone(),
-                        definition: gateway.definition.clone(),
-                        companions: BTreeMap::new(),
-                        role: Role::Gateway(gateway.name.clone()),
-                    },
-                });
-                container
-            }
-        };
-        for instance in standing.into_iter().filter(|standing| is_up(standing)).chain(old.iter().copied()) {
-            let stop = self.stop(name, wanted, instance);
-            self.switch.push(stop);
-        }
+    ) -> Vec<Step> {
+        let taken = self.input.observed.instances.iter().any(|instance| instance.name == gateway.container);
+        let container =
+            if taken { ContainerName::fitting(&format!("{}-{}", gateway.container, self.input.id)) } else { gateway.container.clone() };
+        self.create.push(Step::Create {
+            instance: NewInstance {
+                name: container.clone(),
+                service: name.clone(),
+                number: 0,
+                release: self.input.release,
+                image: gateway.image.clone(),
+                definition: gateway.definition.clone(),
+                companions: BTreeMap::new(),
+                role: Role::Gateway(gateway.name.clone()),
+            },
+        });
+        let leaving: Vec<&Instance> = standing.into_iter().filter(|standing| is_up(standing)).chain(old.iter().copied()).collect();
         let restart = RestartPolicy::Always;
-        self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
+        if leaving.is_empty() {
+            self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
+            return Vec::new();
+        }
+        let reloads = self.reloads(name);
+        let from: Vec<HandedOver> = leaving.iter().map(|instance| self.handed_over(name, wanted, gateway, instance)).collect();
+        // A standing gateway has the control socket, which two cannot have at a time.
+        let holds = !wanted.ports.is_empty() || standing.is_some_and(is_up) || leaving.iter().any(|instance| !instance.ports.is_empty());
+        if !holds {
+            // Both are found under the name while the old one still runs, so nobody is refused.
+            self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
+            let stops = from.into_iter().map(|one| Step::Stop {
+                service: name.clone(),
+                container: one.container,
+                stop: one.stop,
+                restart: one.restart,
+                gate: one.gate,
+                again: one.again,
+            });
+            return reloads.iter().cloned().chain(stops).chain(reloads.iter().cloned()).collect();
+        }
+        // Going back undoes this one when what had the ports runs again.
+        self.switch.extend(reloads.iter().cloned());
+        self.switch.push(Step::StartApart { service: name.clone(), container: container.clone(), restart, stop: ORPHAN_STOP });
+        let networks = gateway.networks.clone();
+        self.switch.push(Step::HandOver { service: name.clone(), from, to: container, networks, stop: ORPHAN_STOP });
+        reloads
+    }
+
+    fn handed_over(&self, name: &ServiceName, wanted: &Wanted, gateway: &WantedGateway, instance: &Instance) -> HandedOver {
+        let container = instance.name.clone();
+        match self.stop(name, wanted, instance) {
+            Step::Stop { stop, restart, gate, again, .. } => {
+                let stop = StopPolicy { grace: stop.grace.min(gateway.hand_over), ..stop };
+                HandedOver { container, stop, restart, gate, again }
+            }
+            _ => HandedOver { container, stop: ORPHAN_STOP, restart: instance.restart, gate: None, again: None },
+        }
+    }
+
+    /// Web servers of this project that have kept the address of the service.
+    pub(super) fn reloads(&self, service: &ServiceName) -> Vec<Step> {
+        let target = self.input.target;
+        let ours = self.input.observed.clients.iter().filter(|client| client.of == *service && client.may_be_reloaded(target));
+        let step = |client: &Client| {
+            Some(Step::Reload { service: client.service.clone()?, container: client.container.clone(), of: service.clone() })
+        };
+        ours.filter_map(step).collect()
     }
 
     pub(super) fn route(&self, slot: &Slot<'_>) -> Route {

@@ -103,11 +103,10 @@ impl Builder<'_> {
             self.switch.push(gate(name, wanted, container));
         }
         if let Some(gateway) = &wanted.gateway {
-            if fits.is_none() {
-                self.hand_over(name, wanted, gateway, standing, &[]);
-            }
+            let after = if fits.is_none() { self.new_gateway(name, wanted, gateway, standing, &[]) } else { Vec::new() };
             let to = slots.iter().map(|slot| self.route(slot)).collect();
             self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to, from: Vec::new() });
+            self.switch.extend(after);
         }
     }
 }

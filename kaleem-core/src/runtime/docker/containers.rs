@@ -14,24 +14,30 @@ use super::body::{self, Companions};
 use super::failure::{Failure, nonsense};
 use super::instance::{is_alive, labels, project_of, restart_of, status_of};
 use super::{ApiVersion, DockerRuntime, files, mounts};
-use crate::definition::{MountSource, NetworkMode, RestartPolicy};
+use crate::definition::{MountSource, NetworkAttachment, NetworkMode, RestartPolicy};
 use crate::names::{ContainerId, ContainerName, ProjectName};
-use crate::runtime::{Containers, InstanceSpec, InstanceStatus, OwnedContainer, Resources as _, RuntimeError, StopPolicy, kaleem_labels};
+use crate::runtime::{
+    Containers, InstanceSpec, InstanceStatus, Leaving, OwnedContainer, Resources as _, RuntimeError, StopPolicy, kaleem_labels,
+};
 
 /// How long a killed container may take to be gone for good: the kernel takes its time with broken disks.
-const AFTER_KILL: Duration = Duration::from_secs(30);
+pub(super) const AFTER_KILL: Duration = Duration::from_secs(30);
 
 fn not_found(operation: &str, what: &str, name: &str) -> RuntimeError {
     RuntimeError::Refused { operation: operation.to_owned(), status: 404, message: format!("{what} {name} not found") }
 }
 
-fn id_of(container: &ContainerInspectResponse) -> Result<String, RuntimeError> {
+pub(super) fn id_of(container: &ContainerInspectResponse) -> Result<String, RuntimeError> {
     container.id.clone().ok_or_else(|| nonsense("inspect a container", "the answer has no id"))
 }
 
 impl DockerRuntime {
     /// The container, if it exists and is the project's.
-    async fn owned(&self, project: &ProjectName, name: &ContainerName) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+    pub(super) async fn owned(
+        &self,
+        project: &ProjectName,
+        name: &ContainerName,
+    ) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let found = self.look(name.as_str()).await?;
         match found {
             Some(container) if project_of(labels(&container)).map(String::as_str) != Some(project.as_str()) => {
@@ -160,13 +166,13 @@ impl DockerRuntime {
         self.ask("create the container", client.create_container(Some(options), body)).await.map(|made| made.id)
     }
 
-    async fn set_restart(&self, id: &str, policy: RestartPolicy) -> Result<(), Failure> {
+    pub(super) async fn set_restart(&self, id: &str, policy: RestartPolicy) -> Result<(), Failure> {
         let update = ContainerUpdateBody { restart_policy: Some(body::restart_policy(policy)), ..ContainerUpdateBody::default() };
         self.ask("change the restart policy", self.client.update_container(id, update)).await
     }
 
     /// Waits until the container does not run; `false` when it still does at the end.
-    async fn ended(&self, id: &str, condition: &str, limit: Duration) -> Result<bool, RuntimeError> {
+    pub(super) async fn ended(&self, id: &str, condition: &str, limit: Duration) -> Result<bool, RuntimeError> {
         let options = WaitContainerOptions { condition: condition.to_owned() };
         let mut answers = Box::pin(self.client.wait_container(id, Some(options)));
         let answer = tokio::time::timeout(limit, answers.next()).await;
@@ -198,7 +204,7 @@ impl DockerRuntime {
         Err(nonsense("stop the container", "it still runs after SIGKILL"))
     }
 
-    async fn stop_found(&self, found: &ContainerInspectResponse, policy: &StopPolicy) -> Result<(), RuntimeError> {
+    pub(super) async fn stop_found(&self, found: &ContainerInspectResponse, policy: &StopPolicy) -> Result<(), RuntimeError> {
         let id = id_of(found)?;
         if restart_of(found) != RestartPolicy::No {
             match self.set_restart(&id, RestartPolicy::No).await {
@@ -218,6 +224,10 @@ impl DockerRuntime {
                 Err(failure) => return Err(failure.into_error()),
             }
         }
+        // The engine counts whole seconds: what is shorter is counted here.
+        if policy.grace.subsec_millis() != 0 && status_of(found) != InstanceStatus::Restarting {
+            return self.stop_with_signal(&id, &stop_signal(found, policy), policy.grace).await;
+        }
         match &policy.signal {
             Some(signal) if self.api < ApiVersion(1, 42) && status_of(found) != InstanceStatus::Restarting => {
                 return self.stop_with_signal(&id, signal, policy.grace).await;
@@ -235,6 +245,12 @@ impl DockerRuntime {
         }
         if self.ended(&id, "not-running", AFTER_KILL).await? { Ok(()) } else { Err(nonsense("stop the container", "it still runs")) }
     }
+}
+
+/// The signal by which a container is asked to end.
+pub(super) fn stop_signal(found: &ContainerInspectResponse, policy: &StopPolicy) -> String {
+    let of_image = || found.config.as_ref().and_then(|config| config.stop_signal.clone()).filter(|signal| !signal.is_empty());
+    policy.signal.clone().or_else(of_image).unwrap_or_else(|| "SIGTERM".to_owned())
 }
 
 #[async_trait]
@@ -295,6 +311,38 @@ impl Containers for DockerRuntime {
         }
         let is_gone = failure.is_missing() && failure.message().contains("No such container");
         Err(if is_gone { not_found() } else { failure.into_error() })
+    }
+
+    async fn start_apart(&self, container: &OwnedContainer, restart: RestartPolicy) -> Result<(), RuntimeError> {
+        let Some(found) = self.owned(&container.project, &container.name).await? else {
+            return Err(RuntimeError::NotFound { name: container.name.to_string() });
+        };
+        if !is_alive(&found) {
+            self.take_networks(&found).await?;
+        }
+        self.start(container, restart).await
+    }
+
+    async fn hand_over(
+        &self,
+        project: &ProjectName,
+        from: &[Leaving],
+        to: &ContainerName,
+        networks: &[NetworkAttachment],
+    ) -> Result<Duration, RuntimeError> {
+        Box::pin(self.hand_ports_over(project, from, to, networks)).await
+    }
+
+    async fn signal(&self, container: &OwnedContainer, signal: &str) -> Result<(), RuntimeError> {
+        let not_found = || RuntimeError::NotFound { name: container.name.to_string() };
+        let found = self.owned(&container.project, &container.name).await?.filter(is_alive).ok_or_else(not_found)?;
+        let id = id_of(&found)?;
+        let kill = self.client.kill_container(&id, Some(KillContainerOptions { signal: signal.to_owned() }));
+        match self.ask("signal the container", kill).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.is_missing() || failure.message().contains("is not running") => Err(not_found()),
+            Err(failure) => Err(failure.into_error()),
+        }
     }
 
     async fn stop(&self, container: &OwnedContainer, policy: &StopPolicy) -> Result<(), RuntimeError> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 use bollard::models::{
-    ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HealthStatusEnum, PortMap, RestartPolicyNameEnum,
+    ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary, HealthStatusEnum, PortMap, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -16,7 +16,8 @@ use crate::definition::{ContainerPort, DefinitionId, PortBinding, Protocol, Rest
 use crate::image::Digest;
 use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName};
 use crate::runtime::{
-    EngineInfo, Inspect, Instance, InstanceHealth, InstanceSpec, InstanceState, InstanceStatus, RuntimeError, compose_labels, kaleem_labels,
+    EngineInfo, Inspect, Instance, InstanceHealth, InstanceSpec, InstanceState, InstanceStatus, Neighbour, RuntimeError, compose_labels,
+    kaleem_labels,
 };
 
 /// How much of a health check's output is kept.
@@ -255,6 +256,28 @@ impl Inspect for DockerRuntime {
         ports.sort();
         ports.dedup();
         Ok(ports)
+    }
+
+    async fn neighbours(&self, networks: &[NetworkName]) -> Result<Vec<Neighbour>, RuntimeError> {
+        let question = self.client.list_containers(None::<ListContainersOptions>);
+        let running = self.ask("list containers", question).await.map_err(Failure::into_error)?;
+        let joins = |container: &ContainerSummary| {
+            let joined = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+            joined.is_some_and(|joined| networks.iter().any(|network| joined.contains_key(network.as_str())))
+        };
+        let neighbour = |container: &ContainerSummary| {
+            let name = container.names.iter().flatten().find(|name| !name.trim_start_matches('/').contains('/'))?;
+            let labels = container.labels.as_ref();
+            Some(Neighbour {
+                name: name_of(name)?,
+                project: project_of(labels).cloned(),
+                service: labels.and_then(|labels| labels.get(compose_labels::SERVICE)).and_then(|service| service.parse().ok()),
+                image: container.image.clone().unwrap_or_default(),
+            })
+        };
+        let mut found: Vec<Neighbour> = running.iter().filter(|container| joins(container)).filter_map(neighbour).collect();
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
     }
 
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {

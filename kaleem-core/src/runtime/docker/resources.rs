@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use bollard::models::{Ipam as EngineIpam, IpamConfig, NetworkCreateRequest, NetworkInspect, Volume, VolumeCreateRequest};
-use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptions};
+use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptions, RemoveVolumeOptions};
 
 use super::DockerRuntime;
 use super::failure::Failure;
@@ -172,5 +172,18 @@ impl Resources for DockerRuntime {
             ..VolumeCreateRequest::default()
         };
         self.ask(operation, self.client.create_volume(request)).await.map(|_| ()).map_err(Failure::into_error)
+    }
+
+    async fn remove_volume(&self, project: &ProjectName, volume: &VolumeName) -> Result<(), RuntimeError> {
+        let Some(found) = self.look_at_volume(volume).await? else { return Ok(()) };
+        if found.labels.get(compose_labels::PROJECT).map(String::as_str) != Some(project.as_str()) {
+            return Err(RuntimeError::NotOurs { name: volume.to_string(), project: project.clone() });
+        }
+        match self.ask("remove the volume", self.client.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>)).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.is_missing() => Ok(()),
+            Err(failure) if failure.message().contains("in use") => Err(RuntimeError::InUse { name: volume.to_string() }),
+            Err(failure) => Err(failure.into_error()),
+        }
     }
 }

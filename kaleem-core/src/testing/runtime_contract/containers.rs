@@ -1,9 +1,9 @@
 //! Changes to containers.
 
 use super::{Check, Complaint, Stage, at_once, ensure, named, patiently, told};
-use crate::definition::{Definition, InjectedFile, Mount, MountSource, NetworkMode, RestartPolicy};
+use crate::definition::{ContainerPort, Definition, InjectedFile, Mount, MountSource, NetworkMode, PortBinding, Protocol, RestartPolicy};
 use crate::names::ContainerName;
-use crate::runtime::{InstanceStatus, OwnedContainer, RuntimeError, StopPolicy};
+use crate::runtime::{InstanceStatus, Leaving, OwnedContainer, RuntimeError, StopPolicy};
 
 pub(super) fn checks() -> Vec<Check> {
     named![
@@ -26,6 +26,11 @@ pub(super) fn checks() -> Vec<Check> {
         rename_twice_succeeds,
         rename_to_a_taken_name_and_of_a_missing_container_are_refused,
         a_container_of_another_project_is_never_changed,
+        what_starts_apart_has_no_network_and_no_port,
+        a_hand_over_moves_the_ports_and_can_be_repeated,
+        a_hand_over_works_also_where_the_heir_does_not_run_any_more,
+        a_hand_over_between_projects_is_refused,
+        a_signal_goes_to_what_runs_and_to_nothing_else,
     ]
 }
 
@@ -251,5 +256,85 @@ async fn a_container_of_another_project_is_never_changed(stage: &Stage) -> Resul
     let after = stage.inspect("api").await?;
     ensure!(before.id == after.id && before.restart == after.restart, "it was changed: {after:?}");
     ensure!(before.state.started_at == after.state.started_at, "it was restarted: {after:?}");
+    Ok(())
+}
+
+/// A predecessor that has a port, and an heir that was made for the same one.
+async fn predecessor_and_heir(stage: &Stage) -> Result<(Vec<crate::definition::NetworkAttachment>, u16), Complaint> {
+    let network = stage.networks(&["front", "back"]).await?;
+    let NetworkMode::Networks(networks) = network.clone() else { return Err("no networks".to_owned()) };
+    let inside = ContainerPort { port: 3000, protocol: Protocol::Tcp };
+    let ip = Some(std::net::Ipv4Addr::LOCALHOST.into());
+    let port = PortBinding { container: inside, host_ip: ip, host_ports: Some((stage.free_port, stage.free_port)) };
+    let definition = Definition { network, ports: vec![port], ..Definition::default() };
+    stage.up("old", &stage.runs, definition.clone(), RestartPolicy::Always).await?;
+    stage.runtime.create(&stage.spec("heir", &stage.runs, definition)?).await.map_err(|error| told(&error))?;
+    for _ in 0..2 {
+        stage.runtime.start_apart(&stage.owned("heir")?, RestartPolicy::Always).await.map_err(|error| told(&error))?;
+    }
+    Ok((networks, stage.free_port))
+}
+
+async fn what_starts_apart_has_no_network_and_no_port(stage: &Stage) -> Result<(), Complaint> {
+    predecessor_and_heir(stage).await?;
+    let heir = stage.inspect("heir").await?;
+    ensure!(heir.state.status == InstanceStatus::Running && heir.restart == RestartPolicy::Always, "{:?}", heir.state);
+    ensure!(heir.addresses.is_empty() && heir.ports.is_empty(), "{:?} {:?}", heir.addresses, heir.ports);
+    Ok(())
+}
+
+async fn handed_over(stage: &Stage, networks: &[crate::definition::NetworkAttachment], port: u16) -> Result<(), Complaint> {
+    let stop = StopPolicy { signal: None, grace: std::time::Duration::from_millis(100) };
+    for stubborn_old in ["old", "nobody"] {
+        let from = [Leaving { container: stage.name(stubborn_old)?, stop: stop.clone() }];
+        stage.runtime.hand_over(&stage.project, &from, &stage.name("heir")?, networks).await.map_err(|error| told(&error))?;
+    }
+    let old = stage.inspect("old").await?;
+    ensure!(old.state.status == InstanceStatus::Exited && old.restart == RestartPolicy::No, "{:?} {:?}", old.state, old.restart);
+    let heir = stage.eventually("heir", "running", |state| state.status == InstanceStatus::Running).await?;
+    ensure!(heir.restart == RestartPolicy::Always, "{:?}", heir.restart);
+    ensure!(heir.addresses.len() == networks.len(), "{:?}", heir.addresses);
+    let has = heir.ports.iter().any(|binding| binding.host_ports == Some((port, port)));
+    ensure!(has, "it publishes {:?}", heir.ports);
+    Ok(())
+}
+
+async fn a_hand_over_moves_the_ports_and_can_be_repeated(stage: &Stage) -> Result<(), Complaint> {
+    let (networks, port) = predecessor_and_heir(stage).await?;
+    handed_over(stage, &networks, port).await?;
+    let first = stage.inspect("heir").await?.state.started_at;
+    handed_over(stage, &networks, port).await?;
+    ensure!(stage.inspect("heir").await?.state.started_at == first, "what was handed over already was started anew");
+    Ok(())
+}
+
+async fn a_hand_over_works_also_where_the_heir_does_not_run_any_more(stage: &Stage) -> Result<(), Complaint> {
+    let (networks, port) = predecessor_and_heir(stage).await?;
+    let now = StopPolicy { signal: Some("SIGKILL".to_owned()), grace: std::time::Duration::from_secs(1) };
+    stage.runtime.stop(&stage.owned("heir")?, &now).await.map_err(|error| told(&error))?;
+    stage.runtime.start_apart(&stage.owned("heir")?, RestartPolicy::Always).await.map_err(|error| told(&error))?;
+    handed_over(stage, &networks, port).await
+}
+
+async fn a_hand_over_between_projects_is_refused(stage: &Stage) -> Result<(), Complaint> {
+    let (networks, _) = predecessor_and_heir(stage).await?;
+    let answer = stage.runtime.hand_over(&stage.stranger, &[], &stage.name("heir")?, &networks).await;
+    ensure!(matches!(answer, Err(RuntimeError::NotOurs { .. })), "{answer:?}");
+    let heir = stage.inspect("heir").await?;
+    ensure!(heir.addresses.is_empty(), "{:?}", heir.addresses);
+    Ok(())
+}
+
+async fn a_signal_goes_to_what_runs_and_to_nothing_else(stage: &Stage) -> Result<(), Complaint> {
+    stage.up("api", &stage.runs, Definition::default(), RestartPolicy::No).await?;
+    stage.runtime.signal(&stage.owned("api")?, "SIGURG").await.map_err(|error| told(&error))?;
+    let found = stage.inspect("api").await?;
+    ensure!(found.state.status == InstanceStatus::Running, "{:?}", found.state);
+    let now = StopPolicy { signal: None, grace: std::time::Duration::from_secs(5) };
+    stage.runtime.stop(&stage.owned("api")?, &now).await.map_err(|error| told(&error))?;
+    for name in ["api", "nobody"] {
+        let answer = stage.runtime.signal(&stage.owned(name)?, "SIGURG").await;
+        ensure!(matches!(answer, Err(RuntimeError::NotFound { .. })), "{name}: {answer:?}");
+    }
     Ok(())
 }

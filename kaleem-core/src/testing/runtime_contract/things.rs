@@ -16,6 +16,7 @@ pub(super) fn checks() -> Vec<Check> {
         a_network_of_another_project_is_neither_taken_nor_removed,
         a_network_in_use_is_not_removed,
         a_volume_is_made_once_and_never_another_projects,
+        a_volume_is_removed_only_by_its_project_and_only_when_nobody_uses_it,
     ]
 }
 
@@ -147,5 +148,33 @@ async fn a_volume_is_made_once_and_never_another_projects(stage: &Stage) -> Resu
     ensure!(found.get(&volume.name) == Some(&Some(stage.project.to_string())), "{found:?}");
     let answer = stage.runtime.create_volume(&stage.stranger, &volume).await;
     ensure!(matches!(answer, Err(RuntimeError::NotOurs { .. })), "{answer:?}");
+    Ok(())
+}
+
+async fn a_volume_is_removed_only_by_its_project_and_only_when_nobody_uses_it(stage: &Stage) -> Result<(), Complaint> {
+    let name = stage.volume("gone")?;
+    let volume = VolumeDefinition {
+        name: name.clone(),
+        key: "gone".to_owned(),
+        external: false,
+        driver: None,
+        driver_opts: Default::default(),
+        labels: Default::default(),
+    };
+    stage.runtime.create_volume(&stage.project, &volume).await.map_err(|error| told(&error))?;
+    let answer = stage.runtime.remove_volume(&stage.stranger, &name).await;
+    ensure!(matches!(answer, Err(RuntimeError::NotOurs { .. })), "{answer:?}");
+    let source = crate::definition::MountSource::Volume { name: name.clone(), nocopy: false, subpath: None };
+    let mounts = vec![crate::definition::Mount { target: "/data".to_owned(), read_only: false, source }];
+    let spec = stage.spec("api", &stage.runs, Definition { mounts, ..Definition::default() })?;
+    stage.runtime.create(&spec).await.map_err(|error| told(&error))?;
+    let answer = stage.runtime.remove_volume(&stage.project, &name).await;
+    ensure!(matches!(answer, Err(RuntimeError::InUse { .. })), "{answer:?}");
+    stage.runtime.remove(&stage.owned("api")?).await.map_err(|error| told(&error))?;
+    for _ in 0..2 {
+        stage.runtime.remove_volume(&stage.project, &name).await.map_err(|error| told(&error))?;
+    }
+    let found = stage.runtime.volumes(&[name]).await.map_err(|error| told(&error))?;
+    ensure!(found.is_empty(), "{found:?}");
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! Containers of the fake: what it refuses, and what the seams answer.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::world::{Container, World, refused};
 use super::{FakeOperation, FakeRuntime};
-use crate::definition::{Definition, MountSource, NetworkMode, PortBinding, RestartPolicy};
-use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName};
+use crate::definition::{Definition, Mount, MountSource, NetworkAttachment, NetworkMode, PortBinding, RestartPolicy};
+use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, VolumeName};
 use crate::runtime::{
-    Containers, EngineInfo, Inspect, Instance, InstanceSpec, InstanceStatus, OwnedContainer, RuntimeError, StopPolicy, kaleem_labels,
+    Containers, EngineInfo, Inspect, Instance, InstanceSpec, InstanceStatus, Leaving, Neighbour, OwnedContainer, RuntimeError, StopPolicy,
+    compose_labels, kaleem_labels,
 };
 
 /// Where ports begin that the engine chooses.
@@ -114,6 +116,65 @@ impl World {
         }
         self.begin_run(name);
         Ok(())
+    }
+
+    fn start_apart(&mut self, project: &ProjectName, name: &ContainerName, restart: RestartPolicy) -> Result<(), RuntimeError> {
+        let Some(container) = self.owned(project, name)? else { return Err(RuntimeError::NotFound { name: name.to_string() }) };
+        container.policy = restart;
+        if container.is_alive() {
+            return Ok(());
+        }
+        container.apart = true;
+        container.restart_count = 0;
+        self.begin_run(name);
+        Ok(())
+    }
+
+    fn hand_over(&mut self, project: &ProjectName, from: &[Leaving], to: &ContainerName) -> Result<(), RuntimeError> {
+        if self.owned(project, to)?.is_none() {
+            return Err(RuntimeError::NotFound { name: to.to_string() });
+        }
+        for leaving in from {
+            if self.owned(project, &leaving.container)?.is_some() {
+                self.end_on_request(&leaving.container);
+            }
+        }
+        let Some(container) = self.containers.get_mut(to) else { return Ok(()) };
+        if !container.apart && container.is_alive() {
+            return Ok(());
+        }
+        container.apart = false;
+        if let Err(error) = self.check_start(to) {
+            if let Some(container) = self.containers.get_mut(to) {
+                container.apart = true;
+            }
+            return Err(error);
+        }
+        if !self.containers.get(to).is_some_and(Container::is_alive) {
+            self.begin_run(to);
+            return Ok(());
+        }
+        let (ports, addresses) = (self.assign_ports(to), self.assign_addresses(to));
+        if let Some(container) = self.containers.get_mut(to) {
+            container.ports = ports;
+            container.addresses = addresses;
+        }
+        Ok(())
+    }
+
+    fn neighbours(&self, networks: &[NetworkName]) -> Vec<Neighbour> {
+        let joins = |container: &Container| match &container.definition.network {
+            NetworkMode::Networks(attachments) => attachments.iter().any(|attachment| networks.contains(&attachment.network)),
+            _ => false,
+        };
+        let found = self.containers.iter().filter(|(_, container)| container.is_alive() && !container.apart && joins(container));
+        let neighbour = |(name, container): (&ContainerName, &Container)| Neighbour {
+            name: name.clone(),
+            project: container.project().map(str::to_owned),
+            service: container.labels.get(compose_labels::SERVICE).and_then(|service| service.parse().ok()),
+            image: container.image.engine_reference(),
+        };
+        found.map(neighbour).collect()
     }
 
     fn check_start(&self, name: &ContainerName) -> Result<(), RuntimeError> {
@@ -244,6 +305,32 @@ impl Containers for FakeRuntime {
         self.call(FakeOperation::Start, &container.name, |world| world.start(&container.project, &container.name, restart))
     }
 
+    async fn start_apart(&self, container: &OwnedContainer, restart: RestartPolicy) -> Result<(), RuntimeError> {
+        self.call(FakeOperation::StartApart, &container.name, |world| world.start_apart(&container.project, &container.name, restart))
+    }
+
+    async fn hand_over(
+        &self,
+        project: &ProjectName,
+        from: &[Leaving],
+        to: &ContainerName,
+        _networks: &[NetworkAttachment],
+    ) -> Result<Duration, RuntimeError> {
+        self.call(FakeOperation::HandOver, to, |world| world.hand_over(project, from, to)).map(|()| Duration::from_millis(200))
+    }
+
+    async fn signal(&self, container: &OwnedContainer, signal: &str) -> Result<(), RuntimeError> {
+        self.call(FakeOperation::Signal, &format!("{signal} {}", container.name), |world| {
+            match world.owned(&container.project, &container.name)?.filter(|found| found.is_alive()) {
+                Some(found) => {
+                    found.signals.push(signal.to_owned());
+                    Ok(())
+                }
+                None => Err(RuntimeError::NotFound { name: container.name.to_string() }),
+            }
+        })
+    }
+
     async fn stop(&self, container: &OwnedContainer, _policy: &StopPolicy) -> Result<(), RuntimeError> {
         self.call(FakeOperation::Stop, &container.name, |world| {
             if world.owned(&container.project, &container.name)?.is_some() {
@@ -302,6 +389,10 @@ impl Inspect for FakeRuntime {
         })
     }
 
+    async fn neighbours(&self, networks: &[NetworkName]) -> Result<Vec<Neighbour>, RuntimeError> {
+        self.call(FakeOperation::Neighbours, &"networks", |world| Ok(world.neighbours(networks)))
+    }
+
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
         self.call(FakeOperation::Engine, &"engine", |world| Ok(world.engine.clone()))
     }
@@ -310,9 +401,15 @@ impl Inspect for FakeRuntime {
 impl World {
     /// Whether a container stands on this network, running or not: without the network it could not be started again.
     pub(super) fn uses_network(&self, network: &NetworkName) -> bool {
-        self.containers.values().any(|container| match &container.definition.network {
+        self.containers.values().filter(|container| !container.apart).any(|container| match &container.definition.network {
             NetworkMode::Networks(attachments) => attachments.iter().any(|attachment| attachment.network == *network),
             _ => false,
         })
+    }
+
+    /// Whether a container has this volume, running or not.
+    pub(super) fn uses_volume(&self, volume: &VolumeName) -> bool {
+        let is = |mount: &Mount| matches!(&mount.source, MountSource::Volume { name, .. } if name == volume);
+        self.containers.values().any(|container| container.definition.mounts.iter().any(is))
     }
 }

@@ -180,4 +180,18 @@ impl Resources for FakeRuntime {
             }
         })
     }
+
+    async fn remove_volume(&self, project: &ProjectName, volume: &VolumeName) -> Result<(), RuntimeError> {
+        self.call(FakeOperation::RemoveVolume, volume, |world| match world.volumes.get(volume) {
+            None => Ok(()),
+            Some(owner) if owner.as_deref() != Some(project.as_str()) => {
+                Err(RuntimeError::NotOurs { name: volume.to_string(), project: project.clone() })
+            }
+            Some(_) if world.uses_volume(volume) => Err(RuntimeError::InUse { name: volume.to_string() }),
+            Some(_) => {
+                world.volumes.remove(volume);
+                Ok(())
+            }
+        })
+    }
 }

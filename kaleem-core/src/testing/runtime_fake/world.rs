@@ -57,6 +57,10 @@ pub(super) struct Container {
     pub(super) killed: bool,
     pub(super) addresses: BTreeMap<NetworkName, String>,
     pub(super) ports: Vec<PortBinding>,
+    /// Whether its networks were taken from it: nobody reaches it, and it holds no ports.
+    pub(super) apart: bool,
+    /// Signals that it was sent, beside those of a stop.
+    pub(super) signals: Vec<String>,
     pub(super) logs: Vec<LogLine>,
 }
 
@@ -158,8 +162,8 @@ impl World {
     pub(super) fn begin_run(&mut self, name: &ContainerName) {
         let moment = self.moment();
         let has_healthcheck = self.containers.get(name).is_some_and(|container| self.has_healthcheck(container));
-        let ports = self.assign_ports(name);
-        let addresses = self.assign_addresses(name);
+        let apart = self.containers.get(name).is_some_and(|container| container.apart);
+        let (ports, addresses) = if apart { Default::default() } else { (self.assign_ports(name), self.assign_addresses(name)) };
         let Some(container) = self.containers.get_mut(name) else { return };
         container.status = InstanceStatus::Running;
         container.health = if has_healthcheck { InstanceHealth::Starting } else { InstanceHealth::None };
@@ -300,6 +304,7 @@ impl World {
                 definition: container.definition.clone(),
                 killed: container.killed,
                 runs: container.runs,
+                signals: container.signals.clone(),
             };
             (name.clone(), shown)
         };
@@ -406,11 +411,13 @@ impl World {
             killed: false,
             addresses: BTreeMap::new(),
             ports: Vec::new(),
+            apart: false,
+            signals: Vec::new(),
             logs: Vec::new(),
         }
     }
 
-    fn assign_addresses(&self, name: &ContainerName) -> BTreeMap<NetworkName, String> {
+    pub(super) fn assign_addresses(&self, name: &ContainerName) -> BTreeMap<NetworkName, String> {
         let Some(container) = self.containers.get(name) else { return BTreeMap::new() };
         let NetworkMode::Networks(attachments) = &container.definition.network else { return BTreeMap::new() };
         let mut addresses = BTreeMap::new();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kaleem_core::engine::Ending;
 use kaleem_core::outcome::{Outcome, Resolution};
 use kaleem_core::runtime::RuntimeError;
-use kaleem_core::testing::FakeCall;
+use kaleem_core::testing::{FakeCall, FakeOperation};
 
 use super::matrix::{Case, Left, cases, expected, left};
 use crate::world::World;
@@ -19,11 +19,13 @@ fn away() -> RuntimeError {
     RuntimeError::Unreachable { endpoint: "unix:///fake.sock".to_owned(), source: "injected: the connection was reset".into() }
 }
 
-/// Whether the call that is seen now is the `at`th that changes something.
+/// Whether the call that is seen now is the `at`th that changes something. Looking into containers while a plan is made may fail without a word.
 fn nth(at: usize) -> (Arc<AtomicUsize>, impl Fn(&FakeCall) -> bool + Send + Sync) {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = count.clone();
-    (count, move |call: &FakeCall| call.operation.is_mutating() && counter.fetch_add(1, Ordering::SeqCst) == at)
+    (count, move |call: &FakeCall| {
+        call.operation.is_mutating() && call.operation != FakeOperation::Exec && counter.fetch_add(1, Ordering::SeqCst) == at
+    })
 }
 
 /// How a plan ended when one of its calls failed for good.
@@ -33,7 +35,10 @@ fn judge(ending: &Ending, left: &Left, before: &Left, place: &str) {
             assert!(error.contains("injected"), "{place}: {error}");
             assert_eq!(left, before, "{place}");
         }
-        Ending::Over(Outcome::Deployed { leftovers, .. }) => assert_eq!(leftovers.len(), 1, "{place}: {leftovers:?}"),
+        // A volume cannot go either when its container could not.
+        Ending::Over(Outcome::Deployed { leftovers, .. }) => {
+            assert!(leftovers.first().is_some_and(|first| first.contains("injected")), "{place}: {leftovers:?}");
+        }
         other => panic!("{place}: {other:?}"),
     }
 }
@@ -59,7 +64,7 @@ async fn every_call_that_fails_is_taken_back_or_left_over() {
             }
             at += 1;
         }
-        assert!(at >= 2, "{}: {at} calls only", case.name());
+        assert!(at >= 2 || case.is_upgrade(), "{}: {at} calls only", case.name());
     }
 }
 

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kaleem_core::config::settings::{HookSettings, StrategyName};
 use kaleem_core::config::{DependencyCondition, Project};
 use kaleem_core::engine::Ending;
+use kaleem_core::kaleem::leaving::RemoveVolumes;
 use kaleem_core::kaleem::{KaleemError, Planned, Work};
+use kaleem_core::names::ReleaseId;
 use kaleem_core::outcome::Outcome;
-use kaleem_core::runtime::InstanceStatus;
-use kaleem_core::testing::{Behaviour, FakeCall};
+use kaleem_core::runtime::{ExecOutput, InstanceStatus};
+use kaleem_core::testing::{Behaviour, ExecReply, FakeCall};
 
-use crate::world::{ServiceExt, World, project, service, strategy};
+use crate::world::{ServiceExt, World, project, service, service_name, strategy};
 
 /// One kind of deploy: the project before and after.
 pub(super) struct Shape {
@@ -34,6 +36,14 @@ pub(super) enum Act {
     Rollback,
     /// The same, but the containers of `before` end as soon as they are started.
     RollbackToWhatIsBad,
+    /// To plain Compose.
+    Eject,
+    /// The same, but what is made from the images from now on ends at once.
+    EjectBad,
+    /// To nothing.
+    Down,
+    /// To another program of the gateways.
+    Upgrade,
 }
 
 /// One kind of plan.
@@ -55,9 +65,18 @@ impl Case {
     /// The world before it.
     pub(super) async fn prepared(&self) -> World {
         let world = prepared(&self.shape).await;
-        if self.act != Act::Deploy {
+        if matches!(self.act, Act::Rollback | Act::RollbackToWhatIsBad) {
             let ending = world.deploy(&self.shape.after).await.unwrap();
             assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{}: {ending:?}", self.name());
+        }
+        match self.act {
+            Act::EjectBad => {
+                let release = world.kaleem.history(&world.project()).unwrap().release(ReleaseId::new(1)).unwrap();
+                let digest = &release.target.services[&service_name("api")].image.digest;
+                world.runtime.set_behaviour(digest, Behaviour::ExitsAtOnce { code: 1, log: "bad".to_owned() });
+            }
+            Act::Upgrade => world.newer_program(),
+            Act::Deploy | Act::Rollback | Act::RollbackToWhatIsBad | Act::Eject | Act::Down => {}
         }
         if self.act == Act::RollbackToWhatIsBad {
             let stopped: Vec<_> = world.runtime.snapshot().containers.into_iter().collect();
@@ -73,7 +92,8 @@ impl Case {
     pub(super) fn good_project(&self) -> Project {
         match self.act {
             Act::Deploy => self.shape.before.clone().unwrap_or_else(|| project(vec![service("api", "registry.example/app:v2")])),
-            Act::Rollback | Act::RollbackToWhatIsBad => self.shape.after.clone(),
+            Act::Rollback | Act::RollbackToWhatIsBad | Act::Eject | Act::Down | Act::Upgrade => self.shape.after.clone(),
+            Act::EjectBad => project(vec![service("api", "registry.example/app:v2").publishing(8080, 3000)]),
         }
     }
 
@@ -81,7 +101,15 @@ impl Case {
         match self.act {
             Act::Deploy => world.kaleem.deploy_plan(work, &self.shape.after, &BTreeMap::new()).await,
             Act::Rollback | Act::RollbackToWhatIsBad => world.kaleem.rollback_plan(work, None).await,
+            Act::Eject | Act::EjectBad => world.kaleem.eject_plan(work, &self.shape.after, &BTreeMap::new()).await,
+            Act::Down => world.kaleem.down_plan(work, RemoveVolumes::Yes).await,
+            Act::Upgrade => world.kaleem.upgrade_plan(work, &[]).await,
         }
+    }
+
+    /// Whether it touches nothing but a gateway's program, which stays when the plan is taken back: both programs do the same.
+    pub(super) fn is_upgrade(&self) -> bool {
+        self.act == Act::Upgrade
     }
 
     /// Carries it out to its end.
@@ -99,12 +127,22 @@ pub(super) fn cases() -> Vec<Case> {
     let worker = |tag: &str| service("worker", &format!("registry.example/app:{tag}"));
     let one = |tag: &str| project(vec![api(tag)]);
     let both = |tag: &str| project(vec![api(tag), worker(tag).after("api", DependencyCondition::ServiceHealthy)]);
+    let leave = |name, act, what: Project| Case {
+        shape: Shape { name, before: Some(what.clone()), after: what, good: act != Act::EjectBad, gateways: Gateways::Yes },
+        act,
+    };
+    let stored =
+        || project(vec![api("v1").after("redis", DependencyCondition::ServiceStarted), service("redis", "redis:7").storing("redis")]);
     let back = |name, act, before: Project, after: Project, gateways| Case {
         shape: Shape { name, before: Some(before), after, good: act == Act::Rollback, gateways },
         act,
     };
     deploys
         .chain([
+            leave("eject", Act::Eject, both("v1")),
+            leave("eject, bad", Act::EjectBad, one("v1")),
+            leave("down", Act::Down, stored()),
+            leave("upgrade", Act::Upgrade, one("v1")),
             back("rollback", Act::Rollback, one("v1"), one("v2"), Gateways::No),
             back("rollback to what is bad", Act::RollbackToWhatIsBad, one("v1"), one("v2"), Gateways::No),
             back("rollback behind a gateway", Act::Rollback, both("v1"), both("v2"), Gateways::Yes),
@@ -145,6 +183,7 @@ fn shapes() -> Vec<Shape> {
     let migrated = |tag: &str| {
         project(vec![api(tag).named("shop-api").after("migrate", DependencyCondition::ServiceCompletedSuccessfully), migrate(tag)])
     };
+    let fronted = |tag: &str| project(vec![api(tag), service("web", "nginx:1")]);
     let recreated = |tag: &str| strategy(project(vec![worker(tag).times(2)]), "worker", StrategyName::Recreate);
     vec![
         Shape { name: "first deploy", before: None, after: many("v1"), good: true, gateways: Gateways::No },
@@ -167,6 +206,20 @@ fn shapes() -> Vec<Shape> {
         Shape { name: "behind a gateway", before: Some(many("v1")), after: many("v2"), good: true, gateways: Gateways::Yes },
         Shape { name: "behind a gateway, bad", before: Some(many("v1")), after: many("bad"), good: false, gateways: Gateways::Yes },
         Shape { name: "a gateway takes over", before: Some(one("v1")), after: one("v2"), good: true, gateways: Gateways::Later },
+        Shape {
+            name: "a gateway takes over behind nginx",
+            before: Some(fronted("v1")),
+            after: fronted("v2"),
+            good: true,
+            gateways: Gateways::Later,
+        },
+        Shape {
+            name: "a gateway takes over behind nginx, bad",
+            before: Some(fronted("v1")),
+            after: fronted("late"),
+            good: false,
+            gateways: Gateways::Later,
+        },
         Shape { name: "a gateway takes over, bad", before: Some(one("v1")), after: one("late"), good: false, gateways: Gateways::Later },
     ]
 }
@@ -182,6 +235,12 @@ fn world(gateways: Gateways) -> World {
     world.push("registry.example/migrate:v1", Behaviour::CompletesWith(0));
     world.push("registry.example/migrate:v2", Behaviour::CompletesWith(0));
     world.push("redis:7", Behaviour::Healthy);
+    world.push("nginx:1", Behaviour::Healthy);
+    world.runtime.on_exec(Arc::new(|container, command| {
+        let nginx = container.as_str().contains("-web-") && command.first().is_some_and(|program| program == "nginx");
+        let output = "location / { proxy_pass http://api:3000; }".to_owned();
+        nginx.then_some(ExecReply::Ends(ExecOutput { exit_code: 0, output }))
+    }));
     world
 }
 
@@ -207,7 +266,7 @@ pub(super) async fn left(world: &World) -> Left {
     let networks = snapshot.networks.keys().map(ToString::to_string).collect();
     let mut pins: Vec<String> = snapshot.tags.keys().filter(|tag| tag.starts_with("kaleem.invalid/shop")).cloned().collect();
     if let Some(routed) = world.routed("api").await {
-        pins.push(format!("the gateway sends to {routed:?}"));
+        pins.push(format!("the gateway sends to {routed:?}, program {:?}", world.gateway_program("api").await));
     }
     (world.containers(), networks, pins)
 }
@@ -320,7 +379,7 @@ pub(super) async fn resume_after_every_death(case: &Case, meanwhile: &(dyn Fn(&W
         assert_eq!(left(&world).await, again, "{place}: a second resume changes nothing");
         at += 1;
     }
-    assert!(at > 6, "{}: the reaper saw {at} places only", case.name());
+    assert!(at > 6 || case.is_upgrade() && at > 3, "{}: the reaper saw {at} places only", case.name());
 }
 
 /// Dies at every place in turn, takes it back, and looks at what is left.
@@ -336,6 +395,10 @@ pub(super) async fn abort_after_every_death(case: &Case) {
         if is_open(&world) {
             match world.abort().await.unwrap() {
                 Ending::Over(Outcome::Deployed { .. }) => assert_eq!(left(&world).await, after, "{place}: it was committed"),
+                Ending::Over(Outcome::Aborted { .. }) if case.is_upgrade() => {
+                    let found = left(&world).await;
+                    assert!(found == before || found == after, "{place}: {found:?}");
+                }
                 Ending::Over(Outcome::Aborted { .. } | Outcome::RolledBack { .. }) => assert_eq!(left(&world).await, before, "{place}"),
                 other => panic!("{place}: {other:?}"),
             }

@@ -1,0 +1,100 @@
+//! `kaleem eject`: the project goes back to plain Compose, with the images that serve and all its data.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kaleem_core::config::Project;
+use kaleem_core::exec::{self, ExecRequest};
+use kaleem_core::names::ServiceName;
+
+use crate::arguments::Eject;
+use crate::commands::carry_out::carry_out;
+use crate::commands::deploy::{Ready, ready};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::render::Printer;
+use crate::render::plan::{Detail, PlanView};
+use crate::wiring::Wiring;
+
+/// Time that Compose has to tell its hashes.
+const HASHES: Duration = Duration::from_secs(30);
+
+/// Ejects, or shows what that would do.
+///
+/// # Errors
+///
+/// [`CliError`]
+pub(crate) async fn run(arguments: &Eject, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
+    let project = wiring.project()?;
+    let kaleem = wiring.kaleem("eject").await?;
+    let work = match ready(wiring, printer, &kaleem, &project.name).await? {
+        Ready::Work(work) => work,
+        Ready::Ended(exit) => return Ok(exit),
+    };
+    let hashes = hashes(wiring, &project).await;
+    let planned = kaleem.eject_plan(&work, &project, &hashes).await.map_err(|source| CliError::Kaleem { source })?;
+    let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &project.warnings, history: work.history() };
+    let detail = if arguments.plan { Detail::Steps } else { Detail::Short };
+    let show = |line: &String| if arguments.plan { printer.result(line) } else { printer.note(line) };
+    view.lines(detail).iter().for_each(show);
+    printer.json(&view.json());
+    let without: Vec<&str> = project.services.keys().filter(|name| !hashes.contains_key(*name)).map(ServiceName::as_str).collect();
+    if !without.is_empty() {
+        let text = format!("Compose could not be asked how it marks {}", without.join(", "));
+        printer.warning(&text, Some("its next `up` makes those containers anew, as after a change of the file"));
+    }
+    if arguments.plan {
+        return Ok(if planned.plan.refusals().next().is_some() { Exit::Refused } else { Exit::Done });
+    }
+    printer.note("");
+    let run = kaleem.start(work, &planned).map_err(|source| CliError::Kaleem { source })?;
+    Ok(carry_out(wiring, printer, &project.name, &planned.plan, run).await?.exit)
+}
+
+/// What Compose writes on containers of each service, so that its next `up` finds nothing to do. Whoever has no Compose has no hashes.
+async fn hashes(wiring: &Wiring, project: &Project) -> BTreeMap<ServiceName, String> {
+    let files = project.files.iter().flat_map(|file| ["-f".to_owned(), file.display().to_string()]);
+    let common: Vec<String> = files
+        .chain(["--project-directory".to_owned(), project.directory.display().to_string()])
+        .chain(["-p".to_owned(), project.name.to_string()])
+        .chain(["config".to_owned(), "--hash".to_owned(), "*".to_owned()])
+        .collect();
+    for (program, first) in [("docker", Some("compose")), ("docker-compose", None)] {
+        let request = ExecRequest {
+            program: program.into(),
+            arguments: first.map(str::to_owned).into_iter().chain(common.iter().cloned()).collect(),
+            environment: wiring.environment().variables().clone(),
+            stdin: None,
+            directory: Some(project.directory.clone()),
+            timeout: HASHES,
+            max_output_bytes: 1 << 20,
+        };
+        let Ok(ran) = exec::run(&request).await else { continue };
+        let found = read_hashes(&String::from_utf8_lossy(&ran.stdout));
+        if ran.status.success() && !found.is_empty() {
+            return found;
+        }
+    }
+    BTreeMap::new()
+}
+
+fn read_hashes(text: &str) -> BTreeMap<ServiceName, String> {
+    let line = |line: &str| {
+        let (name, hash) = line.split_once(' ')?;
+        let good = hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit());
+        good.then(|| Some((name.parse().ok()?, hash.to_owned()))).flatten()
+    };
+    text.lines().filter_map(|text| line(text.trim())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_hashes;
+
+    #[test]
+    fn only_lines_with_a_name_and_a_hash_are_taken() {
+        let hash = "a".repeat(64);
+        let found = read_hashes(&format!("api {hash}\nweb short\nWARNING: something else\n"));
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [("api".parse().unwrap(), hash)]);
+    }
+}

@@ -1,0 +1,205 @@
+//! The one moment in which a container's ports go to another: as short as the engine allows.
+//!
+//! Ports are published when a container joins a network, also while it runs. So the heir runs already, without networks, and joins them
+//! as soon as the port is free. What takes long otherwise (making and starting a container) is over by then. Engines up to 20.10
+//! leave the heir with half an interface when it joins too early: it is waited for the end of the predecessor's process and for its
+//! ports, and where joining fails all the same the heir is started anew, which always works and takes a moment longer.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bollard::models::{ContainerInspectResponse, NetworkConnectRequest, NetworkDisconnectRequest};
+use bollard::query_parameters::{EventsOptions, KillContainerOptions, StartContainerOptions};
+use futures_util::{StreamExt as _, future};
+use tokio::time::Instant;
+
+use super::containers::{AFTER_KILL, id_of, stop_signal};
+use super::failure::Failure;
+use super::instance::{bindings, is_alive, restart_of, status_of};
+use super::{DockerRuntime, body};
+use crate::definition::{NetworkAttachment, Protocol, RestartPolicy};
+use crate::names::{ContainerName, ProjectName};
+use crate::runtime::{InstanceStatus, Leaving, RuntimeError};
+
+/// How long a port may take to be free after the end of the process that was behind it.
+const PORT_FREE: Duration = Duration::from_secs(5);
+/// Time between two looks at a port.
+const LOOK: Duration = Duration::from_millis(3);
+
+const OPERATION: &str = "hand the ports over";
+
+impl DockerRuntime {
+    /// Takes all networks from a container that does not run.
+    pub(super) async fn take_networks(&self, found: &ContainerInspectResponse) -> Result<(), RuntimeError> {
+        let id = id_of(found)?;
+        let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        for network in networks.into_iter().flat_map(HashMap::keys) {
+            let request = NetworkDisconnectRequest { container: id.clone(), force: Some(true) };
+            match self.ask("take the container from its network", self.client.disconnect_network(network, request)).await {
+                Ok(()) => {}
+                Err(failure) if failure.is_missing() || failure.message().contains("is not connected") => {}
+                Err(failure) => return Err(failure.into_error()),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn hand_ports_over(
+        &self,
+        project: &ProjectName,
+        from: &[Leaving],
+        to: &ContainerName,
+        networks: &[NetworkAttachment],
+    ) -> Result<Duration, RuntimeError> {
+        let heir = self.owned(project, to).await?.ok_or_else(|| RuntimeError::NotFound { name: to.to_string() })?;
+        let heir_id = id_of(&heir)?;
+        let mut leaving = Vec::new();
+        for one in from {
+            let Some(found) = self.owned(project, &one.container).await? else { continue };
+            let quick = matches!(status_of(&found), InstanceStatus::Running);
+            if quick {
+                // The policy goes first, so that nothing but the end itself is left for the short moment.
+                if restart_of(&found) != RestartPolicy::No {
+                    self.set_restart(&id_of(&found)?, RestartPolicy::No).await.map_err(Failure::into_error)?;
+                }
+                leaving.push((found, one));
+            } else {
+                self.stop_found(&found, &one.stop).await?;
+            }
+        }
+        let begun = Instant::now();
+        future::try_join_all(leaving.iter().map(|(found, one)| self.end(found, one))).await?;
+        // One that has joined already holds its ports itself.
+        let has_joined = heir.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        if !is_alive(&heir) || has_joined.is_none_or(HashMap::is_empty) {
+            self.wait_for_ports(&heir).await;
+        }
+        let joined = self.join_all(&heir_id, is_alive(&heir), networks).await;
+        if joined.is_err() {
+            self.start_anew(&heir_id, networks).await?;
+        }
+        let took = begun.elapsed();
+        for (found, one) in &leaving {
+            // The process is gone; what the engine tidies up after it is waited for where nobody waits.
+            self.stop_found(found, &one.stop).await?;
+        }
+        Ok(took)
+    }
+
+    /// Asks a container to end, and answers when its process is gone, which is before the engine has tidied up.
+    async fn end(&self, found: &ContainerInspectResponse, leaving: &Leaving) -> Result<(), RuntimeError> {
+        let id = id_of(found)?;
+        let filters = HashMap::from([("container".to_owned(), vec![id.clone()]), ("event".to_owned(), vec!["die".to_owned()])]);
+        let mut events = self.client.events(Some(EventsOptions { filters: Some(filters), ..EventsOptions::default() }));
+        let (grace, signal) = (leaving.stop.grace, stop_signal(found, &leaving.stop));
+        let ask = async {
+            self.kill(&id, &signal).await?;
+            tokio::time::sleep(grace).await;
+            self.kill(&id, "SIGKILL").await
+        };
+        let dead = async {
+            // Events tell it first; where they fail, the end of the whole container does.
+            let told = async {
+                match events.next().await {
+                    Some(Ok(_)) => {}
+                    _ => future::pending().await,
+                }
+            };
+            let limit = grace.saturating_add(AFTER_KILL);
+            tokio::select! {
+                () = told => Ok(true),
+                ended = self.ended(&id, "not-running", limit) => ended,
+            }
+        };
+        tokio::pin!(dead);
+        let over = tokio::select! {
+            biased;
+            over = &mut dead => over,
+            asked = ask => {
+                asked?;
+                dead.await
+            }
+        }?;
+        if over { Ok(()) } else { Err(super::nonsense(OPERATION, format!("`{}` still runs after SIGKILL", leaving.container))) }
+    }
+
+    async fn kill(&self, id: &str, signal: &str) -> Result<(), RuntimeError> {
+        let kill = self.client.kill_container(id, Some(KillContainerOptions { signal: signal.to_owned() }));
+        match self.ask("stop the container", kill).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.is_missing() || failure.message().contains("is not running") => Ok(()),
+            Err(failure) => Err(failure.into_error()),
+        }
+    }
+
+    /// Waits until the ports that the heir is to publish can be bound on this host. What cannot be told counts as free: the engine decides.
+    async fn wait_for_ports(&self, heir: &ContainerInspectResponse) {
+        let wanted = bindings(heir.host_config.as_ref().and_then(|host| host.port_bindings.as_ref()));
+        let single = wanted.iter().filter(|binding| binding.container.protocol == Protocol::Tcp);
+        let places: Vec<SocketAddr> = single
+            .filter_map(|binding| {
+                let (first, last) = binding.host_ports?;
+                (first == last).then(|| SocketAddr::new(binding.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), first))
+            })
+            .collect();
+        let deadline = Instant::now() + PORT_FREE;
+        for place in places {
+            let taken = || matches!(std::net::TcpListener::bind(place), Err(error) if error.kind() == std::io::ErrorKind::AddrInUse);
+            while taken() && Instant::now() < deadline {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    async fn join_all(&self, id: &str, runs: bool, networks: &[NetworkAttachment]) -> Result<(), RuntimeError> {
+        if !runs {
+            return Err(super::nonsense(OPERATION, "the heir does not run"));
+        }
+        for attachment in networks {
+            self.join(id, attachment).await?;
+        }
+        Ok(())
+    }
+
+    async fn join(&self, id: &str, attachment: &NetworkAttachment) -> Result<(), RuntimeError> {
+        let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(body::endpoint(attachment)) };
+        match self.ask(OPERATION, self.client.connect_network(attachment.network.as_str(), request)).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.message().contains("already exists in network") => Ok(()),
+            Err(failure) => match failure.port_taken() {
+                Some(port) => Err(RuntimeError::PortTaken { port }),
+                None => Err(failure.into_error()),
+            },
+        }
+    }
+
+    /// The way that always works: out of all networks, stopped, into the networks, started.
+    async fn start_anew(&self, id: &str, networks: &[NetworkAttachment]) -> Result<(), RuntimeError> {
+        // Killed by hand it is not started by its policy.
+        self.kill(id, "SIGKILL").await?;
+        if !self.ended(id, "not-running", AFTER_KILL).await? {
+            return Err(super::nonsense(OPERATION, "the heir still runs after SIGKILL"));
+        }
+        if let Some(found) = self.look(id).await? {
+            self.take_networks(&found).await?;
+        }
+        for attachment in networks {
+            self.join(id, attachment).await?;
+        }
+        let deadline = Instant::now() + PORT_FREE;
+        loop {
+            let start = self.client.start_container(id, None::<StartContainerOptions>);
+            match self.ask_for(OPERATION, AFTER_KILL, start).await {
+                Ok(()) => return Ok(()),
+                Err(failure) if failure.port_taken().is_some() && Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                Err(failure) => {
+                    return Err(match failure.port_taken() {
+                        Some(port) => RuntimeError::PortTaken { port },
+                        None => failure.into_error(),
+                    });
+                }
+            }
+        }
+    }
+}
