@@ -4,28 +4,21 @@
 //! knows a database or a store; `kaleem-backup` does.
 
 pub mod error;
-pub mod pipe;
 pub mod set;
 pub mod sets;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::Pin;
 use std::str::FromStr;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-use tokio::io::AsyncRead;
-
 pub use error::{SourceError, VaultError};
-pub use pipe::{ByteSender, PipeReader, pipe};
+use serde::{Deserialize, Serialize};
 pub use set::{ArtifactRecord, Commit, Compression, Encryption, Manifest, SetError};
 pub use sets::{BackupSets, SetObserver, SetRequest, SetsError};
 
 use crate::names::{ArtifactName, NameError, SetId};
-
-/// Bytes that are read as they come. An error in place of the end means that the rest is missing.
-pub type ByteStream = Pin<Box<dyn AsyncRead + Send>>;
+pub use crate::pipe::{ByteSender, ByteStream, PipeReader, pipe};
 
 /// What kind of store an artifact was taken from; decides how its bytes are checked and put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

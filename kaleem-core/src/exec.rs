@@ -3,6 +3,8 @@
 //! A program gets exactly the environment that the caller names, and what it must not show in its argument list comes
 //! over its standard input. Nothing here judges an exit status, and nothing here logs.
 
+mod piped;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+pub use piped::{PipedError, PipedResult, run_piped};
 
 use crate::remedy::Remedy;
 use crate::secret::Secret;
@@ -248,8 +252,8 @@ impl Drop for Group {
 }
 
 async fn supervise(request: &ExecRequest, sink: Sink<'_>) -> Result<ExitStatus, ExecError> {
-    let mut child = start(request)?;
-    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
+    let mut child = start(request, request.stdin.is_some())?;
+    let mut group = Group(leader(&child));
     let outcome = tokio::time::timeout(request.timeout, Box::pin(converse(&mut child, &mut group, request, sink))).await;
     let failure = match outcome {
         Ok(Ok(status)) => {
@@ -266,14 +270,18 @@ async fn supervise(request: &ExecRequest, sink: Sink<'_>) -> Result<ExitStatus, 
     Err(failure)
 }
 
-fn start(request: &ExecRequest) -> Result<Child, ExecError> {
+fn leader(child: &Child) -> Option<Pid> {
+    child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+}
+
+fn start(request: &ExecRequest, reads: bool) -> Result<Child, ExecError> {
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
     let mut command = Command::new(&request.program);
     command
         .args(&request.arguments)
         .env_clear()
         .envs(&request.environment)
-        .stdin(if request.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if reads { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)

@@ -85,6 +85,7 @@ pub mod image;
 pub mod secret;
 pub mod clock;
 pub mod durable;
+pub mod pipe;
 pub mod exec;
 pub mod definition;
 pub mod registry;

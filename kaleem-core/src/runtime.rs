@@ -16,6 +16,7 @@ use crate::definition::{Definition, DefinitionId, NetworkAttachment, NetworkDefi
 pub use crate::image::ImageFacts;
 use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
+use crate::pipe::{ByteSender, ByteStream};
 
 pub mod error;
 
@@ -395,6 +396,8 @@ pub trait Inspect: Send + Sync {
 ///
 /// # Contract
 /// - `exec` ends after `timeout` with [`RuntimeError::ExecTimedOut`]; the command may go on inside.
+/// - `attach` answers only when the command has ended and all that it wrote was taken; its exit code is not judged. When
+///   `input` ends with an error, the command sees a cut input: that is [`RuntimeError::StreamBroken`].
 /// - `logs` of a container that never started is an empty stream.
 #[async_trait]
 pub trait Console: Send + Sync {
@@ -403,6 +406,19 @@ pub trait Console: Send + Sync {
     /// # Errors
     /// [`RuntimeError::NotFound`], [`RuntimeError::ExecTimedOut`], and what the engine says.
     async fn exec(&self, container: &ContainerName, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError>;
+    /// Runs a command in a running container, which reads `input` and whose standard output goes into `output`, as fast as
+    /// that takes it. The output of the answer is its standard error alone.
+    ///
+    /// # Errors
+    /// As [`Console::exec`], and [`RuntimeError::StreamBroken`].
+    async fn attach(
+        &self,
+        container: &ContainerName,
+        command: &[String],
+        input: Option<ByteStream>,
+        output: &mut ByteSender,
+        timeout: Duration,
+    ) -> Result<ExecOutput, RuntimeError>;
     /// The output of a container.
     ///
     /// # Errors

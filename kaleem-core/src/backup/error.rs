@@ -122,6 +122,16 @@ pub enum VaultError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// It answers, and does not let us.
+    #[error("the vault {place} does not let us {doing}: {reason}")]
+    Denied {
+        /// The vault.
+        place: String,
+        /// What was asked.
+        doing: &'static str,
+        /// What it said.
+        reason: String,
+    },
     /// It is not there.
     #[error("the vault {place} has no {path}")]
     Missing {
@@ -172,6 +182,7 @@ impl Remedy for VaultError {
     fn remedy(&self) -> String {
         match self {
             Self::Unreachable { place, .. } => format!("check that {place} can be reached from here, then run the same command"),
+            Self::Denied { .. } => "check the keys, and what they are allowed in the vault, then run the same command".to_owned(),
             Self::Missing { .. } => "choose another backup set: see `kaleem backup list`".to_owned(),
             Self::Exists { .. } => "look whether another kaleem writes to this vault, then run the same command".to_owned(),
             Self::Body { .. } => "mend what the cause names, then run the same command".to_owned(),

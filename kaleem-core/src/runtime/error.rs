@@ -116,6 +116,17 @@ pub enum RuntimeError {
         /// The engine's words.
         reason: String,
     },
+    /// A stream from or to a command in a container broke.
+    #[error("the {side} of the command in `{name}` broke")]
+    StreamBroken {
+        /// The container.
+        name: ContainerName,
+        /// `input` or `output`.
+        side: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A command in a container took too long.
     #[error("the command in `{name}` did not end within {timeout:?}")]
     ExecTimedOut {
@@ -189,6 +200,7 @@ impl Remedy for RuntimeError {
             }
             Self::PullFailed { .. } => "check the network and the disk, then run the same command".to_owned(),
             Self::ExecTimedOut { .. } => "raise the timeout of the command, or look why it hangs with `docker exec`".to_owned(),
+            Self::StreamBroken { .. } => "mend what the cause names, then run the same command".to_owned(),
             Self::FileRefused { .. } => "check that the path exists in the image and can be written".to_owned(),
             Self::ProgramUnreadable { path, .. } => format!("check that {} is there and can be read", path.display()),
             Self::Refused { .. } => "mend what the engine names, then run the same command".to_owned(),

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use kaleem_core::health::{ProbeTarget, Question};
 use kaleem_core::names::ContainerName;
+use kaleem_core::pipe::{ByteSender, ByteStream};
 use kaleem_core::runtime::{Console, ExecOutput, InstanceHealth, InstanceState, InstanceStatus, LogLine, LogRange, RuntimeError};
 use kaleem_health::StandardProbes;
 
@@ -37,6 +38,17 @@ impl Console for FakeConsole {
             Exec::Broken => Err(RuntimeError::Broken { operation: "run a command".to_owned(), source: "connection reset".into() }),
             Exec::Hangs => std::future::pending().await,
         }
+    }
+
+    async fn attach(
+        &self,
+        container: &ContainerName,
+        command: &[String],
+        _: Option<ByteStream>,
+        _: &mut ByteSender,
+        timeout: Duration,
+    ) -> Result<ExecOutput, RuntimeError> {
+        self.exec(container, command, timeout).await
     }
 
     async fn logs(&self, _: &ContainerName, _: &LogRange) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {

@@ -9,15 +9,19 @@ use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::query_parameters::LogsOptions;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::DockerRuntime;
 use super::failure::Failure;
 use super::instance::{cut, status_of};
 use crate::names::ContainerName;
+use crate::pipe::{ByteSender, ByteStream};
 use crate::runtime::{Console, ExecOutput, InstanceStatus, LogLine, LogRange, RuntimeError};
 
 /// How much output of a command is kept.
 const OUTPUT_BYTES: usize = 64 * 1024;
+/// How much of an input is sent at once.
+const CHUNK_BYTES: usize = 64 * 1024;
 /// Longest line that is put together from pieces; a longer one is told in parts.
 const LINE_BYTES: usize = 1024 * 1024;
 
@@ -52,10 +56,92 @@ impl DockerRuntime {
         };
         Ok(ExecOutput { exit_code, output: cut(&String::from_utf8_lossy(&output), OUTPUT_BYTES) })
     }
+
+    async fn run_attached(
+        &self,
+        container: &ContainerName,
+        command: &[String],
+        input: Option<ByteStream>,
+        output: &mut ByteSender,
+    ) -> Result<ExecOutput, RuntimeError> {
+        let operation = "run a command in the container";
+        let options = CreateExecOptions {
+            attach_stdin: Some(input.is_some()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.to_vec()),
+            ..CreateExecOptions::default()
+        };
+        let created = self.ask(operation, self.client.create_exec(container.as_str(), options)).await;
+        let created = created.map_err(|failure| match failure.is_missing() {
+            true => RuntimeError::NotFound { name: container.to_string() },
+            false => failure.into_error(),
+        })?;
+        let started =
+            self.ask(operation, self.client.start_exec(&created.id, None::<StartExecOptions>)).await.map_err(Failure::into_error)?;
+        let mut errors = Vec::new();
+        if let StartExecResults::Attached { output: mut pieces, input: mut stdin } = started {
+            let broken = |side| move |source| RuntimeError::StreamBroken { name: container.clone(), side, source };
+            let ended = tokio::sync::Notify::new();
+            let feeding = async {
+                let Some(mut input) = input else { return Ok(()) };
+                let mut chunk = vec![0; CHUNK_BYTES];
+                let copying = async {
+                    loop {
+                        let read = input.read(&mut chunk).await.map_err(broken("input"))?;
+                        if read == 0 {
+                            return stdin.shutdown().await.map_err(broken("input"));
+                        }
+                        // A command need not read its input; its exit code says whether that was right.
+                        if stdin.write_all(chunk.get(..read).unwrap_or_default()).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                };
+                tokio::select! {
+                    copied = copying => copied,
+                    () = ended.notified() => Ok(()),
+                }
+            };
+            let draining = async {
+                while let Some(piece) = pieces.next().await {
+                    match piece.map_err(|error| Failure::new(operation, &self.endpoint, error).into_error())? {
+                        LogOutput::StdErr { message } => {
+                            let room = OUTPUT_BYTES.saturating_sub(errors.len());
+                            errors.extend(message.iter().take(room));
+                        }
+                        piece => output.send(piece.into_bytes().to_vec()).await.map_err(broken("output"))?,
+                    }
+                }
+                ended.notify_one();
+                Ok(())
+            };
+            tokio::try_join!(feeding, draining)?;
+        }
+        let ended = self.ask(operation, self.client.inspect_exec(&created.id)).await.map_err(Failure::into_error)?;
+        let Some(exit_code) = ended.exit_code else {
+            return Err(super::nonsense(operation, "the command has ended and has no exit code"));
+        };
+        Ok(ExecOutput { exit_code, output: cut(&String::from_utf8_lossy(&errors), OUTPUT_BYTES) })
+    }
 }
 
 #[async_trait]
 impl Console for DockerRuntime {
+    async fn attach(
+        &self,
+        container: &ContainerName,
+        command: &[String],
+        input: Option<ByteStream>,
+        output: &mut ByteSender,
+        timeout: Duration,
+    ) -> Result<ExecOutput, RuntimeError> {
+        match tokio::time::timeout(timeout, Box::pin(self.run_attached(container, command, input, output))).await {
+            Ok(answer) => answer,
+            Err(_) => Err(RuntimeError::ExecTimedOut { name: container.clone(), timeout }),
+        }
+    }
+
     async fn exec(&self, container: &ContainerName, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError> {
         match tokio::time::timeout(timeout, Box::pin(self.run(container, command))).await {
             Ok(answer) => answer,

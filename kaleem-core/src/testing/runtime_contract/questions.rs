@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::io::AsyncReadExt as _;
 
 use super::{Check, Complaint, Stage, at_once, ensure, named, patiently, told};
 use crate::definition::{ContainerPort, Definition, NetworkMode, PortBinding, Protocol, RestartPolicy};
 use crate::names::ReleaseId;
+use crate::pipe::{ByteStream, pipe};
 use crate::runtime::{InstanceHealth, InstanceStatus, LogLine, LogRange, OwnedContainer, RuntimeError, compose_labels};
 
 pub(super) fn checks() -> Vec<Check> {
@@ -21,6 +23,7 @@ pub(super) fn checks() -> Vec<Check> {
         engine_tells_who_it_is,
         exec_gives_code_and_output,
         exec_ends_after_its_timeout,
+        attach_gives_code_and_passes_output_on,
         exec_in_a_missing_or_stopped_container_is_refused,
         logs_have_the_lines_of_both_streams,
         logs_of_a_container_that_never_started_are_empty,
@@ -144,6 +147,23 @@ async fn exec_gives_code_and_output(stage: &Stage) -> Result<(), Complaint> {
     stage.up("api", &stage.runs, Definition::default(), RestartPolicy::No).await?;
     let answer = stage.runtime.exec(&stage.name("api")?, &stage.command, Duration::from_secs(30)).await.map_err(|error| told(&error))?;
     ensure!(answer.exit_code == 5 && answer.output.trim_end() == "hello", "{answer:?}");
+    Ok(())
+}
+
+async fn attach_gives_code_and_passes_output_on(stage: &Stage) -> Result<(), Complaint> {
+    stage.up("api", &stage.runs, Definition::default(), RestartPolicy::No).await?;
+    let (mut sender, mut reader) = pipe();
+    let input: ByteStream = Box::pin(std::io::Cursor::new(vec![b'x'; 300_000]));
+    let name = stage.name("api")?;
+    let attaching = async {
+        let answer = stage.runtime.attach(&name, &stage.command, Some(input), &mut sender, Duration::from_secs(30)).await;
+        drop(sender.finish().await);
+        answer.map_err(|error| told(&error))
+    };
+    let mut taken = String::new();
+    let (answer, _) = tokio::join!(attaching, reader.read_to_string(&mut taken));
+    let answer = answer?;
+    ensure!(answer.exit_code == 5 && taken.trim_end() == "hello" && answer.output.is_empty(), "{answer:?}, {taken:?}");
     Ok(())
 }
 

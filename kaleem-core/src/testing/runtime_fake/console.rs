@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::world::refused;
 use super::{ExecReply, FakeOperation, FakeRuntime};
 use crate::names::ContainerName;
+use crate::pipe::{ByteSender, ByteStream};
 use crate::runtime::{Console, ExecOutput, InstanceStatus, LogLine, LogRange, RuntimeError};
 
 #[async_trait]
@@ -31,6 +32,23 @@ impl Console for FakeRuntime {
                 Err(refused("run a command", 400, format!("exec: \"{program}\": executable file not found in $PATH")))
             }
         }
+    }
+
+    async fn attach(
+        &self,
+        container: &ContainerName,
+        command: &[String],
+        input: Option<ByteStream>,
+        output: &mut ByteSender,
+        timeout: Duration,
+    ) -> Result<ExecOutput, RuntimeError> {
+        let broken = |side| move |source| RuntimeError::StreamBroken { name: container.clone(), side, source };
+        let answer = self.exec(container, command, timeout).await?;
+        if let Some(mut input) = input {
+            tokio::io::copy(&mut input, &mut tokio::io::sink()).await.map_err(broken("input"))?;
+        }
+        output.send(answer.output.into_bytes()).await.map_err(broken("output"))?;
+        Ok(ExecOutput { exit_code: answer.exit_code, output: String::new() })
     }
 
     async fn logs(

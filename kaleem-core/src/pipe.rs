@@ -10,6 +10,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
+/// Bytes that are read as they come. An error in place of the end means that the rest is missing.
+pub type ByteStream = Pin<Box<dyn AsyncRead + Send>>;
+
 /// Longest piece that is passed on at once.
 const PIECE_BYTES: usize = 256 * 1024;
 /// How many pieces wait in a pipe.
