@@ -1,7 +1,15 @@
 //! The formats of artifacts: how bytes are known to be whole and sound without the store that they came from.
 
+#[cfg(feature = "web")]
+pub(crate) mod canonical;
 mod crc64;
 mod digest;
+#[cfg(feature = "qdrant")]
+pub mod bundle;
+#[cfg(feature = "rabbitmq")]
+pub mod definitions;
+#[cfg(feature = "command")]
+pub mod output;
 #[cfg(feature = "files")]
 pub mod tree;
 #[cfg(feature = "mongodb")]
@@ -29,6 +37,12 @@ pub async fn verify(kind: SourceKind, input: ByteStream) -> Result<Contents, Sou
         SourceKind::Redis => rdb::verify(input).await,
         #[cfg(feature = "files")]
         SourceKind::Files => tree::verify(input).await,
+        #[cfg(feature = "qdrant")]
+        SourceKind::Qdrant => bundle::verify(input).await,
+        #[cfg(feature = "rabbitmq")]
+        SourceKind::Rabbitmq => definitions::verify(input).await,
+        #[cfg(feature = "command")]
+        SourceKind::Command => output::verify(input).await,
         other => {
             drop(input);
             Err(SourceError::Unsupported { what: format!("an artifact of {other}"), reason: "there is no reader for it".to_owned() })

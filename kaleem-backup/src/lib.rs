@@ -4,6 +4,10 @@
 //! [`set::verify`], put back with [`set::restore`],
 //! proved by a [`drill`], and given up by the plan of [`retention`]. [`Backups`] is all of that for one project.
 
+#[cfg(any(feature = "command", feature = "web"))]
+mod words;
+#[cfg(feature = "web")]
+mod web;
 pub mod seal;
 pub mod format;
 pub mod vault;

@@ -1,8 +1,14 @@
 //! Stores that are backed up.
 
+#[cfg(feature = "command")]
+pub mod command;
 #[cfg(feature = "files")]
 pub mod files;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
+#[cfg(feature = "qdrant")]
+pub mod qdrant;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;

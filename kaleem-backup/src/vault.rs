@@ -2,5 +2,9 @@
 
 pub mod local;
 pub mod metered;
+#[cfg(feature = "s3")]
+pub mod s3;
 
 pub use local::LocalVault;
+#[cfg(feature = "s3")]
+pub use s3::{BucketStyle, Guarantee, S3Settings, S3SettingsError, S3Vault};

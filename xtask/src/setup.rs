@@ -11,6 +11,7 @@ mod images;
 mod compose_oracle;
 mod mongo_server;
 pub(crate) mod newer_engine;
+mod s3_server;
 
 use std::path::PathBuf;
 
@@ -52,6 +53,8 @@ pub(crate) struct Parts {
     pub compose_oracle: PathBuf,
     /// A server that speaks as MongoDB.
     pub mongo_server: PathBuf,
+    /// A service that speaks as S3.
+    pub s3_server: PathBuf,
     started: Vec<Started>,
 }
 
@@ -75,6 +78,7 @@ impl Parts {
             .env("KALEEM_TEST_DEBIAN", images::DEBIAN)
             .env("KALEEM_COMPOSE_ORACLE", &self.compose_oracle)
             .env("KALEEM_TEST_SECANTUSD", &self.mongo_server)
+            .env("KALEEM_TEST_MOTO", &self.s3_server)
             .env("SHOP_API_IMAGE", self.image("shop:v1"))
             .env("SHOP_WORKER_IMAGE", self.image("shop:v1"))
             .env("SHOP_REDIS_IMAGE", self.image("redis:7"))
@@ -107,10 +111,14 @@ pub(crate) fn run(place: &Place, consent: Consent, need: Need) -> Result<Parts, 
     if need >= Need::Tests && newer_engine::is_possible(place) && !newer_engine::is_there(place) {
         newer_engine::fetch(place)?;
     }
+    if need >= Need::Tests && !s3_server::program(place).is_file() {
+        s3_server::fetch(place)?;
+    }
     let mut parts = Parts {
         registry: String::new(),
         compose_oracle: compose_oracle::program(place),
         mongo_server: mongo_server::program(place),
+        s3_server: s3_server::program(place),
         started: Vec::new(),
     };
     parts.started.extend(engine::ensure(place)?);

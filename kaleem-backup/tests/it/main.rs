@@ -4,6 +4,7 @@
 mod archive;
 #[cfg(test)]
 mod backups;
+mod command;
 #[cfg(test)]
 mod drill;
 #[cfg(test)]
@@ -11,9 +12,19 @@ mod files;
 #[cfg(test)]
 mod mongo;
 #[cfg(test)]
+mod qdrant;
+#[cfg(test)]
+mod qdrant_stand_in;
+#[cfg(test)]
+mod rabbitmq;
+#[cfg(test)]
 mod redis;
 #[cfg(test)]
 mod retention;
+#[cfg(test)]
+mod s3;
+#[cfg(test)]
+mod s3_stand_in;
 #[cfg(test)]
 mod servers;
 #[cfg(test)]

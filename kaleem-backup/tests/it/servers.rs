@@ -46,6 +46,11 @@ fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
+/// A real Qdrant, where somebody has one.
+pub(crate) fn qdrant_binary() -> Option<PathBuf> {
+    named("QDRANT_BIN")
+}
+
 /// Whether these programs are installed; says so when one is not.
 pub(crate) fn all_there(programs: &[&str]) -> bool {
     match programs.iter().find(|program| on_path(program).is_none()) {
@@ -62,12 +67,26 @@ pub(crate) fn shell(command: &str, directory: &Path) -> bool {
     Command::new("sh").args(["-ec", command]).current_dir(directory).stdout(Stdio::null()).status().unwrap().success()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test starts real servers")]
+/// A port that nobody listens on now.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
 pub(crate) fn start(program: &Path, arguments: impl Fn(u16, &Path) -> Vec<String>) -> Server {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    start_with(program, arguments, |_| Vec::new())
+}
+
+/// The same with variables.
+#[expect(clippy::disallowed_methods, reason = "a test starts real servers")]
+pub(crate) fn start_with(
+    program: &Path,
+    arguments: impl Fn(u16, &Path) -> Vec<String>,
+    variables: impl Fn(&Path) -> Vec<(&'static str, String)>,
+) -> Server {
+    let port = free_port();
     let place = tempfile::tempdir().unwrap();
     let mut command = Command::new(program);
-    command.args(arguments(port, place.path())).current_dir(place.path()).stdin(Stdio::null());
+    command.args(arguments(port, place.path())).envs(variables(place.path())).current_dir(place.path()).stdin(Stdio::null());
     let log = place.path().join("log");
     let output = std::fs::OpenOptions::new().create_new(true).append(true).open(&log).unwrap();
     command.stdout(output.try_clone().unwrap()).stderr(output);
@@ -93,6 +112,93 @@ pub(crate) fn mongo() -> Option<Server> {
         let storage = place.join("storage").display().to_string();
         ["--host", "127.0.0.1", "--port", &port.to_string(), "--storage-path", &storage].map(str::to_owned).to_vec()
     }))
+}
+
+/// A RabbitMQ broker with its management API, and the daemon that finds it.
+pub(crate) struct Rabbit {
+    pub(crate) server: Server,
+    variables: Vec<(&'static str, String)>,
+    _epmd: Server,
+}
+
+impl Rabbit {
+    /// The address of the management API, for that user.
+    pub(crate) fn management(&self, user: &str, password: &str) -> String {
+        format!("http://{user}:{password}@127.0.0.1:{}", self.server.port)
+    }
+
+    /// What a person does by hand.
+    #[expect(clippy::disallowed_methods, reason = "a test does what a person would do by hand")]
+    pub(crate) fn control(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl");
+        let output = command.args(arguments).envs(self.variables.iter().map(|(name, value)| (*name, value))).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+/// A broker as it comes out of its package, with the user `guest`; `None` when there is none, which was said.
+pub(crate) fn rabbit() -> Option<Rabbit> {
+    // The one on the path changes the user and the directories; this one does as it is told.
+    let program = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
+    if !program.is_file() || on_path("epmd").is_none() {
+        skip("`rabbitmq-server` is not installed");
+        return None;
+    }
+    let epmd = start(Path::new("epmd"), |port, _| ["-address", "127.0.0.1", "-port", &port.to_string()].map(str::to_owned).to_vec());
+    let (amqp, distribution) = (free_port(), free_port());
+    let seen = std::cell::RefCell::new(Vec::new());
+    let arguments = |management: u16, place: &Path| {
+        let configuration = format!(
+            "listeners.tcp.1 = 127.0.0.1:{amqp}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\ndisk_free_limit.absolute = 1MB\nvm_memory_high_watermark.absolute = 4GB\n"
+        );
+        kaleem_core::durable::create_new(&place.join("rabbitmq.conf"), configuration.as_bytes()).unwrap();
+        kaleem_core::durable::create_new(&place.join("plugins"), b"[rabbitmq_management].\n").unwrap();
+        Vec::new()
+    };
+    let variables = |place: &Path| {
+        let at = |name: &str| place.join(name).display().to_string();
+        let variables = vec![
+            ("RABBITMQ_NODENAME", format!("kaleem-backup-{amqp}@localhost")),
+            ("RABBITMQ_DIST_PORT", distribution.to_string()),
+            ("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf")),
+            ("RABBITMQ_CONF_ENV_FILE", at("no-such-file")),
+            ("RABBITMQ_MNESIA_BASE", at("mnesia")),
+            ("RABBITMQ_LOG_BASE", at("logs")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins")),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}".to_owned()),
+            ("ERL_EPMD_PORT", epmd.port.to_string()),
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+            ("HOME", place.display().to_string()),
+            // The script then becomes the broker, so that its id is ours to end.
+            ("RUNNING_UNDER_SYSTEMD", "1".to_owned()),
+        ];
+        seen.replace(variables.clone());
+        variables
+    };
+    let server = start_with(program, arguments, variables);
+    wait_for(amqp);
+    Some(Rabbit { server, variables: seen.take(), _epmd: epmd })
+}
+
+/// Waits until somebody listens.
+fn wait_for(port: u16) {
+    for _ in 0..600 {
+        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    panic!("nobody listens on {port}");
+}
+
+/// An S3 service in memory; `None` when there is none, which was said.
+pub(crate) fn s3() -> Option<Server> {
+    let Some(program) = named("KALEEM_TEST_MOTO").or_else(|| on_path("moto_server")) else {
+        skip("KALEEM_TEST_MOTO does not name a server that speaks as S3");
+        return None;
+    };
+    Some(start(&program, |port, _| ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).to_vec()))
 }
 
 /// What the Python beside that server prints; it has a BSON reader.

@@ -118,3 +118,21 @@ impl BackupSource for MemorySource {
         self.verify(stream(&self.bytes)).await
     }
 }
+
+/// Exports a source into memory.
+pub(crate) async fn export(source: &dyn BackupSource) -> Result<(Exported, Vec<u8>), SourceError> {
+    let (mut sender, mut receiver) = kaleem_core::backup::pipe();
+    let writing = async {
+        let exported = source.export(&mut sender).await;
+        match &exported {
+            Ok(_) => sender.finish().await.unwrap(),
+            Err(_) => drop(sender),
+        }
+        exported
+    };
+    let mut bytes = Vec::new();
+    let (exported, read) = tokio::join!(writing, receiver.read_to_end(&mut bytes));
+    let exported = exported?;
+    read.unwrap();
+    Ok((exported, bytes))
+}

@@ -17,7 +17,7 @@ pub(crate) struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 14] = [
+const PACKAGES: [Package; 15] = [
     Package { name: "iproute2", program: "ip", need: Need::Tests, why: "a network bridge for an engine of a test's own" },
     Package { name: "docker.io", program: "dockerd", need: Need::Demo, why: "the engine that everything is deployed to" },
     Package { name: "docker-compose", program: "docker-compose", need: Need::Tests, why: "what kaleem is measured against" },
@@ -28,10 +28,21 @@ const PACKAGES: [Package; 14] = [
     Package { name: "redis-server", program: "redis-server", need: Need::Tests, why: "a real Redis for tests" },
     Package { name: "age", program: "age", need: Need::Tests, why: "recovers a backup set without kaleem" },
     Package { name: "zstd", program: "zstd", need: Need::Tests, why: "recovers a backup set without kaleem" },
-    Package { name: "virtualenv", program: "virtualenv", need: Need::Tests, why: "a directory for the server that speaks as MongoDB" },
+    Package {
+        name: "restic",
+        program: "restic",
+        need: Need::Tests,
+        why: "the other engine for backups, and what ours is measured against",
+    },
+    Package {
+        name: "virtualenv",
+        program: "virtualenv",
+        need: Need::Tests,
+        why: "directories for the servers that speak as MongoDB and as S3",
+    },
     Package { name: "nginx-light", program: "nginx", need: Need::Tests, why: "the proxy that stands in front of most projects" },
     Package { name: "haproxy", program: "haproxy", need: Need::Tests, why: "the other proxy that stands in front of projects" },
-    Package { name: "rabbitmq-server", program: "rabbitmqctl", need: Need::Tests, why: "a real RabbitMQ for tests of health" },
+    Package { name: "rabbitmq-server", program: "rabbitmqctl", need: Need::Tests, why: "a real RabbitMQ for tests of health and backups" },
 ];
 
 /// What is not installed of that which `need` takes.

@@ -33,6 +33,7 @@ fn vault() {
         &VaultError::Exists { place: place(), path: path() },
         &VaultError::Body { path: path(), source: system(Errno::IO) },
         &VaultError::Disk { place: place(), path: path(), source: full("/srv/backups/shop/manifest.json") },
+        &VaultError::Denied { place: place(), doing: "list objects", reason: "it answers 403: AccessDenied".to_owned() },
         &VaultError::Foreign { place: place(), what: "the file notes.txt".to_owned() },
     ]));
 }

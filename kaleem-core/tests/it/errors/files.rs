@@ -6,7 +6,7 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use kaleem_core::definition::DefinitionId;
 use kaleem_core::durable::{DurableError, FileOperation};
-use kaleem_core::exec::ExecError;
+use kaleem_core::exec::{ExecError, PipedError};
 use kaleem_core::history::HistoryError;
 use kaleem_core::journal::{IllegalEvent, JournalError, StepStatus};
 use kaleem_core::lease::LeaseError;
@@ -52,6 +52,9 @@ fn exec() {
         &ExecError::Start { program: program(), source: system(Errno::ACCESS) },
         &ExecError::Broken { program: program(), source: system(Errno::PIPE) },
         &ExecError::TimedOut { program: program(), timeout: Duration::from_secs(90) },
+        &PipedError::Exec(ExecError::NotFound { program: program() }),
+        &PipedError::Input { program: "docker".to_owned(), source: system(Errno::IO) },
+        &PipedError::Output { program: "docker".to_owned(), source: system(Errno::PIPE) },
     ]));
 }
 

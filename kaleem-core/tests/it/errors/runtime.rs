@@ -31,6 +31,7 @@ fn runtime() {
         &RuntimeError::PullDenied { image: "shop/api:v2".to_owned() },
         &RuntimeError::PullFailed { image: image(), reason: "unexpected EOF".to_owned() },
         &RuntimeError::ExecTimedOut { name: made("shop-api-r2-1"), timeout: Duration::from_secs(3) },
+        &RuntimeError::StreamBroken { name: made("shop-api-r2-1"), side: "input", source: system(Errno::PIPE) },
         &RuntimeError::FileRefused { name: made("shop-api-r2-1"), path: "/run/secrets/key".to_owned(), source: boxed(Errno::ROFS) },
         &RuntimeError::ProgramUnreadable { path: "/usr/bin/kaleem-agent".into(), source: system(Errno::ACCESS) },
         &RuntimeError::Refused { operation: "start shop-api-r2-1".to_owned(), status: 500, message: "no space left on device".to_owned() },
