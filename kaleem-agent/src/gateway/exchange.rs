@@ -251,11 +251,20 @@ async fn put(client: &Client, mut upstream: Box<Upstream>, request: Request<Requ
     let mut response = pin!(upstream.sender().try_send_request(request));
     *client.upstream.borrow_mut() = Some(upstream);
     let answered = std::future::poll_fn(|context| {
-        if let Some(upstream) = client.upstream.borrow_mut().as_mut() {
+        let ended = client.upstream.borrow_mut().as_mut().is_none_or(|upstream| {
             upstream.drive(context);
-        }
+            upstream.has_ended()
+        });
         // Only driving brings it, which we do ourselves: being woken for it would cost another round through everything.
-        response.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        let mut look = || response.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let answered = look();
+        if answered.is_pending() && ended {
+            // A connection that was closed while nobody used it ends without a word about the request that waits on it. Only its going
+            // away gives the request back, unsent.
+            client.upstream.borrow_mut().take();
+            return look();
+        }
+        answered
     })
     .await;
     answered.map_err(|mut error| {

@@ -208,3 +208,34 @@ async fn a_post_whose_answer_is_lost_is_told_and_not_repeated() {
     let stats = gateway.stats().await;
     assert_eq!(stats.targets.iter().map(|target| target.counts.broken).sum::<u64>(), 1);
 }
+
+/// Answers one request on each connection as if more were welcome, and closes it.
+async fn closes_without_a_word(listener: tokio::net::TcpListener) {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.is_ok_and(|count| count > 2) {
+                line.clear();
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await.ok();
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_that_was_closed_unannounced_costs_nothing() {
+    let gateway = Plan::http().start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let closing = tokio::spawn(closes_without_a_word(listener));
+    let instance = Instance::start("api-1", 1).await.stands_for("api-2", address);
+    gateway.route(1, &[&instance]).await;
+    let loads = [Load::start(gateway.address(), 8, Kind::KeepAlive), Load::start(gateway.address(), 8, Kind::Fresh)];
+    for load in loads {
+        load.more(300).await;
+        assert_eq!(load.end().await, Vec::<String>::new());
+    }
+    closing.abort();
+}
