@@ -92,3 +92,23 @@ async fn a_real_gateway_keeps_the_contract() {
     let whole: Duration = PATIENCE * 3;
     tokio::time::timeout(whole, traffic_contract::keeps_the_contract(&bench)).await.unwrap();
 }
+
+#[test]
+fn the_tests_that_the_document_names_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let document = std::fs::read_to_string(root.join("docs/zero-downtime.md")).unwrap();
+    let mut tests = String::new();
+    for directory in ["kaleem-agent/tests/it", "kaleem-core/tests/it"] {
+        for file in std::fs::read_dir(root.join(directory)).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                tests.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let named: Vec<&str> = document.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2).collect();
+    assert!(named.len() > 30, "{named:?}");
+    for name in named {
+        assert!(tests.contains(&format!("fn {name}()")), "{name} is in the document, and is no test");
+    }
+}

@@ -7,6 +7,8 @@ mod contract;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod holding;
 #[cfg(test)]
 mod hostile;
