@@ -1,6 +1,7 @@
 //! Measurements of kaleem against what it replaces: in turn, so that a slow minute of the machine hits both.
 
 pub(crate) mod plan;
+pub(crate) mod gateway;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -10,12 +10,14 @@ mod programs;
 mod setup;
 mod tidy;
 mod check;
-mod test;
 mod load;
 mod demo;
 mod soak;
 mod deploy;
 mod bench;
+mod fuzz;
+mod gauntlet;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,6 +88,33 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         kaleem: Option<PathBuf>,
     },
+    /// Ships good, bad and broken versions under a load that counts every request, with kaleem and with what people do without it.
+    Gauntlet {
+        /// Installs what is missing without asking.
+        #[arg(long)]
+        yes: bool,
+        /// kaleem alone, in two minutes.
+        #[arg(long)]
+        short: bool,
+        /// Where chance begins.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Puts the result into `docs/zero-downtime.md`.
+        #[arg(long)]
+        document: bool,
+        /// Ships with this program instead of one that is built now.
+        #[arg(long, value_name = "FILE")]
+        kaleem: Option<PathBuf>,
+    },
+    /// Sends mutated requests and mutated calls to a gateway, for minutes.
+    Fuzz {
+        /// How long; both kinds at once.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Where chance begins.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Deploys a Compose project with the crates as a library.
     Deploy {
         /// The project's directory.
@@ -124,6 +153,21 @@ enum Benchmark {
         /// Measures this program instead of one that is built now.
         #[arg(long, value_name = "FILE")]
         kaleem: Option<PathBuf>,
+    },
+    /// The gateway against nginx and haproxy, in turn.
+    Gateway {
+        /// Installs what is missing without asking.
+        #[arg(long)]
+        yes: bool,
+        /// How often each has its turn.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// How long a turn is.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+        /// Looks at the gateway's memory under that many minutes of load afterwards.
+        #[arg(long, default_value_t = 0)]
+        minutes: u64,
     },
     /// `kaleem plan` for ten services, beside the answers of the engine and the registry.
     Plan {
@@ -168,8 +212,16 @@ fn run(task: Task) -> Result<(), TaskError> {
             let limits = soak::Limits { time: std::time::Duration::from_secs(minutes * 60), kills };
             soak::run(&place, Consent::from_flag(yes), limits, seed, kaleem)
         }
+        Task::Gauntlet { yes, short, seed, document, kaleem } => {
+            let form = if short { gauntlet::Form::Short } else { gauntlet::Form::Long };
+            gauntlet::run(&place, Consent::from_flag(yes), gauntlet::Choices { form, seed, document, kaleem })
+        }
+        Task::Fuzz { minutes, seed } => fuzz::run(&place, minutes, seed),
         Task::Deploy { directory, state_dir, images } => deploy::run(&place, &directory, state_dir, &images),
         Task::Bench { what: Benchmark::Plan { yes, runs, kaleem } } => bench::plan::run(&place, Consent::from_flag(yes), runs, kaleem),
+        Task::Bench { what: Benchmark::Gateway { yes, rounds, seconds, minutes } } => {
+            bench::gateway::run(&place, Consent::from_flag(yes), bench::gateway::Length { rounds, seconds, minutes })
+        }
         Task::Bench { what: Benchmark::Deploy { yes, pairs, load, kaleem, compose } } => {
             let load = if load { bench::Traffic::Flows } else { bench::Traffic::None };
             bench::deploy(&place, Consent::from_flag(yes), pairs, load, kaleem, compose)

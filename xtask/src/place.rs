@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use crate::fail::TaskError;
@@ -88,4 +89,10 @@ pub(crate) fn scratch() -> Result<tempfile::TempDir, TaskError> {
         path: "/tmp".into(),
         source,
     })
+}
+
+/// A port of 127.0.0.1 that nobody listens on now.
+pub(crate) fn free_port() -> Result<u16, TaskError> {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).map(|address| address.port());
+    port.map_err(|error| TaskError::Unexpected { what: format!("no free port on 127.0.0.1: {error}") })
 }

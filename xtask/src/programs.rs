@@ -1,6 +1,7 @@
 //! Child processes. Unlike the product's, they inherit the environment and the terminal: a developer runs them.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -114,6 +115,16 @@ impl Program {
     pub(crate) fn answer(mut self) -> Option<String> {
         let output = self.command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
+    /// Runs it; all that it prints goes to the end of the file `log`.
+    pub(crate) fn logged(mut self, log: &Path) -> Result<ExitStatus, TaskError> {
+        let failed = |source| TaskError::File { operation: "write", path: log.to_path_buf(), source };
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
+        writeln!(file, "$ {}", self.shown).map_err(failed)?;
+        let errors = file.try_clone().map_err(failed)?;
+        let status = self.command.stdin(Stdio::null()).stdout(file).stderr(errors).status();
+        status.map_err(|source| TaskError::Start { program: self.shown, source })
     }
 
     /// Starts it with its output in the file `log`, away from the terminal's Ctrl-C.

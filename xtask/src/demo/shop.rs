@@ -43,7 +43,8 @@ pub(crate) fn kaleem(place: &Place, given: Option<PathBuf>) -> Result<PathBuf, T
     Ok(place.target.join("debug/kaleem"))
 }
 
-fn static_agent(place: &Place) -> PathBuf {
+/// The gateway's program, as `kaleem` builds it.
+pub(crate) fn static_agent(place: &Place) -> PathBuf {
     place.target.join(static_target()).join("release/kaleem-agent")
 }
 

@@ -43,6 +43,7 @@ const PACKAGES: [Package; 15] = [
     Package { name: "nginx-light", program: "nginx", need: Need::Tests, why: "the proxy that stands in front of most projects" },
     Package { name: "haproxy", program: "haproxy", need: Need::Tests, why: "the other proxy that stands in front of projects" },
     Package { name: "rabbitmq-server", program: "rabbitmqctl", need: Need::Tests, why: "a real RabbitMQ for tests of health and backups" },
+    Package { name: "wrk", program: "wrk", need: Need::Tests, why: "load for proxies that are measured" },
 ];
 
 /// What is not installed of that which `need` takes.

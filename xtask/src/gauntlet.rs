@@ -1,0 +1,211 @@
+//! The gauntlet: everything that happens to a service in its life, while a load generator counts every request and every byte.
+//!
+//! The same load and the same scenarios run against kaleem and against what people do without it. For kaleem there is a bar: nothing
+//! that was planned may cost a request.
+
+mod contender;
+mod engine;
+mod field;
+mod flows;
+mod load;
+mod report;
+mod scenario;
+mod seed;
+mod tally;
+mod wire;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kaleem_core::clock::{Clock, SystemClock};
+
+use crate::demo::kaleem;
+use crate::fail::TaskError;
+use crate::gauntlet::contender::Contender;
+use crate::gauntlet::engine::Engine;
+use crate::gauntlet::field::{Field, Layout};
+use crate::gauntlet::scenario::{Act, Row, Stage};
+use crate::gauntlet::seed::Seed;
+use crate::place::Place;
+use crate::say;
+use crate::setup::{self, Consent, Parts};
+
+/// Fewer requests a second would not be a load.
+const LEAST_PER_SECOND: f64 = 500.0;
+/// An answer around a switch may take this many times as long as when nothing happens.
+const MOST_AT_SWITCH: f64 = 2.0;
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// kaleem alone, in a few minutes.
+    Short,
+    /// Everything, and the peers.
+    Long,
+}
+
+/// What a person may choose.
+#[derive(Clone, Debug)]
+pub(crate) struct Choices {
+    /// How much is tried.
+    pub form: Form,
+    /// Where chance begins.
+    pub seed: Option<u64>,
+    /// Whether the result goes into the documents.
+    pub document: bool,
+    /// This program instead of one that is built now.
+    pub kaleem: Option<PathBuf>,
+}
+
+/// Sets up and runs it.
+pub(crate) fn run(place: &Place, consent: Consent, choices: Choices) -> Result<(), TaskError> {
+    let parts = setup::run(place, consent, setup::Need::Tests)?;
+    run_with(place, &parts, choices)
+}
+
+/// Runs it with what is set up.
+pub(crate) fn run_with(place: &Place, parts: &Parts, choices: Choices) -> Result<(), TaskError> {
+    let program = kaleem(place, choices.kaleem)?;
+    let number = choices.seed.unwrap_or_else(|| SystemClock.now().as_nanosecond().unsigned_abs() as u64 % 1_000_000);
+    say::step(&format!("gauntlet, seed {number} (`--seed {number}` repeats it)"));
+    let seed = Seed::new(number);
+    let lab = Lab { place, parts, program: &program, seed };
+    let mut rows = lab.kaleem(choices.form)?;
+    if choices.form == Form::Long {
+        rows.extend(lab.peer(Contender::Compose, Layout::Unchanged)?);
+        rows.extend(lab.peer(Contender::ScaleAndReload, Layout::BehindNginx)?);
+        rows.extend(lab.restarts()?);
+    }
+    report::show(&rows);
+    for contender in [Contender::Kaleem, Contender::Compose, Contender::ScaleAndReload] {
+        if rows.iter().any(|row| row.contender == contender) {
+            say::line(&report::sums(&rows, contender));
+        }
+    }
+    let faults = judge(&rows, choices.form);
+    if choices.document {
+        report::write_document(place, &rows, &preface(&rows, number))?;
+    }
+    if faults.is_empty() {
+        say::line("nothing that was planned cost a request");
+        return Ok(());
+    }
+    Err(TaskError::Unexpected { what: format!("the gauntlet did not go as it must: {}", faults.join("; ")) })
+}
+
+/// What all contenders need.
+struct Lab<'a> {
+    place: &'a Place,
+    parts: &'a Parts,
+    program: &'a Path,
+    seed: Seed,
+}
+
+impl Lab<'_> {
+    fn kaleem(&self, form: Form) -> Result<Vec<Row>, TaskError> {
+        let acts: &[Act] = match form {
+            Form::Short => &[
+                Act::Steady(Duration::from_secs(4)),
+                Act::Deploys(2),
+                Act::BadDeploys(1),
+                Act::Rollback,
+                Act::GatewayUpgrade(1),
+                Act::ClosesConnections,
+                Act::KillInstance,
+                Act::KillGateway,
+            ],
+            Form::Long => &[
+                Act::Steady(Duration::from_secs(30)),
+                Act::Deploys(20),
+                Act::BadDeploys(5),
+                Act::Rollback,
+                Act::GatewayUpgrade(3),
+                Act::IgnoresSigterm,
+                Act::ClosesConnections,
+                Act::GoesBad,
+                Act::KillInstance,
+                Act::KillGateway,
+            ],
+        };
+        let field = Field::new(self.place, self.parts, self.program, "kaleem-gauntlet", Layout::Unchanged, None)?;
+        self.play(Contender::Kaleem, &field, acts)
+    }
+
+    fn peer(&self, contender: Contender, layout: Layout) -> Result<Vec<Row>, TaskError> {
+        let name = if contender == Contender::Compose { "kaleem-gauntlet-compose" } else { "kaleem-gauntlet-scale" };
+        let field = Field::new(self.place, self.parts, self.program, name, layout, None)?;
+        let acts = [
+            Act::Steady(Duration::from_secs(10)),
+            Act::Deploys(5),
+            Act::BadDeploys(2),
+            Act::Rollback,
+            Act::IgnoresSigterm,
+            Act::ClosesConnections,
+            Act::GoesBad,
+            Act::KillInstance,
+        ];
+        self.play(contender, &field, &acts)
+    }
+
+    fn play(&self, contender: Contender, field: &Field<'_>, acts: &[Act]) -> Result<Vec<Row>, TaskError> {
+        let outcome = Stage::set(contender, field, None, self.seed)
+            .and_then(|mut stage| acts.iter().map(|act| stage.play(*act)).collect::<Result<Vec<Row>, TaskError>>());
+        let cleaned = field.clean();
+        let rows = outcome?;
+        cleaned?;
+        Ok(rows)
+    }
+
+    /// An engine of its own, once with kaleem and once with Compose.
+    fn restarts(&self) -> Result<Vec<Row>, TaskError> {
+        let mut rows = Vec::new();
+        for contender in [Contender::Kaleem, Contender::Compose] {
+            let mut engine = Engine::start(self.place)?;
+            let name = if contender == Contender::Kaleem { "kaleem-gauntlet-own" } else { "kaleem-gauntlet-own-compose" };
+            let field = Field::new(self.place, self.parts, self.program, name, Layout::Unchanged, Some(engine.endpoint()))?;
+            let outcome = Stage::set(contender, &field, Some(&mut engine), self.seed).and_then(|mut stage| stage.play(Act::RestartEngine));
+            let cleaned = field.clean();
+            rows.push(outcome?);
+            cleaned?;
+        }
+        Ok(rows)
+    }
+}
+
+fn judge(rows: &[Row], form: Form) -> Vec<String> {
+    let own = || rows.iter().filter(|row| row.contender == Contender::Kaleem);
+    let mut faults: Vec<String> = own().flat_map(Row::faults).collect();
+    let steady = own().find(|row| matches!(row.act, Act::Steady(_))).map(|row| row.tally.per_second());
+    // The short form is for a machine that is busy with other things; what fails must be nothing all the same.
+    if form == Form::Long {
+        if let Some(slow) = steady.filter(|per_second| *per_second < LEAST_PER_SECOND) {
+            faults.push(format!("only {slow:.0} requests a second were sent"));
+        }
+        if let Some((steady, switch)) = report::at_the_switch(rows)
+            && switch > steady.mul_f64(MOST_AT_SWITCH)
+        {
+            faults.push(format!("99 of 100 answers took {switch:?} around a switch, and {steady:?} otherwise"));
+        }
+    }
+    faults
+}
+
+fn preface(rows: &[Row], seed: u64) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let steady = rows.iter().find(|row| matches!(row.act, Act::Steady(_))).map_or(0.0, |row| row.tally.per_second());
+    let day = SystemClock.now().to_string();
+    let day = day.split('T').next().unwrap_or_default();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').nth(2).unwrap_or("?");
+    let ratio = report::at_the_switch(rows).map_or_else(String::new, |(steady, switch)| {
+        format!(
+            " Around a switch 99 of 100 small answers came within {:.1} ms, and within {:.1} ms when nothing happened.",
+            switch.as_secs_f64() * 1000.0,
+            steady.as_secs_f64() * 1000.0
+        )
+    });
+    format!(
+        "Measured on {day} with `cargo xtask gauntlet --document --seed {seed}`, at {steady:.0} requests a second, on {cores} cores that the load, \
+         the app, nginx and the gateway share with other work of the machine (load average over 15 minutes: {load}).{ratio}"
+    )
+}
