@@ -16,6 +16,7 @@ use kaleem_core::remedy::Remedy;
 use kaleem_core::repair::RepairError;
 use kaleem_core::runtime::RuntimeError;
 use kaleem_core::traffic::TrafficError;
+use kaleem_health::SettingsError;
 
 #[cfg(test)]
 mod tests;
@@ -113,6 +114,13 @@ pub(crate) enum CliError {
     NotConfirmed,
     #[error("the plan {plan} is still running")]
     AbortNotTaken { plan: PlanId },
+    #[error("what the probe `{probe}` of `{service}` asks is not known, so nothing was backed up or restored")]
+    StoreSettings {
+        service: ServiceName,
+        probe: String,
+        #[source]
+        source: SettingsError,
+    },
     #[error("could not put the backups of the project together")]
     BackupSetUp {
         #[source]
@@ -163,6 +171,7 @@ impl Remedy for CliError {
             Self::BuildTool { source, .. } => source.remedy(),
             Self::BuildFailed { .. } => "mend what the build names, then run the same command".to_owned(),
             Self::BuildImage { source, .. } => source.remedy(),
+            Self::StoreSettings { source, .. } => source.remedy(),
             Self::BackupSetUp { source } => source.remedy(),
             Self::Backups { source } => source.remedy(),
             Self::YesNeeded { .. } => "run it with `--yes`".to_owned(),

@@ -147,7 +147,7 @@ impl Exit {
             CliError::Threads { .. } => Self::Bug,
             CliError::ServiceUnknown { .. } => Self::Usage,
             CliError::Backups { source } => BackupExit::of_error(source),
-            CliError::BackupSetUp { .. } | CliError::YesNeeded { .. } | CliError::BackupRequest { .. } => Self::Usage,
+            CliError::StoreSettings { .. } | CliError::BackupSetUp { .. } | CliError::YesNeeded { .. } | CliError::BackupRequest { .. } => Self::Usage,
             CliError::KeyNeeded { .. } => Self::OfBackup(BackupExit::CouldNotVerify),
             CliError::NotAgreed => Self::OfBackup(BackupExit::Failed),
             CliError::InBackup { source } => BackupExit::of_other(source),

@@ -16,12 +16,13 @@ use kaleem_core::kaleem::{GatewayParts, Kaleem, default_state_directory};
 use kaleem_core::names::ProjectName;
 use kaleem_core::registry::PullCredentials;
 use kaleem_core::registry::oci::{DockerConfig, HttpsProxy, OciOptions, OciRegistry};
+use kaleem_core::remedy::one_line;
 use kaleem_core::runtime::docker::{DockerOptions, DockerRuntime, endpoint_of_context};
 use kaleem_core::runtime::{Runtime, RuntimeError};
 use kaleem_core::secret::Secret;
 use kaleem_core::state::StateDirectory;
 use kaleem_core::traffic::SocketTraffic;
-use kaleem_health::StandardProbes;
+use kaleem_health::{Dependencies, StandardProbes};
 
 use crate::arguments::Global;
 use crate::env::Environment;
@@ -73,6 +74,7 @@ impl Wiring {
     /// [`CliError::Config`]
     pub(crate) fn project(&self) -> Result<Project, CliError> {
         let project = config::load(&self.load_options()).map_err(|source| CliError::Config { source })?;
+        kaleem_health::check(&project).map_err(|source| CliError::Config { source })?;
         self.project.set(project.name.clone()).ok();
         Ok(project)
     }
@@ -194,7 +196,7 @@ impl Wiring {
     pub(crate) async fn kaleem_with(&self, verb: &str, backups: Option<Arc<dyn BackupSets>>) -> Result<Kaleem, CliError> {
         let runtime = self.runtime().await?;
         let registry = Arc::new(self.registry()?);
-        let probes = Arc::new(StandardProbes::new(runtime.clone()));
+        let probes = Arc::new(StandardProbes::new(runtime.clone()).with_dependencies(Arc::new(self.dependencies(runtime.clone()))));
         let owner = format!("{verb} by {}", self.environment.user());
         let builder = Kaleem::builder(runtime, registry, probes).state_directory(self.state_base());
         let builder = builder.owner(owner).clock(self.clock.clone()).hook_environment(self.hook_environment());
@@ -212,6 +214,12 @@ impl Wiring {
     pub(crate) fn traffic(&self) -> SocketTraffic {
         // A project cannot have a name that begins with a dot.
         SocketTraffic::new(self.state_base().join(".gateways"))
+    }
+
+    /// What services need, read off the files when a gate asks for it: going back and resuming need no sound files.
+    fn dependencies(&self, runtime: Arc<dyn Runtime>) -> Dependencies {
+        let options = self.load_options();
+        Dependencies::new(runtime, Arc::new(move || config::load(&options).map_err(|error| one_line(&error))))
     }
 
     /// What gateways are made from: the program of KALEEM_AGENT, or the one beside this program.

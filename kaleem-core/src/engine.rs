@@ -29,6 +29,7 @@ pub mod backup;
 pub mod gate;
 mod hook;
 mod hand_over;
+mod needs;
 pub mod labels;
 pub mod perform;
 pub mod steer;
@@ -82,6 +83,17 @@ pub enum Notice {
         step: usize,
         /// What.
         what: String,
+    },
+    /// What a service needs was asked once more, and is not well.
+    WaitingForNeed {
+        /// The step.
+        step: usize,
+        /// The service that needs it.
+        service: ServiceName,
+        /// What was answered.
+        reason: String,
+        /// Time left.
+        left: Duration,
     },
     /// The engine of the host is away; the step is tried again.
     Retrying {
@@ -229,6 +241,18 @@ pub enum StepError {
         #[source]
         source: GateError,
     },
+    /// What the service needs is not well.
+    #[error("what `{service}` needs was not well within {} s: {reason}", deadline.as_secs())]
+    Needs {
+        /// The service.
+        service: ServiceName,
+        /// The limit.
+        deadline: Duration,
+        /// Which of it, and what it answered last.
+        reason: String,
+        /// What that probe says is to be done.
+        remedy: String,
+    },
     /// It ran to its end and failed.
     #[error("`{container}` ended with exit code {code}{log}")]
     RanAndFailed {
@@ -341,6 +365,7 @@ impl Remedy for StepError {
             Self::Runtime { source, .. } => source.remedy(),
             Self::Definition { source, .. } => source.remedy(),
             Self::Gate { source, .. } => source.remedy(),
+            Self::Needs { remedy, .. } => remedy.clone(),
             Self::Traffic { source, .. } => source.remedy(),
             Self::Backup { source, .. } => source.remedy(),
             Self::NoBackups { .. } => "run it where the compose file and kaleem.toml of the project can be read".to_owned(),

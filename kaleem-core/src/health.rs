@@ -8,8 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{ContainerName, NetworkName, ServiceName};
+use crate::names::{ContainerName, NetworkName, ProjectName, ServiceName};
 use crate::runtime::InstanceState;
+
+mod need;
+
+pub use need::{DependencyKind, Need};
 
 /// The answer to one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -163,6 +167,8 @@ pub struct ProbeTarget {
 pub trait Probes: Send + Sync {
     /// Puts `question` to `target`.
     async fn ask(&self, question: &Question, target: &ProbeTarget, timeout: Duration) -> Finding;
+    /// Asks what something else needs: the worst of what its probes found, with the name of the probe in the reason.
+    async fn ask_need(&self, project: &ProjectName, need: &Need, timeout: Duration) -> Finding;
 }
 
 /// One dependency, asked as its experts would: what gates, `kaleem health` and the agent's monitor have in common.

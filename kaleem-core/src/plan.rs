@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Hook, HookMoment};
 use crate::definition::{DefinitionId, NetworkAttachment, NetworkDefinition, RestartPolicy, VolumeDefinition};
+use crate::health::Need;
 use crate::image::{ImageRef, PinnedImage};
 use crate::names::{ContainerName, GatewayName, NetworkName, PlanId, ProjectName, ReleaseId, ServiceName, SetId, VolumeName};
 use crate::release::{GateSettings, Migration, Release, Strategy, WatchSettings};
@@ -270,6 +271,17 @@ pub enum Step {
         /// The gateway from which it is asked; `None` asks from the host.
         through: Option<GatewayName>,
     },
+    /// Waits until what a service needs is well. It only reads.
+    Needs {
+        /// The service that needs it.
+        service: ServiceName,
+        /// What must be well.
+        needs: Vec<Need>,
+        /// Time one answer may take.
+        timeout: Duration,
+        /// Time in which all must be well.
+        deadline: Duration,
+    },
     /// Has a gateway send to other instances, in one switch. Undo switches back.
     Steer {
         /// Its service.
@@ -487,6 +499,7 @@ impl Step {
             Self::CreateVolume { .. }
             | Self::Pull { .. }
             | Self::Gate { .. }
+            | Self::Needs { .. }
             | Self::Watch { .. }
             | Self::Drain { .. }
             | Self::Upgrade { .. }
@@ -502,6 +515,7 @@ impl Step {
             Self::Create { instance } => Some(&instance.service),
             Self::Start { service, .. }
             | Self::Gate { service, .. }
+            | Self::Needs { service, .. }
             | Self::RunToEnd { service, .. }
             | Self::Stop { service, .. }
             | Self::Steer { service, .. }
@@ -562,6 +576,7 @@ impl Step {
             Self::CreateVolume { .. }
             | Self::Pull { .. }
             | Self::Gate { .. }
+            | Self::Needs { .. }
             | Self::Watch { .. }
             | Self::Drain { .. }
             | Self::Upgrade { .. }
@@ -587,6 +602,9 @@ impl fmt::Display for Step {
             Self::Start { container, .. } => write!(out, "start {container}"),
             Self::Gate { container, gate, .. } => {
                 write!(out, "wait until {container} is healthy ({}, at most {})", gate.question, seconds(gate.deadline))
+            }
+            Self::Needs { service, needs, deadline, .. } => {
+                write!(out, "see that what {service} needs is well ({}, at most {})", list(needs.iter()), seconds(*deadline))
             }
             Self::Steer { gateway, to, .. } => write!(out, "switch {gateway} to {}", list(to.iter().map(|route| &route.container))),
             Self::Watch { instances, watch, .. } => {

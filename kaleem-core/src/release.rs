@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Dependency;
 use crate::definition::{DefinitionId, NetworkAttachment, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
-use crate::health::Question;
+use crate::health::{Need, Question};
 use crate::image::PinnedImage;
 use crate::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName, SetId};
 use crate::runtime::StopPolicy;
@@ -71,6 +71,9 @@ pub struct Wanted {
     pub reason: String,
     /// When it counts as healthy.
     pub gate: GateSettings,
+    /// What must be well before it is replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
     /// What must be up before it.
     pub depends_on: BTreeMap<ServiceName, Dependency>,
     /// How it is asked to end.

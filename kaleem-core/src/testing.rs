@@ -19,7 +19,7 @@ pub mod traffic_fake;
 
 pub use backup_fake::{FakeVault, VaultFault};
 pub use clock_fake::FakeClock;
-pub use probes_fake::FakeProbes;
+pub use probes_fake::{FakeNeeds, FakeProbes};
 pub use registry_fake::{FakeOutage, FakeRegistry, FakeRegistryCall};
 pub use runtime_fake::{Behaviour, ExecReply, FakeCall, FakeContainer, FakeImage, FakeOperation, FakeRuntime, FakeSnapshot};
 pub use sets_fake::{FakeBackupSets, SetsPlace};

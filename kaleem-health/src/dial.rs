@@ -45,6 +45,8 @@ pub(crate) struct Dialed {
     pub phases: BTreeMap<String, Duration>,
     /// The certificate of the other side, in DER.
     pub certificate: Option<Vec<u8>>,
+    /// The protocol that the other side chose.
+    pub alpn: Option<Vec<u8>>,
 }
 
 /// Why there is no connection.
@@ -132,12 +134,13 @@ pub(crate) async fn connect(
 
 async fn secure(endpoint: &Endpoint, stream: TcpStream, mut phases: BTreeMap<String, Duration>) -> Result<Dialed, DialError> {
     let Some(tls) = &endpoint.tls else {
-        return Ok(Dialed { wire: Box::new(stream), phases, certificate: None });
+        return Ok(Dialed { wire: Box::new(stream), phases, certificate: None, alpn: None });
     };
     let start = SystemClock.monotonic();
     let secured = tls.connect(&endpoint.host, stream).await.map_err(DialError::Tls)?;
     phases.insert("tls".to_owned(), SystemClock.monotonic().saturating_sub(start));
     let (_, session) = secured.get_ref();
     let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.as_ref().to_vec());
-    Ok(Dialed { wire: Box::new(secured), phases, certificate })
+    let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
+    Ok(Dialed { wire: Box::new(secured), phases, certificate, alpn })
 }

@@ -7,14 +7,18 @@ use std::fmt;
 
 use kaleem_core::config::{Project, Service};
 use kaleem_core::definition::{HealthTest, NetworkMode, Protocol};
+use kaleem_core::health::DependencyKind as Kind;
 use kaleem_core::names::ServiceName;
 use kaleem_core::secret::Secret;
 
-use crate::settings::{HttpSettings, MongodbSettings, ProbeSettings, QdrantSettings, RabbitmqSettings, RedisSettings, TcpSettings};
+use crate::settings::{
+    HttpSettings, MongodbSettings, ProbeSettings, QdrantSettings, RabbitmqSettings, RedisSettings, SettingsError, TcpSettings,
+};
 
 mod address;
+mod refine;
 
-use address::{Address, Kind, encode};
+use address::{Address, encode};
 
 /// A probe that was found.
 #[derive(Clone, Debug)]
@@ -23,8 +27,8 @@ pub struct Discovered {
     pub service: ServiceName,
     /// What the probe is called, such as `redis`; unique within the service.
     pub name: String,
-    /// What it asks; [`build_probe`](crate::build_probe) makes a probe of it.
-    pub settings: ProbeSettings,
+    /// What it asks; [`Discovered::probe`] makes a probe of it. An error where `kaleem.toml` does not say enough.
+    pub settings: Result<ProbeSettings, SettingsError>,
     /// Where it was found.
     pub found: Found,
 }
@@ -65,7 +69,8 @@ impl fmt::Display for Found {
     }
 }
 
-/// Finds the probes of a project, in order of services; one of a kind for each service and each server outside.
+/// Finds the probes of a project, in order of services: one of a kind for each service and each server outside, as `[probes]`
+/// of `kaleem.toml` refines them.
 pub fn discover(project: &Project) -> Vec<Discovered> {
     let names = service_names(project);
     let mut found: BTreeMap<(ServiceName, Kind, String), Discovered> = BTreeMap::new();
@@ -81,7 +86,12 @@ pub fn discover(project: &Project) -> Vec<Discovered> {
                 format!("{}-{}", address.kind.name(), address.hosts.first().map_or("", String::as_str))
             };
             let origin = Found::Variable { service: service.name.clone(), name: variable };
-            found.entry((owner.clone(), address.kind, place)).or_insert(Discovered { service: owner, name, settings, found: origin });
+            found.entry((owner.clone(), address.kind, place)).or_insert(Discovered {
+                service: owner,
+                name,
+                settings: Ok(settings),
+                found: origin,
+            });
         }
     }
     for service in project.services.values() {
@@ -91,7 +101,7 @@ pub fn discover(project: &Project) -> Vec<Discovered> {
         found.entry(key).or_insert_with(|| Discovered {
             service: service.name.clone(),
             name: kind.name().to_owned(),
-            settings: settings(project, Some(&service.name), &address),
+            settings: Ok(settings(project, Some(&service.name), &address)),
             found: Found::Image { name: image },
         });
     }
@@ -99,12 +109,11 @@ pub fn discover(project: &Project) -> Vec<Discovered> {
         found.keys().filter(|(_, _, place)| place.is_empty()).map(|(service, ..)| service.clone()).collect();
     let mut all: Vec<Discovered> = found.into_values().collect();
     all.extend(project.services.values().filter(|service| !stores.contains(&service.name)).filter_map(|service| web(project, service)));
-    all.sort_by(|one, other| (&one.service, &one.name).cmp(&(&other.service, &other.name)));
-    all
+    refine::refined(project, all)
 }
 
 /// Every name under which a service is known in the project's networks.
-fn service_names(project: &Project) -> BTreeMap<String, ServiceName> {
+pub(crate) fn service_names(project: &Project) -> BTreeMap<String, ServiceName> {
     let mut names = BTreeMap::new();
     for service in project.services.values() {
         let mut add = |name: &str| names.insert(name.to_owned(), service.name.clone());
@@ -130,15 +139,8 @@ fn variables(service: &Service) -> BTreeMap<String, String> {
 }
 
 fn kind_of(service: &Service) -> Option<(Kind, String)> {
-    let image = service.image.as_ref()?.base_name().to_owned();
-    let kind = match image.as_str() {
-        "redis" | "valkey" | "redis-stack-server" | "redis-stack" | "keydb" => Kind::Redis,
-        "mongo" | "mongodb" | "mongodb-community-server" | "percona-server-mongodb" => Kind::Mongodb,
-        "rabbitmq" => Kind::Rabbitmq,
-        "qdrant" => Kind::Qdrant,
-        _ => return None,
-    };
-    Some((kind, image))
+    let image = service.image.as_ref()?;
+    Some((Kind::of_image(image)?, image.base_name().to_owned()))
 }
 
 /// The address of a server by what its own image is told.
@@ -170,7 +172,7 @@ fn own_address(service: &Service, kind: Kind) -> Address {
         }
         Kind::Qdrant => (format!("http://{host}:6333"), get(&["QDRANT__SERVICE__READ_ONLY_API_KEY", "QDRANT__SERVICE__API_KEY"])),
     };
-    Address { kind, url, key, hosts: vec![host] }
+    Address { kind, url, key, grpc: None, hosts: vec![host] }
 }
 
 /// The value after a flag of the command.
@@ -185,7 +187,10 @@ fn settings(project: &Project, target: Option<&ServiceName>, address: &Address) 
     match address.kind {
         Kind::Redis => ProbeSettings::Redis(RedisSettings::single(url)),
         Kind::Mongodb => ProbeSettings::Mongodb(MongodbSettings::standard(url)),
-        Kind::Qdrant => ProbeSettings::Qdrant(QdrantSettings::standard(url, address.key.clone().map(Secret::new))),
+        Kind::Qdrant => {
+            let standard = QdrantSettings::standard(url, address.key.clone().map(Secret::new));
+            ProbeSettings::Qdrant(QdrantSettings { grpc: address.grpc.clone(), ..standard })
+        }
         Kind::Rabbitmq => {
             let service = target.and_then(|name| project.services.get(name));
             // The image says by its tag whether the plugin is in it.
@@ -199,7 +204,9 @@ fn settings(project: &Project, target: Option<&ServiceName>, address: &Address) 
 
 /// An application: its settings, its health check, or its port.
 fn web(project: &Project, service: &Service) -> Option<Discovered> {
-    let made = |name: &str, settings, found| Some(Discovered { service: service.name.clone(), name: name.to_owned(), settings, found });
+    let made = |name: &str, settings, found| {
+        Some(Discovered { service: service.name.clone(), name: name.to_owned(), settings: Ok(settings), found })
+    };
     let health = project.settings.services.get(&service.name).and_then(|settings| settings.health.as_ref());
     let port = first_port(service);
     let http = |port: u16, path: &str| ProbeSettings::Http(HttpSettings::api(Secret::new(format!("http://{}:{port}{path}", service.name))));

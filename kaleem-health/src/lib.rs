@@ -4,6 +4,8 @@
 //! every probe is a [`HealthProbe`](kaleem_core::health::HealthProbe): Redis, MongoDB, RabbitMQ, Qdrant, HTTP, pages,
 //! ports, disks and certificates, each behind a feature of its name.
 //!
+//! [`Dependencies`] answers what a plan means by the name of a probe, so that a gate can ask what a service needs.
+//!
 //! [`StandardProbes`] implements [`kaleem_core::health::Probes`]: gates and monitoring ask through it. Each kind of
 //! question has a feature (`http`, `tcp`, `container`, `command`); a question whose feature is off is answered with
 //! [`Unknown`](kaleem_core::health::Verdict::Unknown), never with a failure of the target.
@@ -58,12 +60,14 @@ mod disk;
 mod certificate;
 mod build;
 mod discover;
+mod dependencies;
 
 #[cfg(feature = "mongodb")]
 pub use crate::mongodb::MongodbProbe;
 pub use build::build_probe;
 #[cfg(feature = "certificate")]
 pub use certificate::CertificateProbe;
+pub use dependencies::{Dependencies, ReadProject, check};
 pub use discover::{Discovered, Found, discover};
 #[cfg(feature = "disk")]
 pub use disk::DiskProbe;

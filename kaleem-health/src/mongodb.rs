@@ -1,5 +1,6 @@
 //! MongoDB over its own driver: every member is asked directly, and the set is judged, not the one that answered.
 
+mod canary;
 mod hello;
 mod oplog;
 mod set;
@@ -33,6 +34,10 @@ const LEAST_LIMIT: f64 = 100.0;
 const NOT_AUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
 const NO_REPLICATION: i32 = 76;
+/// A set that was configured on the command line and never initiated.
+const NOT_YET_INITIALIZED: i32 = 94;
+/// A member that the set does not know any more.
+const NOT_A_MEMBER: i32 = 93;
 
 /// Asks a MongoDB: one server, or every member of a replica set. Connections are held between runs.
 pub struct MongodbProbe {
@@ -57,6 +62,8 @@ struct Member {
     phases: BTreeMap<String, Duration>,
     /// What could not be asked.
     denied: Option<Finding>,
+    /// What is wrong with it whatever the set looks like, and what the canary saw.
+    own: Report,
 }
 
 impl MongodbProbe {
@@ -161,6 +168,13 @@ impl MongodbProbe {
         match admin.run_command(doc! { "replSetGetStatus": 1 }).await {
             Ok(status) => member.status = Some(status),
             Err(error) if code(&error) == Some(NO_REPLICATION) => {}
+            Err(error) if code(&error) == Some(NOT_YET_INITIALIZED) => member.own.fail(
+                format!("{place} belongs to a replica set that was never initiated: it takes no writes"),
+                "initiate it once, in `mongosh`: `rs.initiate()`",
+            ),
+            Err(error) if code(&error) == Some(NOT_A_MEMBER) => member
+                .own
+                .fail(format!("{place} is no member of the set that it was in"), "add it again: `rs.add(\"HOST:27017\")` at the primary"),
             // A router or another server that knows no sets.
             Err(_) if !member.hello.contains_key("setName") => {}
             Err(error) => member.denied = Some(problem(&place, &error)),
@@ -176,6 +190,11 @@ impl MongodbProbe {
         }
         if member.hello.contains_key("setName") && member.hello.get_bool("isWritablePrimary").unwrap_or(false) {
             member.oplog = Oplog::ask(&client).await;
+        }
+        let writable = ["isWritablePrimary", "ismaster"].iter().any(|name| member.hello.get_bool(name).unwrap_or(false));
+        if self.settings.canary && writable {
+            // Less than what is left, so that it is the canary that says what it means.
+            canary::fly(&client, &place, timeout / 2, &mut member.own).await;
         }
         Ok(member)
     }
@@ -203,6 +222,7 @@ impl MongodbProbe {
                             );
                         }
                     }
+                    report.take_all(member.own);
                     if let Some(denied) = member.denied {
                         report.take("", denied);
                     }

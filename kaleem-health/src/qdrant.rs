@@ -1,4 +1,6 @@
-//! Qdrant over REST: `/readyz` stays true once it was, so collections, their optimizer and the cluster are asked.
+//! Qdrant over REST and gRPC: `/readyz` stays true once it was, so collections, their optimizer and the cluster are asked.
+
+mod grpc;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::report::{Report, bounded, word};
-use crate::settings::{QdrantSettings, SettingsError, parse};
+use crate::settings::{HttpVersion, QdrantSettings, SettingsError, parse};
 use crate::web::client::{Client, Fetched, shown, web_address};
 
 /// Collections that are asked in one run.
@@ -24,6 +26,8 @@ pub struct QdrantProbe {
     settings: QdrantSettings,
     url: Url,
     client: Client,
+    /// The gRPC port.
+    grpc: Option<(Url, Client)>,
 }
 
 /// Why an endpoint gave no JSON result.
@@ -41,8 +45,15 @@ impl QdrantProbe {
     /// [`SettingsError`] when the address or a certificate cannot be read.
     pub fn new(name: &str, settings: QdrantSettings, resolver: Arc<dyn Resolver>) -> Result<Self, SettingsError> {
         let url = web_address("qdrant", parse("qdrant", &settings.url)?)?;
-        let client = Client::new(&settings.tls, resolver)?;
-        Ok(Self { name: name.to_owned(), settings, url, client })
+        let client = Client::new(&settings.tls, Arc::clone(&resolver))?;
+        let grpc = match &settings.grpc {
+            None => None,
+            Some(address) => {
+                let url = web_address("qdrant grpc", parse("qdrant grpc", &Secret::new(address.clone()))?)?;
+                Some((url, Client::new(&settings.tls, resolver)?.speaking(HttpVersion::Two)))
+            }
+        };
+        Ok(Self { name: name.to_owned(), settings, url, client, grpc })
     }
 
     fn place(&self, segments: &[&str]) -> Url {
@@ -149,7 +160,13 @@ impl QdrantProbe {
             Err(Miss::Said(finding)) => report.take("", finding),
             Err(Miss::Absent) => {}
         }
-        let mut finding = report.finish(format!("qdrant answers: {count} collections, {points:.0} points"));
+        let mut version = String::new();
+        if let Some((url, client)) = &self.grpc
+            && let Some(told) = grpc::ask(&mut report, url, client, &self.settings, timeout).await
+        {
+            version = format!(" {} over REST and gRPC", word(&told));
+        }
+        let mut finding = report.finish(format!("qdrant{version} answers: {count} collections, {points:.0} points"));
         finding.phases = ready.phases;
         finding
     }

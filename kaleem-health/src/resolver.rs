@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use async_trait::async_trait;
+use kaleem_core::config::Project;
 use kaleem_core::health::Resolver;
+use kaleem_core::runtime::{Instance, InstanceStatus};
 
 /// Names that the caller knows (services and their aliases), and the machine's resolver for all others.
 ///
@@ -19,6 +21,31 @@ impl KnownHosts {
     /// Nothing but the machine's resolver.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The names of a project's services and where their containers are: behind a gateway first that, since it is what users reach.
+    pub fn of(project: &Project, instances: &[Instance]) -> Self {
+        let mut hosts = Self::new();
+        // One that is frozen keeps its address; that it does not answer is for the probe to find.
+        let is_up = |instance: &&Instance| matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Paused);
+        for (host, service) in crate::discover::service_names(project) {
+            let gateway = format!("{}-{service}-gateway", project.name);
+            let up = instances.iter().filter(is_up);
+            let mut found: Vec<&Instance> =
+                up.filter(|instance| instance.service == service || instance.name.as_str().starts_with(&gateway)).collect();
+            found.sort_by_key(|instance| instance.service == service);
+            for instance in found {
+                let addresses = instance.addresses.values().filter_map(|address| address.parse::<IpAddr>().ok());
+                hosts = hosts.with_host(&host, addresses);
+                for port in &instance.ports {
+                    let ip = port.host_ip.filter(|ip| !ip.is_unspecified()).unwrap_or(IpAddr::from([127, 0, 0, 1]));
+                    if let Some((published, _)) = port.host_ports {
+                        hosts = hosts.with_port(&host, port.container.port, SocketAddr::new(ip, published));
+                    }
+                }
+            }
+        }
+        hosts
     }
 
     /// The same, with addresses under which every port of `host` is reached.

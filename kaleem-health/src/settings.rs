@@ -76,6 +76,24 @@ pub enum SettingsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Neither found nor written.
+    #[error("the {kind} probe has no address: none was found, and none is written")]
+    NoAddress {
+        /// What is to be asked.
+        kind: &'static str,
+    },
+    /// The same of a port.
+    #[error("the {kind} probe has no port: none was found, and none is written")]
+    NoPort {
+        /// What is to be asked.
+        kind: &'static str,
+    },
+    /// A variable, a file or a secret that the settings name.
+    #[error("it cannot be asked, since {what}")]
+    NotRead {
+        /// What could not be read, by name.
+        what: String,
+    },
     /// This build cannot ask that.
     #[error("this build has no {kind} probe")]
     NotBuilt {
@@ -90,6 +108,11 @@ impl Remedy for SettingsError {
             Self::Address { kind, .. } => format!("write it as `{}`", example(kind)),
             Self::Pem { .. } => "give it as PEM text, from `-----BEGIN` to `-----END`".to_owned(),
             Self::Rule { .. } => "write JSON rules as `info.redis.status == \"up\"`, and patterns as regular expressions".to_owned(),
+            Self::NoAddress { kind } => {
+                format!("write its address, such as `url = \"{}\"`, or `url_env` with the variable that holds it", example(kind))
+            }
+            Self::NoPort { .. } => "write its `port`".to_owned(),
+            Self::NotRead { .. } => "set the variable (also in `.env`), or correct the name under `[probes]` in kaleem.toml".to_owned(),
             Self::NotBuilt { kind } => format!("build kaleem-health with the feature `{kind}`"),
         }
     }
@@ -102,6 +125,7 @@ fn example(kind: &str) -> &'static str {
         "rabbitmq management" => "http://host:15672",
         "mongodb" => "mongodb://user:password@host:27017/?replicaSet=rs0",
         "qdrant" => "http://host:6333",
+        "qdrant grpc" => "http://host:6334",
         _ => "https://host/path",
     }
 }
@@ -133,6 +157,15 @@ pub struct ClientCertificate {
     pub key_pem: Secret<String>,
 }
 
+/// The version of HTTP that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2: offered by ALPN over TLS, spoken at once over plain text.
+    Two,
+}
+
 /// What an HTTP answer must be.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
@@ -156,6 +189,8 @@ pub struct HttpSettings {
     pub latency: Option<(Duration, Duration)>,
     /// How many redirects are followed; 0 takes a redirect as the answer.
     pub redirects: u8,
+    /// The version of HTTP.
+    pub version: HttpVersion,
     /// TLS.
     pub tls: TlsSettings,
 }
@@ -174,6 +209,7 @@ impl HttpSettings {
             api: false,
             latency: None,
             redirects: 0,
+            version: HttpVersion::One,
             tls: TlsSettings::STANDARD,
         }
     }
@@ -334,12 +370,14 @@ pub struct MongodbSettings {
     pub url: Secret<String>,
     /// Limits.
     pub limits: MongodbLimits,
+    /// Whether a document is written, read and removed again in the collection `kaleem.canary`, by a majority.
+    pub canary: bool,
 }
 
 impl MongodbSettings {
     /// Standard limits.
     pub fn standard(url: Secret<String>) -> Self {
-        Self { url, limits: MongodbLimits::STANDARD }
+        Self { url, limits: MongodbLimits::STANDARD, canary: false }
     }
 }
 
@@ -350,6 +388,8 @@ pub struct QdrantSettings {
     pub url: Secret<String>,
     /// API key.
     pub api_key: Option<Secret<String>>,
+    /// Address of the gRPC API, such as `http://host:6334`, which is what most clients use; `None` does not ask it.
+    pub grpc: Option<String>,
     /// Collections that must be there; empty asks those that are.
     pub collections: Vec<String>,
     /// TLS.
@@ -357,9 +397,9 @@ pub struct QdrantSettings {
 }
 
 impl QdrantSettings {
-    /// Every collection that is there.
+    /// Every collection that is there, over REST alone.
     pub fn standard(url: Secret<String>, api_key: Option<Secret<String>>) -> Self {
-        Self { url, api_key, collections: Vec::new(), tls: TlsSettings::STANDARD }
+        Self { url, api_key, grpc: None, collections: Vec::new(), tls: TlsSettings::STANDARD }
     }
 }
 

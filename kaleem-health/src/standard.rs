@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kaleem_core::health::{Finding, ProbeTarget, Probes, Question};
+use kaleem_core::health::{Finding, Need, ProbeTarget, Probes, Question, Verdict};
+use kaleem_core::names::ProjectName;
 use kaleem_core::runtime::Console;
+
+use crate::dependencies::Dependencies;
 
 /// Answers every question of [`Question`] from the host that it runs on.
 ///
@@ -15,12 +18,20 @@ use kaleem_core::runtime::Console;
 pub struct StandardProbes {
     #[cfg_attr(not(feature = "command"), expect(dead_code, reason = "only commands need the engine"))]
     console: Arc<dyn Console>,
+    dependencies: Option<Arc<Dependencies>>,
 }
 
 impl StandardProbes {
     /// Probes that run their commands through `console`; an `Arc<dyn Runtime>` is one.
     pub fn new(console: Arc<dyn Console>) -> Self {
-        Self { console }
+        Self { console, dependencies: None }
+    }
+
+    /// The same with what services need, so that gates can ask that too. Without it every need is unknown.
+    #[must_use]
+    pub fn with_dependencies(mut self, dependencies: Arc<Dependencies>) -> Self {
+        self.dependencies = Some(dependencies);
+        self
     }
 }
 
@@ -52,8 +63,16 @@ impl Probes for StandardProbes {
             #[cfg(feature = "command")]
             Question::Command { command } => crate::command::ask(self.console.as_ref(), command, target, timeout).await,
             #[cfg(not(all(feature = "container", feature = "http", feature = "tcp", feature = "command")))]
-            other => Finding::new(kaleem_core::health::Verdict::Unknown, format!("this build of kaleem cannot ask `{other}`"))
+            other => Finding::new(Verdict::Unknown, format!("this build of kaleem cannot ask `{other}`"))
                 .with_remedy("build kaleem-health with the feature of that question"),
+        }
+    }
+
+    async fn ask_need(&self, _project: &ProjectName, need: &Need, timeout: Duration) -> Finding {
+        match &self.dependencies {
+            Some(dependencies) => dependencies.ask(need, timeout).await,
+            None => Finding::new(Verdict::Unknown, format!("this program does not know how `{need}` is asked"))
+                .with_remedy("deploy with `kaleem`, or give the probes their dependencies"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! TLS of the probes: what is trusted, what a refused handshake means, and until when a certificate is valid.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kaleem_core::clock::{Clock, SystemClock};
 use kaleem_core::health::{Finding, Verdict};
@@ -24,7 +24,9 @@ const DAY_SECONDS: f64 = 86_400.0;
 /// How TLS is spoken.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
-    config: Arc<ClientConfig>,
+    /// `None` is what the machine trusts and nothing else: one for all probes, read when the first of them needs it.
+    own: Option<Arc<ClientConfig>>,
+    alpn: Option<&'static [u8]>,
     name: Option<String>,
 }
 
@@ -37,6 +39,8 @@ pub(crate) enum TlsProblem {
     Handshake,
     /// The other side refused our certificate or wants one.
     Refused,
+    /// It speaks none of the protocols that were offered.
+    Protocol,
     /// The name cannot stand in a certificate.
     Name,
 }
@@ -44,41 +48,62 @@ pub(crate) enum TlsProblem {
 impl Tls {
     /// Reads certificates; they are read once, when the probe is made.
     pub(crate) fn new(settings: &TlsSettings) -> Result<Self, SettingsError> {
-        let mut roots = RootCertStore::empty();
-        if settings.trust_system {
-            // A machine may hold a certificate that rustls cannot use; the others count.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-        for certificate in CertificateDer::pem_slice_iter(settings.trusted_pem.as_bytes()) {
-            let certificate = certificate.map_err(|_| SettingsError::Pem { what: "trusted certificates" })?;
-            roots.add(certificate).map_err(|_| SettingsError::Pem { what: "trusted certificates" })?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = versions.map_err(|_| SettingsError::Pem { what: "protocol versions" })?.with_root_certificates(roots);
-        let config = match &settings.client {
-            None => builder.with_no_client_auth(),
-            Some(client) => {
-                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(client.certificate_pem.as_bytes()).collect();
-                let chain = chain.map_err(|_| SettingsError::Pem { what: "client certificate" })?;
-                let key = PrivateKeyDer::from_pem_slice(client.key_pem.expose().as_bytes())
-                    .map_err(|_| SettingsError::Pem { what: "client key" })?;
-                builder.with_client_auth_cert(chain, key).map_err(|_| SettingsError::Pem { what: "client certificate and key" })?
-            }
-        };
-        Ok(Self { config: Arc::new(config), name: settings.server_name.clone() })
+        let is_standard = settings.trust_system && settings.trusted_pem.is_empty() && settings.client.is_none();
+        let own = if is_standard { None } else { Some(Arc::new(config(settings)?)) };
+        Ok(Self { own, alpn: None, name: settings.server_name.clone() })
+    }
+
+    /// The same, offering a protocol by ALPN.
+    pub(crate) fn offering(self, alpn: &'static [u8]) -> Self {
+        Self { alpn: Some(alpn), ..self }
     }
 
     pub(crate) async fn connect(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsProblem> {
         let name = self.name.as_deref().unwrap_or(host).trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(name).map_err(|_| TlsProblem::Name)?;
-        TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await.map_err(|error| {
-            match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                Some(rustls::Error::InvalidCertificate(why)) => TlsProblem::Certificate(why.clone()),
-                Some(rustls::Error::AlertReceived(_)) => TlsProblem::Refused,
-                _ => TlsProblem::Handshake,
-            }
+        let config = self.own.clone().or_else(standard).ok_or(TlsProblem::Handshake)?;
+        let connector = TlsConnector::from(config);
+        let connecting = match self.alpn {
+            None => connector.connect(name, stream),
+            Some(alpn) => connector.with_alpn(vec![alpn.to_vec()]).connect(name, stream),
+        };
+        connecting.await.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(why)) => TlsProblem::Certificate(why.clone()),
+            Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)) => TlsProblem::Protocol,
+            Some(rustls::Error::AlertReceived(_)) => TlsProblem::Refused,
+            _ => TlsProblem::Handshake,
         })
+    }
+}
+
+/// What the machine trusts; hundreds of probes share it, since it takes hundreds of kilobytes.
+fn standard() -> Option<Arc<ClientConfig>> {
+    static STANDARD: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
+    STANDARD.get_or_init(|| config(&TlsSettings::STANDARD).ok().map(Arc::new)).clone()
+}
+
+fn config(settings: &TlsSettings) -> Result<ClientConfig, SettingsError> {
+    let mut roots = RootCertStore::empty();
+    if settings.trust_system {
+        // A machine may hold a certificate that rustls cannot use; the others count.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    for certificate in CertificateDer::pem_slice_iter(settings.trusted_pem.as_bytes()) {
+        let certificate = certificate.map_err(|_| SettingsError::Pem { what: "trusted certificates" })?;
+        roots.add(certificate).map_err(|_| SettingsError::Pem { what: "trusted certificates" })?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = versions.map_err(|_| SettingsError::Pem { what: "protocol versions" })?.with_root_certificates(roots);
+    match &settings.client {
+        None => Ok(builder.with_no_client_auth()),
+        Some(client) => {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(client.certificate_pem.as_bytes()).collect();
+            let chain = chain.map_err(|_| SettingsError::Pem { what: "client certificate" })?;
+            let key =
+                PrivateKeyDer::from_pem_slice(client.key_pem.expose().as_bytes()).map_err(|_| SettingsError::Pem { what: "client key" })?;
+            builder.with_client_auth_cert(chain, key).map_err(|_| SettingsError::Pem { what: "client certificate and key" })
+        }
     }
 }
 
@@ -106,6 +131,10 @@ impl TlsProblem {
             Self::Refused => (
                 format!("{endpoint} refused the TLS handshake"),
                 "check whether it asks for a client certificate, and which TLS versions it speaks".to_owned(),
+            ),
+            Self::Protocol => (
+                format!("{endpoint} does not speak the protocol that was offered (ALPN)"),
+                "switch HTTP/2 on at the server, or ask over HTTP/1.1".to_owned(),
             ),
             Self::Name => {
                 return Finding::new(Verdict::Unknown, format!("`{host}` cannot stand in a certificate"))

@@ -2,6 +2,7 @@
 
 mod api;
 pub(crate) mod client;
+pub(crate) mod h2;
 mod json;
 
 use std::sync::Arc;
@@ -34,7 +35,7 @@ impl HttpProbe {
     /// [`SettingsError`] when the address, a pattern, a rule or a certificate cannot be read.
     pub fn new(name: &str, settings: HttpSettings, resolver: Arc<dyn Resolver>) -> Result<Self, SettingsError> {
         let url = client::web_address("http", parse("http", &settings.url)?)?;
-        let client = Client::new(&settings.tls, resolver)?;
+        let client = Client::new(&settings.tls, resolver)?.speaking(settings.version);
         let bad = |text: &str| SettingsError::Rule { text: text.to_owned(), reason: "it is not a regular expression".to_owned() };
         let pattern = settings.pattern.as_deref().map(|text| regex::bytes::Regex::new(text).map_err(|_| bad(text))).transpose()?;
         let json = settings.json.iter().map(|text| JsonRule::parse(text)).collect::<Result<_, _>>()?;

@@ -1,15 +1,13 @@
 //! `kaleem health`: every dependency of the project asked at once, as its expert would ask it.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use kaleem_core::config::Project;
 use kaleem_core::health::{Finding, Verdict};
-use kaleem_core::names::ProjectName;
-use kaleem_core::runtime::{Instance, InstanceStatus, Runtime};
-use kaleem_health::{Discovered, KnownHosts, build_probe, discover};
+use kaleem_core::runtime::Runtime;
+use kaleem_health::{Discovered, KnownHosts, discover};
 use serde_json::json;
 
 use crate::arguments::Health;
@@ -68,46 +66,15 @@ fn worst(answers: &[(Discovered, Finding)]) -> Verdict {
 
 async fn ask(project: &Project, runtime: &Arc<dyn Runtime>, timeout: Duration) -> Result<Vec<(Discovered, Finding)>, CliError> {
     let instances = runtime.list(&project.name).await.map_err(|source| CliError::Engine { source })?;
-    let hosts = Arc::new(hosts(&project.name, project, &instances));
+    let hosts = Arc::new(KnownHosts::of(project, &instances));
     let questions = discover(project).into_iter().map(|found| {
         let hosts = hosts.clone();
         async move {
-            let finding = match build_probe(&found.name, &found.settings, hosts) {
-                Ok(probe) => probe.check(timeout).await,
-                Err(error) => Finding::new(Verdict::Unknown, kaleem_core::remedy::one_line(&error)),
-            };
+            let finding = found.check(hosts, timeout).await;
             (found, finding)
         }
     });
     Ok(join_all(questions).await)
-}
-
-/// Where the services' names lead from here: their containers, and for services behind a gateway the gateway too.
-fn hosts(name: &ProjectName, project: &Project, instances: &[Instance]) -> KnownHosts {
-    let mut hosts = KnownHosts::new();
-    for service in project.services.values() {
-        let gateway = format!("{name}-{}-gateway", service.name);
-        // One that is frozen keeps its address; that it does not answer is for the probe to find.
-        let up = instances.iter().filter(|instance| matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Paused));
-        let mut found: Vec<&Instance> =
-            up.filter(|instance| instance.service == service.name || instance.name.as_str().starts_with(&gateway)).collect();
-        // What users reach comes first.
-        found.sort_by_key(|instance| instance.service == service.name);
-        let names = std::iter::once(service.name.as_str()).chain(service.container_name.as_ref().map(|name| name.as_str()));
-        for host in names {
-            for instance in &found {
-                let addresses = instance.addresses.values().filter_map(|address| address.parse::<IpAddr>().ok());
-                hosts = hosts.with_host(host, addresses);
-                for port in &instance.ports {
-                    let ip = port.host_ip.filter(|ip| !ip.is_unspecified()).unwrap_or(IpAddr::from([127, 0, 0, 1]));
-                    if let Some((published, _)) = port.host_ports {
-                        hosts = hosts.with_port(host, port.container.port, SocketAddr::new(ip, published));
-                    }
-                }
-            }
-        }
-    }
-    hosts
 }
 
 fn show(printer: &Printer, answers: &[(Discovered, Finding)]) {

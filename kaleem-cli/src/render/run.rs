@@ -64,6 +64,15 @@ impl<'a> RunView<'a> {
                 }
             }
             Notice::Working { step, what } => self.spin(&format!("{} {what}", self.place(*step))),
+            Notice::WaitingForNeed { step, service, reason, left } => {
+                let left_text = words::duration(*left);
+                self.spin(&format!("{} {service}, {left_text} left: {}", self.place(*step), first_line(reason)));
+                // In a pipe it is said at once, since it is somebody else's fault, and then as often as of a gate.
+                if !self.printer.is_live() && self.reminded.is_none_or(|last| last.saturating_sub(*left) >= REMINDER) {
+                    self.line(WARN, "..", &format!("{service} waits: {} ({left_text} left)", first_line(reason)));
+                    self.reminded = Some(*left);
+                }
+            }
             Notice::Retrying { error, .. } => self.line(WARN, "again", &first_line(error)),
             Notice::Done { step, evidence } => {
                 let took = Duration::from_millis(evidence.took_ms);
@@ -174,6 +183,10 @@ impl<'a> RunView<'a> {
                 "reason": reason, "passes": passes, "wanted": wanted, "left_ms": milliseconds(*left),
             }),
             Notice::Working { step, what } => json!({ "type": "working", "plan": plan, "step": step, "what": what }),
+            Notice::WaitingForNeed { step, service, reason, left } => json!({
+                "type": "waiting-for-need", "plan": plan, "step": step, "service": service.as_str(),
+                "reason": reason, "left_ms": milliseconds(*left),
+            }),
             Notice::Retrying { step, error } => json!({ "type": "retrying", "plan": plan, "step": step, "error": error }),
             Notice::Done { step, evidence } => json!({
                 "type": "done", "plan": plan, "step": step, "took_ms": evidence.took_ms, "seen": evidence.seen,

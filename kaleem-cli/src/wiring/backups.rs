@@ -25,7 +25,7 @@ impl Wiring {
     ///
     /// # Errors
     ///
-    /// [`CliError::BackupSetUp`]
+    /// [`CliError::StoreSettings`], [`CliError::BackupSetUp`]
     pub(crate) async fn backups(&self, project: &Project, wish: &BackupWish, verb: &str) -> Result<SetUp, CliError> {
         let (instances, unreachable) = match self.runtime().await {
             Ok(runtime) => match runtime.list(&project.name).await {
@@ -38,7 +38,7 @@ impl Wiring {
         let said = wish.key_file.clone().or_else(|| self.environment.path("KALEEM_BACKUP_KEY_FILE"));
         let around = Surroundings {
             project,
-            found: discover(project).iter().filter_map(|found| store(project, found)).collect(),
+            found: discover(project).into_iter().filter_map(|found| store(project, found).transpose()).collect::<Result<_, _>>()?,
             instances: &instances,
             environment: self.environment.variables(),
             directory: self.backup_directory(project),
@@ -81,17 +81,23 @@ impl Wiring {
     }
 }
 
-fn store(project: &Project, found: &Discovered) -> Option<FoundStore> {
+/// The store behind a probe. One that `kaleem.toml` describes wrongly is an error: it must not be left out in silence.
+fn store(project: &Project, found: Discovered) -> Result<Option<FoundStore>, CliError> {
     let service = project.services.contains_key(&found.service).then(|| found.service.clone());
     // What a service merely uses is not that service.
     let outside = !matches!(found.name.as_str(), "mongodb" | "redis" | "qdrant" | "rabbitmq");
     let service = service.filter(|_| !outside);
-    let (kind, url, api_key, management) = match &found.settings {
-        ProbeSettings::Mongodb(settings) => (StoreKind::Mongodb, settings.url.clone(), None, None),
-        ProbeSettings::Redis(settings) => (StoreKind::Redis, settings.url.clone(), None, None),
-        ProbeSettings::Qdrant(settings) => (StoreKind::Qdrant, settings.url.clone(), settings.api_key.clone(), None),
-        ProbeSettings::Rabbitmq(settings) => (StoreKind::Rabbitmq, settings.url.clone(), None, settings.management.clone()),
-        _ => return None,
+    let settings = found.settings.map_err(|source| CliError::StoreSettings {
+        service: found.service.clone(),
+        probe: found.name.clone(),
+        source,
+    })?;
+    let (kind, url, api_key, management) = match settings {
+        ProbeSettings::Mongodb(settings) => (StoreKind::Mongodb, settings.url, None, None),
+        ProbeSettings::Redis(settings) => (StoreKind::Redis, settings.url, None, None),
+        ProbeSettings::Qdrant(settings) => (StoreKind::Qdrant, settings.url, settings.api_key, None),
+        ProbeSettings::Rabbitmq(settings) => (StoreKind::Rabbitmq, settings.url, None, settings.management),
+        _ => return Ok(None),
     };
-    Some(FoundStore { service, name: found.name.clone(), kind, url, api_key, management })
+    Ok(Some(FoundStore { service, name: found.name, kind, url, api_key, management }))
 }

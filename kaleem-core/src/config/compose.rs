@@ -4,7 +4,7 @@
 //! its long form (`shape`, by the table in `schema`), layers are merged (`layers`, `merge`), what is unsaid is added
 //! (`normalize`), and the whole is checked (`check`) and converted (`convert`). No other program is asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::config::{ConfigWarning, LoadOptions, Project};
@@ -66,6 +66,11 @@ pub(in crate::config) fn project(options: &LoadOptions) -> Result<Project, Confi
     shape::audit(&resolved.model, &schema::PROJECT, "", &mut resolved.problems, &mut resolved.warnings);
     let Resolved { name, found, model, problems, warnings } = resolved;
     convert::project(&model, name, found, problems, warnings)
+}
+
+/// The variables that files are read with: those of the caller, and those of `.env`.
+pub(in crate::config) fn variables(options: &LoadOptions) -> Result<BTreeMap<String, String>, ConfigError> {
+    Ok(files::find(options)?.environment)
 }
 
 fn resolved(options: &LoadOptions) -> Result<Resolved, ConfigError> {

@@ -1,17 +1,23 @@
 //! `kaleem.toml`: what a compose file cannot say. Every key is optional; a project without the file has the defaults.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::compose::{error::ConfigError, files};
 use crate::config::{LoadOptions, Origin, Project};
+use crate::definition::MountSource;
+use crate::health::Need;
 use crate::names::ServiceName;
 
 pub mod backup;
 pub mod hooks;
 
 pub use hooks::HookSettings;
+pub mod probes;
+
+pub use probes::{ProbeKind, ProbeOptions};
 
 use backup::{BackupSettings, MigrationName, ServiceBackup};
 
@@ -28,6 +34,22 @@ pub struct Settings {
     pub services: BTreeMap<ServiceName, ServiceSettings>,
     /// Backups.
     pub backup: BackupSettings,
+    /// Probes, by service (or a group of another name) and name.
+    #[schemars(with = "BTreeMap<String, BTreeMap<String, ProbeOptions>>")]
+    pub probes: BTreeMap<ServiceName, BTreeMap<String, ProbeOptions>>,
+    /// Where it was read from; `None` where there is no file.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Where a key stands in the file, or the last table of its path that does; `None` where the file cannot be read any more.
+    pub fn place(&self, path: &[&str]) -> Option<Origin> {
+        let file = self.file.clone()?;
+        let text = files::read(&file).ok()?;
+        let (line, column) = line_and_column(&text, place_of(&text, path));
+        Some(Origin { file, line, column })
+    }
 }
 
 /// What is said of one service.
@@ -40,6 +62,9 @@ pub struct ServiceSettings {
     pub singleton: Option<bool>,
     /// When a new instance counts as healthy.
     pub health: Option<HealthSettings>,
+    /// What must be well before it is replaced: services, or probes as `SERVICE/PROBE`; where nothing is said, the databases and
+    /// brokers that it waits for by `depends_on` with `service_healthy`.
+    pub needs: Option<Vec<String>>,
     /// What is spoken on its ports; where nothing is said, HTTP on the usual ports and where `health.http` asks, else TCP.
     pub protocol: Option<ProtocolName>,
     /// Time a switch is watched with the old instances still warm, such as `30s`; `5s` where nothing is said, `0s` watches nothing.
@@ -150,12 +175,10 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
     }
     let text = files::read(&file)?;
     let refuse = |at: usize, reason: String, remedy: String| {
-        let before = text.get(..at).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let (line, column) = line_and_column(&text, at);
         ConfigError::Settings { origin: Origin { file: file.clone(), line, column }, reason, remedy }
     };
-    let settings: Settings = toml::from_str(&text).map_err(|error| {
+    let mut settings: Settings = toml::from_str(&text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         // The parser's message may span lines; the first says what is wrong.
         let reason = error.message().lines().collect::<Vec<_>>().join(", ");
@@ -176,6 +199,12 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
         {
             let reason = format!("`proxy-protocol` of `{name}` tells the client to the service, which works for connections alone");
             return Err(refuse(at, reason, "set `protocol = \"tcp\"` beside it, or `proxy-protocol = \"in\"`".to_owned()));
+        }
+        for need in service.needs.iter().flatten() {
+            let at = place_of(&text, &["services", name.as_str(), "needs"]);
+            if let Err((reason, remedy)) = check_need(need, name, &settings, project) {
+                return Err(refuse(at, reason, remedy));
+            }
         }
         if let Some(health) = &service.health {
             let asked = [health.http.is_some(), health.tcp.is_some(), health.command.is_some()];
@@ -201,6 +230,8 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
         let remedy = "write a program and its arguments, such as `before-deploy = [\"./test.sh\", \"--quick\"]`".to_owned();
         return Err(refuse(text.find(key).unwrap_or(0), reason, remedy));
     }
+    settings.file = Some(file.clone());
+    probes(&mut settings, options, project, &text, &refuse, &file)?;
     if settings.keep == Some(0) {
         let at = text.find("keep").unwrap_or(0);
         return Err(refuse(at, "`keep` is 0, so there would be nothing to go back to".to_owned(), "write 1 or more".to_owned()));
@@ -212,17 +243,87 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
     Ok(settings)
 }
 
-/// Where the value under these keys begins, as a byte of `text`; as far as the keys lead.
-fn place_of(text: &str, keys: &[&str]) -> usize {
-    let Ok(document) = text.parse::<toml_edit::Document<String>>() else { return 0 };
-    let (mut place, mut table) = (0, Some(document.as_item()));
-    for key in keys {
-        let entry = table.and_then(toml_edit::Item::as_table_like).and_then(|table| table.get_key_value(key));
-        let Some((key, item)) = entry else { break };
-        place = key.span().or_else(|| item.span()).map_or(place, |span| span.start);
-        table = Some(item);
+/// Checks the probes, and reads what they name.
+fn probes(
+    settings: &mut Settings,
+    options: &LoadOptions,
+    project: &Project,
+    text: &str,
+    refuse: &dyn Fn(usize, String, String) -> ConfigError,
+    file: &Path,
+) -> Result<(), ConfigError> {
+    if settings.probes.is_empty() {
+        return Ok(());
     }
-    place
+    // The variables of `.env` count, as they do for the compose file.
+    let variables = super::compose::variables(options)?;
+    let secrets = |name: &str| secret_file(project, name);
+    for (service, probes) in &mut settings.probes {
+        for (name, probe) in probes {
+            let path = ["probes", service.as_str(), name.as_str()];
+            if let Some((key, reason, remedy)) = probes::check(name, probe) {
+                let inner: Vec<&str> = path.into_iter().chain(key.as_deref()).collect();
+                return Err(refuse(place_of(text, &inner), reason, remedy));
+            }
+            if !project.services.contains_key(service) && probe.kind.is_none() {
+                let known = project.services.keys().map(ServiceName::as_str);
+                let remedy = match super::compose::nearest(service.as_str(), known) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => "name a service; a probe of something else takes a `kind`".to_owned(),
+                };
+                return Err(refuse(place_of(text, &path), format!("the compose file has no service `{service}`"), remedy));
+            }
+            let (line, column) = line_and_column(text, place_of(text, &path));
+            probe.read(Origin { file: file.to_owned(), line, column }, &project.directory, &variables, &secrets);
+        }
+    }
+    Ok(())
+}
+
+fn check_need(text: &str, service: &ServiceName, settings: &Settings, project: &Project) -> Result<(), (String, String)> {
+    let form = "write it as `SERVICE` or `SERVICE/PROBE`; `kaleem health` shows both names".to_owned();
+    let need: Need = text.parse().map_err(|reason| (reason, form))?;
+    if need.service == *service && need.probe.is_none() {
+        let remedy = format!("name one of its probes, such as `{service}/redis-HOST`, or leave it out");
+        return Err((format!("`{service}` needs itself"), remedy));
+    }
+    if !project.services.contains_key(&need.service) && !settings.probes.contains_key(&need.service) {
+        let known = project.services.keys().chain(settings.probes.keys()).map(ServiceName::as_str);
+        let remedy = match super::compose::nearest(need.service.as_str(), known) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => "name a service of the compose file, or a group under `[probes]`".to_owned(),
+        };
+        return Err((format!("`{service}` needs `{need}`, and there is no `{}`", need.service), remedy));
+    }
+    Ok(())
+}
+
+/// The file of a secret: where a service mounts it, the engine takes it from there.
+fn secret_file(project: &Project, name: &str) -> Option<PathBuf> {
+    let target = format!("/run/secrets/{name}");
+    let mut mounts = project.services.values().flat_map(|service| &service.definition.mounts);
+    mounts.find(|mount| mount.target == target).and_then(|mount| match &mount.source {
+        MountSource::Bind { path, .. } => Some(PathBuf::from(path)),
+        _ => None,
+    })
+}
+
+fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or_default();
+    (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1)
+}
+
+/// Where a key stands, as a byte of `text`: the last of `path` that is there.
+fn place_of(text: &str, path: &[&str]) -> usize {
+    let Ok(document) = text.parse::<toml_edit::Document<String>>() else { return 0 };
+    let mut item = document.as_item();
+    let mut at = 0;
+    for part in path {
+        let Some((key, inner)) = item.as_table_like().and_then(|table| table.get_key_value(part)) else { break };
+        at = key.span().or_else(|| inner.span()).map_or(at, |span| span.start);
+        item = inner;
+    }
+    at
 }
 
 /// A duration as Compose writes it: `1m30s`, `500ms`, `2h`.

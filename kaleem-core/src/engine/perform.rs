@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::definition::RestartPolicy;
 use crate::engine::gate::GateRequest;
+use crate::engine::needs::NeedsRequest;
 use crate::engine::{Attempt, Engine, Notice, StepError, labels};
 use crate::names::{ContainerName, ServiceName};
 use crate::plan::{NewInstance, Plan, Role, Step};
@@ -45,6 +46,10 @@ impl Engine {
                 let secrets = self.secrets_of(plan, service);
                 let request = GateRequest { step: index, container, gate, through: through.as_ref(), fresh: true, secrets: &secrets };
                 self.wait_healthy(&request, cut_short).await
+            }
+            Step::Needs { service, needs, timeout, deadline } => {
+                let request = NeedsRequest { step: index, service, needs, timeout: *timeout, deadline: *deadline };
+                self.wait_needs(plan, &request, cut_short).await
             }
             Step::Steer { gateway, to, .. } => self.steer(plan, index, gateway, to).await,
             Step::Watch { service, gateway, instances, watch } => self.watch(plan, service, gateway, instances, watch, cut_short).await,

@@ -50,6 +50,7 @@ impl Engine {
             Step::CreateVolume { .. }
             | Step::Pull { .. }
             | Step::Gate { .. }
+            | Step::Needs { .. }
             | Step::Watch { .. }
             | Step::Drain { .. }
             | Step::VerifyBackup { .. } => Ok(()),

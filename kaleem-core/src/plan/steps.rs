@@ -95,7 +95,8 @@ pub fn dependency_order(target: &Target) -> Vec<ServiceName> {
             return;
         }
         let Some(wanted) = target.services.get(name) else { return };
-        for other in wanted.depends_on.keys().chain(&wanted.companions) {
+        let needed = wanted.needs.iter().map(|need| &need.service);
+        for other in wanted.depends_on.keys().chain(&wanted.companions).chain(needed) {
             visit(other, target, seen, order);
         }
         order.push(name.clone());
@@ -338,6 +339,14 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// What the service needs is asked before anything of it changes for its users. Going back is never held up by that.
+    fn ask_needs(&mut self, name: &ServiceName, wanted: &Wanted) {
+        if self.input.kind == PlanKind::Deploy && !wanted.needs.is_empty() {
+            let (timeout, deadline) = (wanted.gate.timeout, wanted.gate.deadline);
+            self.switch.push(Step::Needs { service: name.clone(), needs: wanted.needs.clone(), timeout, deadline });
+        }
+    }
+
     fn replace(&mut self, name: &ServiceName, wanted: &Wanted, slots: &[Slot<'_>], old: &[&Instance]) {
         if slots.iter().any(|slot| matches!(slot, Slot::New(_))) {
             self.pull(wanted);
@@ -355,6 +364,7 @@ impl<'a> Builder<'a> {
             for slot in slots.iter().filter(|slot| !matches!(slot, Slot::Kept(_))) {
                 self.switch.push(gate(name, wanted, slot.name().clone()));
             }
+            self.ask_needs(name, wanted);
             for instance in old {
                 let stop = self.stop(name, wanted, instance);
                 self.retire.push(stop);
@@ -365,6 +375,8 @@ impl<'a> Builder<'a> {
             }
             return;
         }
+        // Before the old one is stopped: a release that would be taken back must not cost a gap.
+        self.ask_needs(name, wanted);
         // What stands behind a gateway has neither ports nor name, so it is in nobody's way: it is stopped when all is well.
         let behind = old.iter().any(|instance| is_gateway(instance));
         let (behind, mut waiting): (Vec<&Instance>, Vec<&Instance>) =

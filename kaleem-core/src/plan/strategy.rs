@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::config::settings::{HealthSettings, ServiceSettings, StrategyName};
-use crate::config::{Service, UpdateOrder};
+use crate::config::{DependencyCondition, Project, Service, UpdateOrder};
 use crate::definition::{ContainerPort, Definition, HealthTest, Healthcheck, MountSource, NetworkMode, Protocol};
-use crate::health::Question;
+use crate::health::{DependencyKind, Need, Question};
 use crate::image::ImageRef;
 use crate::release::{GateSettings, Strategy};
 use crate::runtime::ImageFacts;
@@ -209,6 +209,21 @@ fn question(definition: &Definition, facts: &ImageFacts, settings: &HealthSettin
         Some(port) => Question::Tcp { port },
         None => Question::Running,
     }
+}
+
+/// What must be well before a service is replaced: what `needs` says, else the databases and brokers whose health it waits
+/// for by `depends_on`.
+pub fn needs(project: &Project, service: &Service, settings: &ServiceSettings) -> Vec<Need> {
+    if let Some(written) = &settings.needs {
+        // The loader refused what does not read.
+        return written.iter().filter_map(|need| need.parse().ok()).collect();
+    }
+    let healthy = service.depends_on.iter().filter(|(_, dependency)| dependency.condition == DependencyCondition::ServiceHealthy);
+    let known = healthy.filter(|(name, _)| {
+        let image = project.services.get(*name).and_then(|service| service.image.as_ref());
+        image.is_some_and(|image| DependencyKind::of_image(image).is_some())
+    });
+    known.map(|(name, _)| Need { service: name.clone(), probe: None, must_answer: false }).collect()
 }
 
 fn tcp(port: ContainerPort) -> Option<u16> {

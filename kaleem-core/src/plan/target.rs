@@ -95,6 +95,7 @@ fn wanted(
         strategy,
         reason,
         gate,
+        needs: strategy::needs(project, service, &settings),
         depends_on: service.depends_on.clone(),
         stop: StopPolicy { signal: service.definition.stop_signal.clone(), grace: service.definition.stop_grace.unwrap_or(STOP_GRACE) },
         restart: service.definition.restart,

@@ -162,9 +162,29 @@ impl Server {
         Self { address, open }
     }
 
+    /// Waits until neither side holds a connection: the server sees the end of each, and this process keeps no descriptor of one
+    /// that the server has ended.
     async fn all_closed(&self, why: &str) {
-        until(&format!("{why}: a connection stayed open"), || self.open.load(Ordering::SeqCst) == 0).await;
+        let port = self.address.port();
+        until(&format!("{why}: a connection stayed open"), || self.open.load(Ordering::SeqCst) == 0 && held(port) == 0).await;
     }
+}
+
+/// Sockets towards a port of this machine which somebody still holds: established, or ended by the other side alone.
+fn held(port: u16) -> usize {
+    const ESTABLISHED: &str = "01";
+    const CLOSE_WAIT: &str = "08";
+    let place = std::path::Path::new("/proc/self/net/tcp");
+    let Ok(bytes) = crate::durable::read(place) else { return 0 };
+    let wanted = format!(":{port:04X}");
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines()
+        .filter(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(2);
+            let (remote, state) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            remote.ends_with(&wanted) && matches!(state, ESTABLISHED | CLOSE_WAIT)
+        })
+        .count()
 }
 
 fn behave(behaviour: Behaviour, stream: &mut TcpStream) -> std::io::Result<()> {

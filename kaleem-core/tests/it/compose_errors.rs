@@ -257,6 +257,21 @@ fn a_wrong_kaleem_toml_is_refused_with_its_place() {
         ("two ways to ask", "[services.api.health]\nhttp = \"/\"\ntcp = 80\n"),
         ("no path", "[services.api.health]\nhttp = \"health\"\n"),
         ("nothing kept", "keep = 0\n"),
+        ("a need that is nothing", "[services.api]\nneeds = [\"a b\"]\n"),
+        ("a need of nobody", "[services.api]\nsingleton = true\nneeds = [\"cache/redis\"]\n"),
+        ("a need of itself", "[services.api]\nneeds = [\"api\"]\n"),
+        ("an unknown key of a probe", "[probes.api.redis]\nurl = \"redis://x\"\nmemory_wrn = 80\n"),
+        ("a key of another kind", "[probes.api.redis]\nurl = \"redis://x\"\nroot_id = \"app\"\n"),
+        ("a probe without a kind", "[probes.api.page]\nurl = \"http://api/\"\n"),
+        ("an unknown kind", "[probes.api.page]\nkind = \"web\"\n"),
+        ("a probe of no service", "[probes.apo.redis]\ncanary = true\n"),
+        ("a password in an address", "[probes.api.redis]\nurl = \"redis://app:hunter2@x\"\n"),
+        ("two passwords", "[probes.api.redis]\npassword_env = \"A\"\npassword_file = \"b\"\n"),
+        ("a certificate without its key", "[probes.api.http]\ncertificate_file = \"c.pem\"\n"),
+        ("a sentinel without a master", "[probes.api.redis]\ntopology = \"sentinel\"\n"),
+        ("limits in the wrong order", "[probes.api.redis]\nlag_warn = \"60s\"\nlag_fail = \"30s\"\n"),
+        ("depths in the wrong order", "[probes.api.rabbitmq.queues.orders]\ndepth_warn = 9\ndepth_fail = 3\n"),
+        ("a name that is none", "[probes.api.\"a b\"]\nkind = \"tcp\"\n"),
     ] {
         let said = refused(&[("compose.yaml", &service("")), ("kaleem.toml", text)]);
         write!(told, "## {why}\n{said}\n").expect("text grows");

@@ -5,5 +5,6 @@ mod faults;
 mod hooks;
 mod matrix;
 mod mutants;
+mod needs;
 mod outcomes;
 mod properties;

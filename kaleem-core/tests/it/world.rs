@@ -13,7 +13,7 @@ use kaleem_core::definition::{
     VolumeDefinition,
 };
 use kaleem_core::engine::{Ending, GatewayControl, Notice};
-use kaleem_core::health::{Finding, Question};
+use kaleem_core::health::{Finding, Probes, Question};
 use kaleem_core::image::{ImageRef, ImageSource, PinnedImage};
 use kaleem_core::kaleem::{GatewayParts, Kaleem, KaleemError, Planned};
 use kaleem_core::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName};
@@ -251,10 +251,19 @@ impl World {
     }
 
     pub(crate) fn at(directory: tempfile::TempDir) -> Self {
+        Self::asking(directory, Arc::new(FakeProbes))
+    }
+
+    /// A world with other probes.
+    pub(crate) fn with_probes(probes: Arc<dyn Probes>) -> Self {
+        Self::asking(tempfile::tempdir().unwrap(), probes)
+    }
+
+    fn asking(directory: tempfile::TempDir, probes: Arc<dyn Probes>) -> Self {
         let runtime = FakeRuntime::new();
         let registry = Arc::new(FakeRegistry::new());
         let clock = Arc::new(FakeClock::new());
-        let kaleem = Kaleem::builder(Arc::new(runtime.clone()), registry.clone(), Arc::new(FakeProbes))
+        let kaleem = Kaleem::builder(Arc::new(runtime.clone()), registry.clone(), probes)
             .state_directory(directory.path())
             .hook_environment(hook_environment())
             .owner("a test")

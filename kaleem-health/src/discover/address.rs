@@ -2,25 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// What speaks at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    Mongodb,
-    Qdrant,
-    Rabbitmq,
-    Redis,
-}
-
-impl Kind {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Mongodb => "mongodb",
-            Self::Qdrant => "qdrant",
-            Self::Rabbitmq => "rabbitmq",
-            Self::Redis => "redis",
-        }
-    }
-}
+use kaleem_core::health::DependencyKind as Kind;
 
 /// An address with all that is needed to ask. Never shown.
 #[derive(Clone)]
@@ -29,6 +11,8 @@ pub(super) struct Address {
     pub url: String,
     /// API key of Qdrant.
     pub key: Option<String>,
+    /// Address of the gRPC API of Qdrant, where clients are given that.
+    pub grpc: Option<String>,
     pub hosts: Vec<String>,
 }
 
@@ -65,8 +49,12 @@ pub(super) fn of_variables(variables: &BTreeMap<String, String>) -> Vec<(String,
             Kind::Qdrant => format!("http://{host}:{}", if port == "6334" { "6333" } else { port }),
         };
         let key = get("API_KEY").map(str::to_owned).filter(|_| kind == Kind::Qdrant);
+        let grpc = match (kind, port, get("GRPC_PORT").filter(|port| port.parse::<u16>().is_ok())) {
+            (Kind::Qdrant, _, Some(port)) | (Kind::Qdrant, port @ "6334", None) => Some(format!("http://{host}:{port}")),
+            _ => None,
+        };
         let name = if get("HOST").is_some() { format!("{prefix}_HOST") } else { format!("{prefix}_HOSTNAME") };
-        found.push((name, Address { kind, url, key, hosts: vec![host.to_owned()] }));
+        found.push((name, Address { kind, url, key, grpc, hosts: vec![host.to_owned()] }));
     }
     found
 }
@@ -88,7 +76,8 @@ fn whole(name: &str, value: &str, variables: &BTreeMap<String, String>) -> Optio
     }
     let key = variables.get("QDRANT_API_KEY").cloned().filter(|_| kind == Kind::Qdrant);
     let url = if kind == Kind::Qdrant { value.trim().replacen(":6334", ":6333", 1) } else { value.trim().to_owned() };
-    Some(Address { kind, url, key, hosts })
+    let grpc = Some(value.trim().to_owned()).filter(|url| kind == Kind::Qdrant && url.contains(":6334"));
+    Some(Address { kind, url, key, grpc, hosts })
 }
 
 /// A name or an address; what cannot be one was written for something else.

@@ -76,8 +76,9 @@ impl SetView {
         self.members.iter().filter(|member| member.is_healthy && matches!(member.state, PRIMARY | SECONDARY | ARBITER)).count()
     }
 
+    /// Whether enough members are well to have a primary; who misses one is judged by itself.
     pub(super) fn has_majority(&self) -> bool {
-        self.primaries() > 0 && self.healthy() >= self.majority
+        self.healthy() >= self.majority
     }
 
     /// `orphaned` is how long no primary was seen.

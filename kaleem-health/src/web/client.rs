@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, LOCATION, USER_AGENT};
 use hyper_util::rt::TokioIo;
@@ -17,18 +17,20 @@ use kaleem_core::health::{Finding, Resolver, Verdict};
 use kaleem_core::secret::Secret;
 use url::Url;
 
-use crate::dial::{DialError, Endpoint, dial};
+use super::h2;
+use crate::dial::{DialError, Dialed, Endpoint, dial};
 use crate::http::is_not_http;
-use crate::settings::{SettingsError, TlsSettings, login};
+use crate::settings::{HttpVersion, SettingsError, TlsSettings, login};
 use crate::tls::Tls;
 
 /// How much of a body is read: a flood must not cost memory.
-const LONGEST_BODY_BYTES: usize = 1024 * 1024;
+pub(crate) const LONGEST_BODY_BYTES: usize = 1024 * 1024;
 const LONGEST_HEAD_BYTES: usize = 64 * 1024;
 
 /// Sends requests.
 pub(crate) struct Client {
     tls: Tls,
+    version: HttpVersion,
     resolver: Arc<dyn Resolver>,
 }
 
@@ -63,11 +65,19 @@ impl Fetched {
     }
 }
 
+/// What is known of a connection beside its answer.
+pub(crate) struct Opened {
+    phases: BTreeMap<String, Duration>,
+    certificate: Option<Vec<u8>>,
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(crate) enum FetchError {
     Dial(DialError, Box<Endpoint>),
     NotHttp,
+    /// It chose another protocol, or answered in one.
+    NotHttp2,
     Closed,
     /// A header or the address cannot be sent.
     Request,
@@ -80,6 +90,8 @@ impl FetchError {
             Self::Dial(error, endpoint) => error.finding(endpoint),
             Self::NotHttp => Finding::new(Verdict::Fail, format!("{place} answered something that is not HTTP"))
                 .with_remedy("check the port, and whether it speaks TLS (https)"),
+            Self::NotHttp2 => Finding::new(Verdict::Fail, format!("{place} does not speak HTTP/2"))
+                .with_remedy("switch it on at the server (over TLS it is chosen by ALPN), or ask over HTTP/1.1"),
             Self::Closed => {
                 Finding::new(Verdict::Fail, format!("{place} closed the connection without an answer")).with_remedy("see why in its log")
             }
@@ -107,22 +119,53 @@ pub(crate) fn web_address(kind: &'static str, url: Url) -> Result<Url, SettingsE
 
 impl Client {
     pub(crate) fn new(tls: &TlsSettings, resolver: Arc<dyn Resolver>) -> Result<Self, SettingsError> {
-        Ok(Self { tls: Tls::new(tls)?, resolver })
+        Ok(Self { tls: Tls::new(tls)?, version: HttpVersion::One, resolver })
     }
 
-    /// Asks once; the caller bounds the time. User and password of the address are sent.
-    pub(crate) async fn get(&self, url: &Url, headers: &[(String, Secret<String>)], timeout: Duration) -> Result<Fetched, FetchError> {
-        let start = SystemClock.monotonic();
-        let request = request(url, headers)?;
+    /// The same in another version of HTTP.
+    pub(crate) fn speaking(self, version: HttpVersion) -> Self {
+        match version {
+            HttpVersion::One => Self { version, ..self },
+            HttpVersion::Two => Self { version, tls: self.tls.offering(h2::ALPN), ..self },
+        }
+    }
+
+    async fn open(&self, url: &Url, timeout: Duration) -> Result<Dialed, FetchError> {
         let endpoint = Endpoint {
             host: url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
             port: url.port_or_known_default().unwrap_or(80),
             tls: (url.scheme() == "https").then(|| self.tls.clone()),
         };
-        let dialed = match dial(&endpoint, self.resolver.as_ref(), timeout).await {
-            Ok(dialed) => dialed,
-            Err(error) => return Err(FetchError::Dial(error, Box::new(endpoint))),
-        };
+        dial(&endpoint, self.resolver.as_ref(), timeout).await.map_err(|error| FetchError::Dial(error, Box::new(endpoint)))
+    }
+
+    /// Sends a request over HTTP/2; the caller bounds the time.
+    pub(crate) async fn exchange(
+        &self,
+        url: &Url,
+        request: hyper::Request<Full<Bytes>>,
+        timeout: Duration,
+    ) -> Result<(h2::Answer, Opened), FetchError> {
+        let dialed = self.open(url, timeout).await?;
+        if dialed.certificate.is_some() && dialed.alpn.as_deref() != Some(h2::ALPN) {
+            return Err(FetchError::NotHttp2);
+        }
+        let answer = h2::exchange(dialed.wire, request).await?;
+        Ok((answer, Opened { phases: dialed.phases, certificate: dialed.certificate }))
+    }
+
+    /// Asks once; the caller bounds the time. User and password of the address are sent.
+    pub(crate) async fn get(&self, url: &Url, headers: &[(String, Secret<String>)], timeout: Duration) -> Result<Fetched, FetchError> {
+        let start = SystemClock.monotonic();
+        let request = request(url, headers, self.version)?;
+        if self.version == HttpVersion::Two {
+            let (answer, Opened { mut phases, certificate }) = self.exchange(url, request, timeout).await?;
+            phases.insert("first-byte".to_owned(), answer.first_byte);
+            let h2::Answer { status, headers, body, is_cut, .. } = answer;
+            let total = SystemClock.monotonic().saturating_sub(start);
+            return Ok(Fetched { status, headers, body, is_cut, phases, total, certificate });
+        }
+        let dialed = self.open(url, timeout).await?;
         let sent = SystemClock.monotonic();
         let builder =
             hyper::client::conn::http1::Builder::new().max_buf_size(LONGEST_HEAD_BYTES).handshake(TokioIo::new(dialed.wire)).await;
@@ -166,15 +209,15 @@ impl Client {
     }
 }
 
-fn request(url: &Url, headers: &[(String, Secret<String>)]) -> Result<hyper::Request<Empty<Bytes>>, FetchError> {
+fn request(url: &Url, headers: &[(String, Secret<String>)], version: HttpVersion) -> Result<hyper::Request<Full<Bytes>>, FetchError> {
     let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
     let host = url.host_str().unwrap_or_default();
     let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    let mut builder = hyper::Request::get(target)
-        .header(HOST, host)
-        .header(USER_AGENT, concat!("kaleem/", env!("CARGO_PKG_VERSION")))
-        .header(ACCEPT, "*/*")
-        .header(CONNECTION, "close");
+    let mut builder = match version {
+        HttpVersion::One => hyper::Request::get(target).header(HOST, host).header(CONNECTION, "close"),
+        HttpVersion::Two => hyper::Request::get(format!("{}://{host}{target}", url.scheme())),
+    };
+    builder = builder.header(USER_AGENT, concat!("kaleem/", env!("CARGO_PKG_VERSION"))).header(ACCEPT, "*/*");
     if let (Some(user), password) = login(url) {
         let password = password.as_ref().map_or("", |password| password.expose().as_str());
         builder = builder
@@ -183,7 +226,7 @@ fn request(url: &Url, headers: &[(String, Secret<String>)]) -> Result<hyper::Req
     for (name, value) in headers {
         builder = builder.header(name.as_str(), value.expose().as_str());
     }
-    builder.body(Empty::new()).map_err(|_| FetchError::Request)
+    builder.body(Full::new(Bytes::new())).map_err(|_| FetchError::Request)
 }
 
 async fn read(mut body: hyper::body::Incoming) -> (Vec<u8>, bool) {

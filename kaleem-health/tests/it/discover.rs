@@ -10,7 +10,7 @@ use kaleem_core::config::{Origin, Project, PullPolicy, Service, Settings, Update
 use kaleem_core::definition::{ContainerPort, Definition, HealthTest, Healthcheck, Protocol};
 use kaleem_core::health::Verdict;
 use kaleem_core::testing::probe_contract::{SECRET, discreet};
-use kaleem_health::{Discovered, KnownHosts, ProbeSettings, build_probe, discover};
+use kaleem_health::{Discovered, KnownHosts, ProbeSettings, discover};
 
 fn service(name: &str, image: &str, variables: &[(&str, &str)]) -> Service {
     let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect();
@@ -71,7 +71,7 @@ fn shown(found: &[Discovered]) -> Vec<String> {
         }
         other => other.kind().to_owned(),
     };
-    found.iter().map(|one| format!("{} {} {} ({})", one.service, one.name, address(&one.settings), one.found)).collect()
+    found.iter().map(|one| format!("{} {} {} ({})", one.service, one.name, address(one.settings.as_ref().unwrap()), one.found)).collect()
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_project_with_nothing_configured_has_a_probe_for_each_of_its_five_kinds() {
         ]
     );
     for one in &found {
-        assert!(build_probe(&one.name, &one.settings, Arc::new(KnownHosts::new())).is_ok(), "{}", one.name);
+        assert!(one.probe(Arc::new(KnownHosts::new())).is_ok(), "{}", one.name);
         assert!(!format!("{one:?}").contains("pw"), "{one:?}");
     }
 }
@@ -160,7 +160,7 @@ async fn what_was_found_is_asked_where_its_containers_are() {
     let known = Arc::new(KnownHosts::new().with_host("api", [loopback]).with_host("cache", [loopback]).with_host("web", [loopback]));
     let mut verdicts = Vec::new();
     for one in discover(&project) {
-        let probe = build_probe(&one.name, &one.settings, known.clone()).unwrap();
+        let probe = one.probe(known.clone()).unwrap();
         let finding = probe.check(Duration::from_secs(5)).await;
         discreet(&one.name, &finding);
         verdicts.push((one.service.to_string(), probe.kind(), finding.verdict));

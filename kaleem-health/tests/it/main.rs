@@ -11,5 +11,7 @@ mod redis;
 mod web;
 mod qdrant;
 mod rabbitmq;
+mod mongo_stand_in;
 mod mongodb;
+mod mongodb_states;
 mod discover;

@@ -72,12 +72,12 @@ async fn the_contract_holds_for_http_pages_and_certificates() {
         let settings = SpaSettings { url, root_id: None, tls: TlsSettings::STANDARD };
         Arc::new(SpaProbe::new("page", settings, Arc::new(KnownHosts::new())).unwrap())
     };
-    probe_contract::every_promise_is_kept(&spa, 100).await;
+    probe_contract::every_promise_is_kept(&spa, 10_000).await;
     let certificate = |address: SocketAddr| -> Arc<dyn HealthProbe> {
         let settings = CertificateSettings { host: address.ip().to_string(), port: address.port(), tls: TlsSettings::STANDARD };
         Arc::new(CertificateProbe::new("certificate", settings, Arc::new(KnownHosts::new())).unwrap())
     };
-    probe_contract::every_promise_is_kept(&certificate, 1000).await;
+    probe_contract::every_promise_is_kept(&certificate, 10_000).await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ pub(crate) struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 15] = [
+const PACKAGES: [Package; 16] = [
     Package { name: "iproute2", program: "ip", need: Need::Tests, why: "a network bridge for an engine of a test's own" },
     Package { name: "docker.io", program: "dockerd", need: Need::Demo, why: "the engine that everything is deployed to" },
     Package { name: "docker-compose", program: "docker-compose", need: Need::Tests, why: "what kaleem is measured against" },

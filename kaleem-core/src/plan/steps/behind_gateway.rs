@@ -52,11 +52,13 @@ impl<'a> Builder<'a> {
                 let (container, gate) = (slot.name().clone(), wanted.gate.clone());
                 self.switch.push(Step::Gate { service: name.clone(), container, gate, through: through.clone() });
             }
+            self.ask_needs(name, wanted);
         } else {
             // Everything is ready before the ports change hands: what is left of the hand-over is a stop and a start.
             for slot in &new {
                 self.switch.push(gate(name, wanted, slot.name().clone()));
             }
+            self.ask_needs(name, wanted);
             let from_ports = self.new_gateway(name, wanted, gateway, standing, old);
             if through.is_some() {
                 for slot in slots {

@@ -184,6 +184,8 @@ fn shapes() -> Vec<Shape> {
         project(vec![api(tag).named("shop-api").after("migrate", DependencyCondition::ServiceCompletedSuccessfully), migrate(tag)])
     };
     let fronted = |tag: &str| project(vec![api(tag), service("web", "nginx:1")]);
+    // What it needs is asked before it is replaced: `service_healthy` of something that is asked as its experts would.
+    let needing = |tag: &str| project(vec![api(tag).after("redis", DependencyCondition::ServiceHealthy), redis()]);
     let recreated = |tag: &str| strategy(project(vec![worker(tag).times(2)]), "worker", StrategyName::Recreate);
     vec![
         Shape { name: "first deploy", before: None, after: many("v1"), good: true, gateways: Gateways::No },
@@ -202,6 +204,8 @@ fn shapes() -> Vec<Shape> {
             good: false,
             gateways: Gateways::No,
         },
+        Shape { name: "needs something", before: Some(needing("v1")), after: needing("v2"), good: true, gateways: Gateways::No },
+        Shape { name: "needs something, bad", before: Some(needing("v1")), after: needing("bad"), good: false, gateways: Gateways::Yes },
         Shape { name: "first deploy with a gateway", before: None, after: many("v1"), good: true, gateways: Gateways::Yes },
         Shape { name: "behind a gateway", before: Some(many("v1")), after: many("v2"), good: true, gateways: Gateways::Yes },
         Shape { name: "behind a gateway, bad", before: Some(many("v1")), after: many("bad"), good: false, gateways: Gateways::Yes },

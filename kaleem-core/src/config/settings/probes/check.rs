@@ -1,0 +1,140 @@
+//! What can be wrong with a probe's table without asking anybody.
+
+use serde_json::Value;
+
+use super::{ProbeKind, ProbeOptions, TopologyName};
+
+/// The key that is at fault, where one is; the reason; what to do.
+pub(in crate::config::settings) type Wrong = (Option<String>, String, String);
+
+/// Keys that every kind takes.
+const COMMON: &[&str] = &["kind", "enabled"];
+const ADDRESS: &[&str] = &["url", "url_env"];
+const LOGIN: &[&str] = &["user", "password_env", "password_file", "password_secret"];
+const TLS: &[&str] = &["ca_file", "certificate_file", "key_file", "server_name", "trust_system"];
+const HTTP: &[&str] = &[
+    "headers",
+    "headers_env",
+    "version",
+    "status",
+    "expect_headers",
+    "contains",
+    "matches",
+    "json",
+    "latency_warn",
+    "latency_fail",
+    "redirects",
+];
+
+fn keys(kind: ProbeKind) -> Vec<&'static str> {
+    let parts: &[&[&'static str]] = match kind {
+        ProbeKind::Http | ProbeKind::Api => &[ADDRESS, LOGIN, TLS, HTTP],
+        ProbeKind::Spa => &[ADDRESS, LOGIN, TLS, &["root_id"]],
+        ProbeKind::Tcp => &[&["host", "port"]],
+        ProbeKind::Redis => {
+            &[ADDRESS, LOGIN, TLS, &["topology", "master", "canary", "replicas", "memory_warn", "memory_fail", "lag_warn", "lag_fail"]]
+        }
+        ProbeKind::Rabbitmq => &[ADDRESS, LOGIN, TLS, &["management", "queues", "canary"]],
+        ProbeKind::Mongodb => {
+            &[ADDRESS, LOGIN, &["canary", "lag_warn", "lag_fail", "no_primary", "oplog_window", "connections_warn", "connections_fail"]]
+        }
+        ProbeKind::Qdrant => &[ADDRESS, &["password_env", "password_file", "password_secret"], TLS, &["collections", "grpc"]],
+        ProbeKind::Disk => &[&["path", "used_warn", "used_fail", "full_within"]],
+        ProbeKind::Certificate => &[&["host", "port"], TLS],
+    };
+    COMMON.iter().chain(parts.iter().copied().flatten()).copied().collect()
+}
+
+/// The first thing that is wrong.
+pub(in crate::config::settings) fn check(name: &str, options: &ProbeOptions) -> Option<Wrong> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(fits) {
+        return Some((None, format!("`{name}` cannot be the name of a probe"), "use letters, digits, `-`, `_` and `.`".to_owned()));
+    }
+    let Some(kind) = options.kind_of(name) else {
+        let all: Vec<&str> = ProbeKind::ALL.iter().map(|kind| kind.name()).collect();
+        return Some((
+            None,
+            format!("the probe `{name}` does not say what it speaks"),
+            format!("write `kind`, one of: {}", all.join(", ")),
+        ));
+    };
+    let known = keys(kind);
+    if let Some(key) = written(options).into_iter().find(|key| !known.contains(&key.as_str())) {
+        let reason = format!("a probe of the kind `{}` takes no `{key}`", kind.name());
+        return Some((Some(key), reason, format!("remove it; it takes: {}", known.join(", "))));
+    }
+    let ways = [options.password_env.is_some(), options.password_file.is_some(), options.password_secret.is_some()];
+    if ways.into_iter().filter(|way| *way).count() > 1 {
+        let remedy = "keep one of `password_env`, `password_file` and `password_secret`";
+        return Some((
+            Some("password_env".to_owned()),
+            format!("the password of `{name}` comes from more than one place"),
+            remedy.to_owned(),
+        ));
+    }
+    if options.url.is_some() && options.url_env.is_some() {
+        return Some((Some("url".to_owned()), format!("`{name}` has two addresses"), "keep one of `url` and `url_env`".to_owned()));
+    }
+    if options.url.as_deref().is_some_and(has_password) {
+        let remedy = "leave it out of `url`, and name the variable or file that holds it with `password_env` or `password_file`";
+        return Some((Some("url".to_owned()), format!("the address of `{name}` holds a password"), remedy.to_owned()));
+    }
+    if options.certificate_file.is_some() != options.key_file.is_some() {
+        let remedy = "give both `certificate_file` and `key_file`, or neither";
+        return Some((
+            Some("certificate_file".to_owned()),
+            format!("`{name}` has a certificate or a key, and not both"),
+            remedy.to_owned(),
+        ));
+    }
+    if (options.topology == Some(TopologyName::Sentinel)) != options.master.is_some() {
+        let remedy = "give both `topology = \"sentinel\"` and `master`, the name in `sentinel monitor`";
+        return Some((
+            Some("topology".to_owned()),
+            format!("`{name}` names a sentinel without a master, or a master without one"),
+            remedy.to_owned(),
+        ));
+    }
+    limits(name, options)
+}
+
+/// Limits that can never be reached in order.
+fn limits(name: &str, options: &ProbeOptions) -> Option<Wrong> {
+    let millis = |text: Option<super::DurationText>| text.map(|text| u64::try_from(text.0.as_millis()).unwrap_or(u64::MAX));
+    let pairs = [
+        ("latency_warn", millis(options.latency_warn), millis(options.latency_fail)),
+        ("lag_warn", millis(options.lag_warn), millis(options.lag_fail)),
+        ("memory_warn", options.memory_warn.map(u64::from), options.memory_fail.map(u64::from)),
+        ("connections_warn", options.connections_warn.map(u64::from), options.connections_fail.map(u64::from)),
+        ("used_warn", options.used_warn.map(u64::from), options.used_fail.map(u64::from)),
+    ];
+    for (key, warn, fail) in pairs {
+        if warn.zip(fail).is_some_and(|(warn, fail)| warn > fail) {
+            let reason = format!("`{key}` of `{name}` is above its limit for failures");
+            return Some((Some(key.to_owned()), reason, "a warning comes before a failure: exchange them".to_owned()));
+        }
+    }
+    let queue = options.queues.iter().find(|(_, queue)| queue.depth_warn.zip(queue.depth_fail).is_some_and(|(warn, fail)| warn > fail));
+    let (queue, _) = queue?;
+    let reason = format!("`depth_warn` of the queue `{queue}` is above its `depth_fail`");
+    Some((Some("queues".to_owned()), reason, "a warning comes before a failure: exchange them".to_owned()))
+}
+
+/// Keys that were written.
+fn written(options: &ProbeOptions) -> Vec<String> {
+    let Ok(Value::Object(map)) = serde_json::to_value(options) else { return Vec::new() };
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    map.into_iter().filter(|(_, value)| !is_empty(value)).map(|(key, _)| key).collect()
+}
+
+/// Whether `user:password@` stands before the host.
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'))
+}
