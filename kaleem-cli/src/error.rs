@@ -110,8 +110,6 @@ pub(crate) enum CliError {
         #[source]
         source: TrafficError,
     },
-    #[error("it was not confirmed, so nothing was touched")]
-    NotConfirmed,
     #[error("the plan {plan} is still running")]
     AbortNotTaken { plan: PlanId },
     #[error("what the probe `{probe}` of `{service}` asks is not known, so nothing was backed up or restored")]
@@ -175,12 +173,11 @@ impl Remedy for CliError {
             Self::BackupSetUp { source } => source.remedy(),
             Self::Backups { source } => source.remedy(),
             Self::YesNeeded { .. } => "run it with `--yes`".to_owned(),
-            Self::NotAgreed => "run it again, and write `yes` when it is what you want".to_owned(),
+            Self::NotAgreed => "run it again, and write what is asked for when it is what you want".to_owned(),
             Self::KeyNeeded { .. } => "name the file with the private key: `--key-file FILE`".to_owned(),
             Self::BackupRequest { remedy, .. } => remedy.clone(),
             Self::InBackup { source } => source.remedy(),
             Self::Gateway { source } => source.remedy(),
-            Self::NotConfirmed => "type the name of the project when asked, or say `--yes`; without `--volumes` the data stays".to_owned(),
             Self::AbortNotTaken { .. } => "look at it with `kaleem status`; it goes back at its next step".to_owned(),
         }
     }

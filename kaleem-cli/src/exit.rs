@@ -147,9 +147,10 @@ impl Exit {
             CliError::Threads { .. } => Self::Bug,
             CliError::ServiceUnknown { .. } => Self::Usage,
             CliError::Backups { source } => BackupExit::of_error(source),
-            CliError::StoreSettings { .. } | CliError::BackupSetUp { .. } | CliError::YesNeeded { .. } | CliError::BackupRequest { .. } => Self::Usage,
+            CliError::StoreSettings { .. } | CliError::BackupSetUp { .. } | CliError::YesNeeded { .. } | CliError::BackupRequest { .. } => {
+                Self::Usage
+            }
             CliError::KeyNeeded { .. } => Self::OfBackup(BackupExit::CouldNotVerify),
-            CliError::NotAgreed => Self::OfBackup(BackupExit::Failed),
             CliError::InBackup { source } => BackupExit::of_other(source),
             CliError::Config { source } => of_config(source),
             CliError::NameNeeded { .. } | CliError::Write { .. } | CliError::Certificates { .. } => Self::Config,
@@ -164,7 +165,7 @@ impl Exit {
             CliError::Stuck { .. } => Self::Stuck,
             CliError::Gateway { .. } => Self::Unreachable,
             CliError::Exists { .. }
-            | CliError::NotConfirmed
+            | CliError::NotAgreed
             | CliError::NoRelease { .. }
             | CliError::NotRunning { .. }
             | CliError::NothingOpen

@@ -9,32 +9,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::backup::{BackupSets, SetsError};
+use crate::backup::BackupSets;
 use crate::clock::Clock;
-use crate::config::HookMoment;
 use crate::definition::Definition;
-use crate::durable::DurableError;
-use crate::exec::ExecError;
 use crate::health::Probes;
 use crate::journal::{Event, Evidence, Journal, JournalError, Next};
 use crate::mutant::{Mutant, is_planted};
-use crate::names::{ContainerName, GatewayName, ServiceName, SetId};
+use crate::names::{ContainerName, ServiceName};
 use crate::outcome::Outcome;
 use crate::remedy::{Remedy, one_line};
-use crate::runtime::{PullProgress, Runtime, RuntimeError};
-use crate::state::{DefinitionKey, StateDirectory, StateError};
-use crate::traffic::{Traffic, TrafficError};
+use crate::runtime::{PullProgress, Runtime};
+use crate::state::{DefinitionKey, StateDirectory};
+use crate::traffic::Traffic;
 
 pub mod backup;
+pub mod error;
 pub mod gate;
-mod hook;
 mod hand_over;
-mod needs;
+mod hook;
 pub mod labels;
+mod needs;
 pub mod perform;
 pub mod steer;
 pub mod undo;
 
+pub use error::StepError;
 pub use gate::GateError;
 pub use steer::WatchError;
 
@@ -208,192 +207,6 @@ pub enum Ending {
         /// What a person may type.
         commands: Vec<String>,
     },
-}
-
-/// Why a step was not carried out.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StepError {
-    /// The engine of the host refused.
-    #[error("could not {what}")]
-    Runtime {
-        /// What the step does.
-        what: String,
-        /// Why.
-        #[source]
-        source: RuntimeError,
-    },
-    /// A definition is not to be had.
-    #[error("could not read what `{container}` is to be")]
-    Definition {
-        /// The container.
-        container: ContainerName,
-        /// Why.
-        #[source]
-        source: StateError,
-    },
-    /// It did not become healthy.
-    #[error("`{container}` did not become healthy")]
-    Gate {
-        /// The container.
-        container: ContainerName,
-        /// Why.
-        #[source]
-        source: GateError,
-    },
-    /// What the service needs is not well.
-    #[error("what `{service}` needs was not well within {} s: {reason}", deadline.as_secs())]
-    Needs {
-        /// The service.
-        service: ServiceName,
-        /// The limit.
-        deadline: Duration,
-        /// Which of it, and what it answered last.
-        reason: String,
-        /// What that probe says is to be done.
-        remedy: String,
-    },
-    /// It ran to its end and failed.
-    #[error("`{container}` ended with exit code {code}{log}")]
-    RanAndFailed {
-        /// The container.
-        container: ContainerName,
-        /// Its exit code.
-        code: i64,
-        /// Its last lines.
-        log: String,
-    },
-    /// It did not come to its end.
-    #[error("`{container}` did not come to its end within {} s{log}", deadline.as_secs())]
-    RanTooLong {
-        /// The container.
-        container: ContainerName,
-        /// The limit.
-        deadline: Duration,
-        /// Its last lines.
-        log: String,
-    },
-    /// A hook ran and failed.
-    #[error("the hook {moment} ended with {status}{log}")]
-    HookFailed {
-        /// Which.
-        moment: HookMoment,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// Its last lines.
-        log: String,
-    },
-    /// A hook could not be run to its end.
-    #[error("could not run the hook {moment}")]
-    HookNotRun {
-        /// Which.
-        moment: HookMoment,
-        /// Why.
-        #[source]
-        source: ExecError,
-    },
-    /// The gateway refused, or could not be reached.
-    #[error("could not {what}")]
-    Traffic {
-        /// What the step does.
-        what: String,
-        /// Why.
-        #[source]
-        source: TrafficError,
-    },
-    /// The plan needs a gateway, and this program knows none.
-    #[error("the plan steers the gateway `{gateway}`, and this program was put together without gateways")]
-    NoGateways {
-        /// The gateway.
-        gateway: GatewayName,
-    },
-    /// The directory of a gateway could not be made.
-    #[error("could not make the directory of the gateway `{gateway}`")]
-    GatewayDirectory {
-        /// The gateway.
-        gateway: GatewayName,
-        /// Why.
-        #[source]
-        source: DurableError,
-    },
-    /// A backup set could not be made, read, given up or put back.
-    #[error("could not {what}")]
-    Backup {
-        /// What the step does.
-        what: String,
-        /// Why.
-        #[source]
-        source: SetsError,
-    },
-    /// The plan needs backups, and this program knows none.
-    #[error("the plan works with the backup set {set}, and this program was put together without backups")]
-    NoBackups {
-        /// The set.
-        set: SetId,
-    },
-    /// What was watched after the switch is bad.
-    #[error("the new release of `{service}` did not stand the watch")]
-    Watch {
-        /// The service.
-        service: ServiceName,
-        /// Why.
-        #[source]
-        source: WatchError,
-    },
-    /// A web server would not take its configuration.
-    #[error("`{container}` cannot be reloaded: its configuration is not valid now: {output}")]
-    NotReloadable {
-        /// The container.
-        container: ContainerName,
-        /// What it said.
-        output: String,
-    },
-    /// The container is gone.
-    #[error("`{container}` was removed by somebody else")]
-    Gone {
-        /// The container.
-        container: ContainerName,
-    },
-    /// A person asked to go back while it was waiting.
-    #[error("the wait was cut short")]
-    CutShort,
-}
-
-impl Remedy for StepError {
-    fn remedy(&self) -> String {
-        match self {
-            Self::Runtime { source, .. } => source.remedy(),
-            Self::Definition { source, .. } => source.remedy(),
-            Self::Gate { source, .. } => source.remedy(),
-            Self::Needs { remedy, .. } => remedy.clone(),
-            Self::Traffic { source, .. } => source.remedy(),
-            Self::Backup { source, .. } => source.remedy(),
-            Self::NoBackups { .. } => "run it where the compose file and kaleem.toml of the project can be read".to_owned(),
-            Self::NoGateways { .. } => "use the program that made the plan, such as `kaleem resume`".to_owned(),
-            Self::GatewayDirectory { source, .. } => source.remedy(),
-            Self::Watch { source, .. } => source.remedy(),
-            Self::RanAndFailed { container, .. } | Self::RanTooLong { container, .. } => {
-                format!("read `docker logs {container}`, mend it, and deploy again")
-            }
-            Self::HookFailed { moment, .. } => format!("mend what the hook says, or change `{moment}` in kaleem.toml, then deploy again"),
-            Self::HookNotRun { source, .. } => source.remedy(),
-            Self::NotReloadable { container, .. } => {
-                format!("mend its configuration (`docker exec {container} nginx -t`), or set `reload = false` for it in kaleem.toml")
-            }
-            Self::Gone { .. } => "find out who removes containers here, then deploy again".to_owned(),
-            Self::CutShort => "nothing is to be done".to_owned(),
-        }
-    }
-
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::Runtime { source, .. } => source.is_transient(),
-            Self::Gate { source, .. } => source.is_transient(),
-            Self::Traffic { source, .. } => source.is_transient(),
-            Self::Backup { source, .. } => source.is_transient(),
-            _ => false,
-        }
-    }
 }
 
 /// Carries out plans.

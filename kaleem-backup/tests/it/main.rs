@@ -4,6 +4,7 @@
 mod archive;
 #[cfg(test)]
 mod backups;
+#[cfg(test)]
 mod command;
 #[cfg(test)]
 mod drill;

@@ -19,7 +19,7 @@ use crate::wiring::Wiring;
 ///
 /// # Errors
 ///
-/// [`CliError::NotConfirmed`] where the data was to go and nobody confirmed it; the other variants.
+/// [`CliError::NotAgreed`] where the data was to go and nobody agreed; the other variants.
 pub(crate) async fn run(arguments: &Down, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project_name()?;
     let kaleem = wiring.kaleem("down").await?;
@@ -58,5 +58,5 @@ fn confirm(arguments: &Down, printer: &Printer, project: &ProjectName, plan: &Pl
     let mut typed = String::new();
     // Whoever cannot be read from has not confirmed.
     std::io::stdin().lock().read_line(&mut typed).ok();
-    if typed.trim() == project.as_str() { Ok(()) } else { Err(CliError::NotConfirmed) }
+    if typed.trim() == project.as_str() { Ok(()) } else { Err(CliError::NotAgreed) }
 }

@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::time::Duration;
 
 use insta::assert_snapshot;
+use kaleem_backup::backups::BackupsError;
+use kaleem_backup::setup::SetUpError;
 use kaleem_core::config::ConfigError;
 use kaleem_core::durable::{DurableError, FileOperation};
 use kaleem_core::exec::ExecError;
@@ -20,6 +23,8 @@ use kaleem_core::remedy::{Remedy, chain};
 use kaleem_core::repair::RepairError;
 use kaleem_core::runtime::RuntimeError;
 use kaleem_core::state::StateError;
+use kaleem_core::traffic::TrafficError;
+use kaleem_health::SettingsError;
 
 use super::CliError;
 use crate::exit::Exit;
@@ -56,6 +61,7 @@ fn what_a_command_did_not_do_is_said_with_what_to_do_next() {
     let journal = || KaleemError::Journal { source: JournalError::File { source: full("/var/lib/kaleem/shop/plans/00000007.jsonl") } };
     let image = || "shop/api:v2".parse::<ImageRef>().unwrap();
     let service = || "api".parse().unwrap();
+    let silent = TrafficError::TimedOut { gateway: "shop-api-gateway".parse().unwrap(), operation: "tell", limit: Duration::from_secs(10) };
     let busy = LeaseError::Busy {
         owner: "deploy by ada".to_owned(),
         pid: 4711,
@@ -100,5 +106,20 @@ fn what_a_command_did_not_do_is_said_with_what_to_do_next() {
             source: ObserveError::NoImage { service: service(), source: "Shop-api".parse::<ImageRef>().unwrap_err() }
         },
         CliError::AbortNotTaken { plan: PlanId(7) },
+        CliError::Gateway { source: silent },
+        CliError::StoreSettings {
+            service: service(),
+            probe: "mongodb".to_owned(),
+            source: SettingsError::NotRead { what: "the variable MONGODB_URI is not set".to_owned() },
+        },
+        CliError::BackupSetUp { source: SetUpError::Variable { name: "KALEEM_KEY".to_owned(), what: "the passphrase".to_owned() } },
+        CliError::Backups { source: BackupsError::NotProtected },
+        CliError::Backups { source: BackupsError::NoSet },
+        CliError::InBackup { source: Box::new(CliError::Backups { source: BackupsError::NoSource }) },
+        CliError::YesNeeded { what: "a rollback with data".to_owned() },
+        CliError::NotAgreed,
+        CliError::InBackup { source: Box::new(CliError::NotAgreed) },
+        CliError::KeyNeeded { set: "20260301t031200z-7-1a2b3c4d".parse().unwrap() },
+        CliError::BackupRequest { reason: "`--only` names nothing".to_owned(), remedy: "name an artifact of the set".to_owned() },
     ]));
 }

@@ -87,11 +87,8 @@ fn store(project: &Project, found: Discovered) -> Result<Option<FoundStore>, Cli
     // What a service merely uses is not that service.
     let outside = !matches!(found.name.as_str(), "mongodb" | "redis" | "qdrant" | "rabbitmq");
     let service = service.filter(|_| !outside);
-    let settings = found.settings.map_err(|source| CliError::StoreSettings {
-        service: found.service.clone(),
-        probe: found.name.clone(),
-        source,
-    })?;
+    let settings =
+        found.settings.map_err(|source| CliError::StoreSettings { service: found.service.clone(), probe: found.name.clone(), source })?;
     let (kind, url, api_key, management) = match settings {
         ProbeSettings::Mongodb(settings) => (StoreKind::Mongodb, settings.url, None, None),
         ProbeSettings::Redis(settings) => (StoreKind::Redis, settings.url, None, None),

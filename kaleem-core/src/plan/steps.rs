@@ -21,8 +21,10 @@ mod behind_gateway;
 mod cleanup;
 mod data;
 mod hooks;
+mod slots;
 
 use behind_gateway::is_current;
+use slots::Slot;
 
 /// Time a service that runs to its end may take where nothing is said: migrations are slow, and a deploy must end.
 const RUN_TO_END_DEADLINE: Duration = Duration::from_secs(600);
@@ -107,25 +109,6 @@ pub fn dependency_order(target: &Target) -> Vec<ServiceName> {
         visit(name, target, &mut seen, &mut order);
     }
     order
-}
-
-/// What becomes of one numbered place of a service.
-enum Slot<'a> {
-    /// It runs what is wanted.
-    Kept(&'a Instance),
-    /// A stopped container is what is wanted.
-    Reused(&'a Instance),
-    /// A container is made.
-    New(NewInstance),
-}
-
-impl Slot<'_> {
-    fn name(&self) -> &ContainerName {
-        match self {
-            Self::Kept(instance) | Self::Reused(instance) => &instance.name,
-            Self::New(instance) => &instance.name,
-        }
-    }
 }
 
 struct Builder<'a> {
@@ -229,47 +212,6 @@ impl<'a> Builder<'a> {
         }
         if wanted.depends_on.iter().any(|(other, dependency)| dependency.restart && self.replaced.contains(other)) {
             self.restart(name, wanted, &slots);
-        }
-    }
-
-    fn slot(&self, name: &ServiceName, wanted: &Wanted, number: u32, all: &[&'a Instance], forced: bool) -> Slot<'a> {
-        let fitting = || all.iter().copied().filter(|instance| instance.number == number && !forced && self.matches(instance, wanted));
-        if let Some(instance) = fitting().find(|instance| instance.state.status == InstanceStatus::Running) {
-            return Slot::Kept(instance);
-        }
-        if let Some(instance) = fitting().find(|instance| is_reusable(instance)) {
-            return Slot::Reused(instance);
-        }
-        Slot::New(self.new_instance(name, wanted, number))
-    }
-
-    fn new_instance(&self, name: &ServiceName, wanted: &Wanted, number: u32) -> NewInstance {
-        let companions =
-            wanted.companions.iter().filter_map(|service| Some((service.clone(), self.stands_for.get(service)?.clone()))).collect();
-        NewInstance {
-            name: self.free_name(name, number),
-            service: name.clone(),
-            number,
-            release: self.input.release,
-            image: wanted.image.clone(),
-            definition: wanted.definition.clone(),
-            companions,
-            role: if self.input.kind == PlanKind::Eject { Role::Plain } else { Role::Instance },
-        }
-    }
-
-    /// `<project>-<service>-<release>-<number>`; with the plan's number behind it where that is taken (a release that is made anew).
-    fn free_name(&self, service: &ServiceName, number: u32) -> ContainerName {
-        let plain = format!("{}-{service}-{}-{number}", self.input.target.project, self.input.release);
-        let taken = self.input.observed.instances.iter().any(|instance| instance.name.as_str() == plain);
-        let text = if taken { format!("{plain}-{}", self.input.id) } else { plain };
-        ContainerName::fitting(&text)
-    }
-
-    fn final_name(&self, wanted: &Wanted, slot: &Slot<'_>) -> ContainerName {
-        match (&wanted.container_name, slot) {
-            (Some(fixed), _) => fixed.clone(),
-            (None, _) => slot.name().clone(),
         }
     }
 
@@ -401,27 +343,6 @@ impl<'a> Builder<'a> {
             let stop = self.stop(name, wanted, instance);
             self.retire.push(stop);
         }
-    }
-
-    /// Gives the new container its fixed name, after the one that has it has got another.
-    fn take_name(&mut self, name: &ServiceName, wanted: &Wanted, slot: &Slot<'_>, old: &[&Instance]) -> Vec<Step> {
-        let Some(fixed) = wanted.container_name.as_ref().filter(|fixed| *fixed != slot.name()) else { return Vec::new() };
-        let mut steps = Vec::new();
-        let holder = old.iter().copied().chain(self.of_service(name)).find(|instance| instance.name == *fixed);
-        if let Some(holder) = holder.filter(|holder| !self.renamed.contains_key(&holder.name)) {
-            let retired = self.retired_name(name, holder);
-            self.renamed.insert(holder.name.clone(), retired.clone());
-            steps.push(Step::Rename { service: name.clone(), from: holder.name.clone(), to: retired });
-        }
-        steps.push(Step::Rename { service: name.clone(), from: slot.name().clone(), to: fixed.clone() });
-        steps
-    }
-
-    fn retired_name(&self, service: &ServiceName, holder: &Instance) -> ContainerName {
-        let origin = holder.release.map_or_else(|| "compose".to_owned(), |release| release.to_string());
-        // The plan's number keeps two retirements of one container apart.
-        let text = format!("{}-{service}-{origin}-{}-{}", self.input.target.project, holder.number, self.input.id);
-        ContainerName::fitting(&text)
     }
 
     fn stop(&self, name: &ServiceName, wanted: &Wanted, instance: &Instance) -> Step {
@@ -618,8 +539,4 @@ fn is_up(instance: &Instance) -> bool {
 /// Whether it may be expected to be healthy again after it was stopped and started.
 fn is_well(instance: &Instance) -> bool {
     instance.state.status == InstanceStatus::Running && instance.state.health != InstanceHealth::Unhealthy
-}
-
-fn is_reusable(instance: &Instance) -> bool {
-    matches!(instance.state.status, InstanceStatus::Created | InstanceStatus::Exited)
 }

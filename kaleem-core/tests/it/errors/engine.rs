@@ -5,11 +5,12 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use insta::assert_snapshot;
+use kaleem_core::backup::SetsError;
 use kaleem_core::config::HookMoment;
 use kaleem_core::definition::DefinitionId;
 use kaleem_core::engine::{GateError, StepError, WatchError};
 use kaleem_core::exec::ExecError;
-use kaleem_core::names::ContainerName;
+use kaleem_core::names::{ContainerName, SetId};
 use kaleem_core::runtime::RuntimeError;
 use kaleem_core::state::StateError;
 use kaleem_core::traffic::TrafficError;
@@ -57,6 +58,14 @@ fn step() {
     let missing = StateError::DefinitionMissing { id: DefinitionId("1f3a5c7d9e0b1f3a5c7d9e0b1f3a5c7d".to_owned()) };
     let silent = TrafficError::TimedOut { gateway: made("shop-api-gateway"), operation: "steer", limit: Duration::from_secs(10) };
     let log = || LOG.to_owned();
+    let set = || made::<SetId>("20260301t031200z-7-1a2b3c4d");
+    let sets = SetsError {
+        doing: "make",
+        set: set(),
+        remedy: "start the database, then deploy again".to_owned(),
+        transient: false,
+        source: Box::new(system(Errno::CONNREFUSED)),
+    };
     assert_snapshot!(told(&[
         &StepError::Runtime { what: "start shop-api-r2-1".to_owned(), source: RuntimeError::PortTaken { port: "0.0.0.0:80".to_owned() } },
         &StepError::Definition { container: container(), source: missing },
@@ -68,6 +77,15 @@ fn step() {
         &StepError::Traffic { what: "steer shop-api-gateway".to_owned(), source: silent },
         &StepError::NoGateways { gateway: made("shop-api-gateway") },
         &StepError::GatewayDirectory { gateway: made("shop-api-gateway"), source: full("/var/lib/kaleem/.gateways/shop-api-gateway") },
+        &StepError::Needs {
+            service: made("api"),
+            deadline: Duration::from_secs(60),
+            reason: "redis: it is loading its data".to_owned(),
+            remedy: "wait until it has read its file, or look at `docker logs`".to_owned(),
+        },
+        &StepError::Backup { what: "make the backup set 20260301t031200z-7-1a2b3c4d".to_owned(), source: sets },
+        &StepError::NoBackups { set: set() },
+        &StepError::NotReloadable { container: made("shop-web-r1-1"), output: "[emerg] host not found in upstream \"api\"".to_owned() },
         &StepError::Watch { service: made("api"), source: WatchError::Failing { failed: 12, requests: 80, percent: 15 } },
         &StepError::Gone { container: container() },
         &StepError::CutShort,

@@ -7,7 +7,7 @@ use kaleem_core::image::ImageRef;
 use kaleem_core::journal::JournalError;
 use kaleem_core::kaleem::KaleemError;
 use kaleem_core::lease::LeaseError;
-use kaleem_core::names::{PlanId, ReleaseId, ServiceName};
+use kaleem_core::names::{PlanId, ReleaseId, ServiceName, SetId};
 use kaleem_core::observed::ObserveError;
 use kaleem_core::plan::{Objection, Severity};
 use kaleem_core::registry::RegistryError;
@@ -75,6 +75,11 @@ async fn kaleem() {
         &KaleemError::NoSuchRelease { wanted: Some(release), known: "r1, r3".to_owned() },
         &KaleemError::NoSuchRelease { wanted: None, known: String::new() },
         &KaleemError::GatewaysMissing { service: made("api") },
+        &KaleemError::NoGateway { service: made("api") },
+        &KaleemError::NothingReleased,
+        &KaleemError::BackupsMissing,
+        &KaleemError::NoDataOf { release },
+        &KaleemError::SetName { source: "A set".parse::<SetId>().unwrap_err() },
         &KaleemError::GatewayProgram { source: failed(FileOperation::Read, "/usr/bin/kaleem-agent", Errno::ACCESS) },
         &KaleemError::Request { source: full("/var/lib/kaleem/shop/plans/00000007.abort") },
         &KaleemError::Crashed { source: ended },
