@@ -116,16 +116,14 @@ impl<'a> MovingView<'a> {
         let (what, total, rate, left) = self.facts(took);
         let left = left.map(|left| format!(", {} left", words::duration(left))).unwrap_or_default();
         let text = format!("{}, {}/s{left}", words::size(total), words::size(rate));
-        let template =
-            if self.expected_total().is_some() { "     {spinner} {msg} [{bar:24}] {prefix}" } else { "     {spinner} {msg} {prefix}" };
+        let template = if self.expected_total().is_some() { "     {spinner} [{bar:16}] {wide_msg}" } else { "     {spinner} {wide_msg}" };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar.set_style(style.progress_chars("=> "));
         if let Some(expected) = self.expected_total() {
             self.bar.set_length(expected.max(total));
             self.bar.set_position(total);
         }
-        self.bar.set_message(what);
-        self.bar.set_prefix(text);
+        self.bar.set_message(format!("{text}, {what}"));
         self.bar.tick();
     }
 

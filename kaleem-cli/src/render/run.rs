@@ -52,7 +52,8 @@ impl<'a> RunView<'a> {
                 let left_text = words::duration(*left);
                 // What stays up long enough passes more often than it must.
                 let passed = if (1..*wanted).contains(passes) { format!(", {passes} of {wanted} passes") } else { String::new() };
-                self.spin(&format!("{} {container}, {left_text} left: {}{passed}", self.place(*step), first_line(reason)));
+                let named = if reason.contains(container.as_str()) { String::new() } else { format!("{container}, ") };
+                self.spin(&format!("{} {named}{left_text} left: {}{passed}", self.place(*step), first_line(reason)));
                 if !self.printer.is_live() {
                     let due = self.reminded.is_some_and(|last| last.saturating_sub(*left) >= REMINDER);
                     if due {
@@ -161,13 +162,19 @@ impl<'a> RunView<'a> {
             Some(Step::Pull { image, .. }) => image.to_string(),
             _ => String::new(),
         };
+        // What may be cut off on a narrow terminal comes last.
         let style =
-            ProgressStyle::with_template("     {spinner} {msg} [{bar:24}] {prefix}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressStyle::with_template("     {spinner} {prefix} [{bar:16}] {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar.set_style(style.progress_chars("=> "));
         self.bar.set_length(total.max(received).max(1));
         self.bar.set_position(received);
-        self.bar.set_message(format!("{} pull {image}", self.place(step)));
-        self.bar.set_prefix(format!("{} of {}", words::size(received), words::size(total.max(received))));
+        self.bar.set_prefix(format!("{} pull", self.place(step)));
+        let how_far = if received >= total && total > 0 {
+            format!("unpacking {}", words::size(total))
+        } else {
+            format!("{} of {}", words::size(received), words::size(total.max(received)))
+        };
+        self.bar.set_message(format!("{how_far}, {image}"));
     }
 
     fn to_json(&self, notice: &Notice) -> Option<Value> {
