@@ -15,6 +15,9 @@ use crate::tls::{Tls, TlsProblem};
 /// A container or server that is there accepts within this; the rest of the time belongs to its other addresses.
 const LONGEST_TRY: Duration = Duration::from_secs(1);
 
+/// Share of the time that a name may take.
+const NAME_SHARE: f64 = 0.75;
+
 /// Bytes both ways, with or without TLS.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -80,8 +83,9 @@ impl DialError {
         let host = &endpoint.host;
         let port = endpoint.port;
         match self {
-            Self::Name(why) => Finding::new(Verdict::Unknown, format!("`{host}` has no address: {why}"))
-                .with_remedy(format!("check the name `{host}`; names of services are known only while their containers run")),
+            Self::Name(why) => Finding::new(Verdict::Unknown, format!("`{host}` has no address: {why}")).with_remedy(format!(
+                "check the name `{host}` and the resolver (/etc/resolv.conf); names of services are known only while their containers run"
+            )),
             Self::Refused(place) => Finding::new(Verdict::Fail, format!("connection refused on {place}: nothing listens there"))
                 .with_remedy(format!("check that `{host}` runs and listens on port {port} of 0.0.0.0, not of 127.0.0.1 alone")),
             Self::Silent(place, waited) => Finding::new(Verdict::Fail, format!("no connection to {place} within {waited:?}"))
@@ -107,7 +111,10 @@ pub(crate) async fn connect(
 ) -> Result<(TcpStream, BTreeMap<String, Duration>), DialError> {
     let mut phases = BTreeMap::new();
     let start = SystemClock.monotonic();
-    let places = resolver.resolve(&endpoint.host, endpoint.port).await.map_err(DialError::Name)?;
+    // A resolver that hangs says nothing about the server: it must not use up the time in which the server would be to blame.
+    let patience = timeout.mul_f64(NAME_SHARE);
+    let named = tokio::time::timeout(patience, resolver.resolve(&endpoint.host, endpoint.port)).await;
+    let places = named.unwrap_or_else(|_| Err(format!("the resolver did not answer within {patience:?}"))).map_err(DialError::Name)?;
     let resolved = SystemClock.monotonic();
     phases.insert("dns".to_owned(), resolved.saturating_sub(start));
     let mut missed = DialError::Name("the list of addresses is empty".to_owned());

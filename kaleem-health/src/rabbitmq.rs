@@ -42,8 +42,11 @@ impl RabbitmqProbe {
     /// [`SettingsError`] when an address or a certificate cannot be read.
     pub fn new(name: &str, settings: RabbitmqSettings, resolver: Arc<dyn Resolver>) -> Result<Self, SettingsError> {
         let bad = SettingsError::Address { kind: "rabbitmq", reason: "it is not an address of AMQP" };
-        let uri: AMQPUri = settings.url.expose().parse().map_err(|_| bad)?;
-        let endpoint = Endpoint { host: uri.authority.host.trim_matches(['[', ']']).to_owned(), port: uri.authority.port, tls: None };
+        let mut uri: AMQPUri = settings.url.expose().parse().map_err(|_| bad)?;
+        // The client's own reading of an address takes `[::1]` for no host at all, and asks this machine.
+        let host = crate::settings::host("rabbitmq", &crate::settings::parse("rabbitmq", &settings.url)?)?;
+        uri.authority.host.clone_from(&host);
+        let endpoint = Endpoint { host, port: uri.authority.port, tls: None };
         let management = match &settings.management {
             None => None,
             Some(address) => {

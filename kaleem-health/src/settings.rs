@@ -10,6 +10,8 @@ use kaleem_core::remedy::Remedy;
 use kaleem_core::secret::Secret;
 use url::Url;
 
+mod shown;
+
 /// One probe, by what it speaks.
 #[derive(Clone, Debug)]
 pub enum ProbeSettings {
@@ -109,7 +111,7 @@ impl Remedy for SettingsError {
             Self::Pem { .. } => "give it as PEM text, from `-----BEGIN` to `-----END`".to_owned(),
             Self::Rule { .. } => "write JSON rules as `info.redis.status == \"up\"`, and patterns as regular expressions".to_owned(),
             Self::NoAddress { kind } => {
-                format!("write its address, such as `url = \"{}\"`, or `url_env` with the variable that holds it", example(kind))
+                format!("write its address, such as `url = \"{}\"`, or `url-env` with the variable that holds it", example(kind))
             }
             Self::NoPort { .. } => "write its `port`".to_owned(),
             Self::NotRead { .. } => "set the variable (also in `.env`), or correct the name under `[probes]` in kaleem.toml".to_owned(),

@@ -22,6 +22,8 @@ use crate::exit::Exit;
 use crate::render::Printer;
 use crate::wiring::Wiring;
 
+mod probes;
+
 /// Mode of the file: it holds nothing secret, and others read it from the repository.
 const MODE: u32 = 0o644;
 
@@ -81,6 +83,7 @@ async fn text(project: &Project, runtime: Option<&Arc<dyn Runtime>>, gateways: G
             line(&mut text, "# Its image is not on this engine: what the image itself says was not looked at.");
         }
     }
+    probes::write(&mut text, project);
     text
 }
 
@@ -111,6 +114,14 @@ fn write_service(text: &mut String, project: &Project, service: &Service, facts:
     line(text, &format!("strategy = \"{decided}\""));
     if decided == Strategy::Overlap {
         line(text, "# singleton = true   # when two of it must never run at the same time");
+    }
+    if let Some(needs) = &settings.needs {
+        line(text, &format!("needs = {needs:?}"));
+    } else {
+        let needs: Vec<String> = strategy::needs(project, service, &settings).iter().map(ToString::to_string).collect();
+        if !needs.is_empty() {
+            line(text, &format!("# needs = {needs:?}   # it is not replaced while one of them is ill; written down, all must answer"));
+        }
     }
     let gate = strategy::gate(service, facts, settings.health.as_ref());
     line(text, "");

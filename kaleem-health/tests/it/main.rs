@@ -15,3 +15,5 @@ mod mongo_stand_in;
 mod mongodb;
 mod mongodb_states;
 mod discover;
+mod refined;
+mod network;

@@ -105,7 +105,7 @@ pub enum HttpVersionName {
 
 /// What is right for one queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct QueueOptions {
     /// Messages from which it is a warning.
     pub depth_warn: Option<u32>,
@@ -119,7 +119,7 @@ pub struct QueueOptions {
 
 /// One probe. What is not said stays as it was found, or has the default of its kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ProbeOptions {
     /// What it speaks; where nothing is said, the first part of its name, such as `redis` of `redis-sessions`.
     pub kind: Option<ProbeKind>,
@@ -225,17 +225,17 @@ pub struct ProbeOptions {
 pub struct ProbeRead {
     /// Where the table stands.
     pub origin: Option<Origin>,
-    /// The address of `url_env`.
+    /// The address of `url-env`.
     pub url: Option<Secret<String>>,
-    /// The password of `password_env`, `password_file` or `password_secret`.
+    /// The password of `password-env`, `password-file` or `password-secret`.
     pub password: Option<Secret<String>>,
-    /// The values of `headers_env`.
+    /// The values of `headers-env`.
     pub headers: BTreeMap<String, Secret<String>>,
-    /// The text of `ca_file`.
+    /// The text of `ca-file`.
     pub ca: Option<String>,
-    /// The text of `certificate_file`.
+    /// The text of `certificate-file`.
     pub certificate: Option<String>,
-    /// The text of `key_file`.
+    /// The text of `key-file`.
     pub key: Option<Secret<String>>,
     /// What could not be read, in words. No reason to refuse a deploy: the probe says that it could not ask.
     pub missing: Vec<String>,

@@ -9,37 +9,37 @@ pub(in crate::config::settings) type Wrong = (Option<String>, String, String);
 
 /// Keys that every kind takes.
 const COMMON: &[&str] = &["kind", "enabled"];
-const ADDRESS: &[&str] = &["url", "url_env"];
-const LOGIN: &[&str] = &["user", "password_env", "password_file", "password_secret"];
-const TLS: &[&str] = &["ca_file", "certificate_file", "key_file", "server_name", "trust_system"];
+const ADDRESS: &[&str] = &["url", "url-env"];
+const LOGIN: &[&str] = &["user", "password-env", "password-file", "password-secret"];
+const TLS: &[&str] = &["ca-file", "certificate-file", "key-file", "server-name", "trust-system"];
 const HTTP: &[&str] = &[
     "headers",
-    "headers_env",
+    "headers-env",
     "version",
     "status",
-    "expect_headers",
+    "expect-headers",
     "contains",
     "matches",
     "json",
-    "latency_warn",
-    "latency_fail",
+    "latency-warn",
+    "latency-fail",
     "redirects",
 ];
 
 fn keys(kind: ProbeKind) -> Vec<&'static str> {
     let parts: &[&[&'static str]] = match kind {
         ProbeKind::Http | ProbeKind::Api => &[ADDRESS, LOGIN, TLS, HTTP],
-        ProbeKind::Spa => &[ADDRESS, LOGIN, TLS, &["root_id"]],
+        ProbeKind::Spa => &[ADDRESS, LOGIN, TLS, &["root-id"]],
         ProbeKind::Tcp => &[&["host", "port"]],
         ProbeKind::Redis => {
-            &[ADDRESS, LOGIN, TLS, &["topology", "master", "canary", "replicas", "memory_warn", "memory_fail", "lag_warn", "lag_fail"]]
+            &[ADDRESS, LOGIN, TLS, &["topology", "master", "canary", "replicas", "memory-warn", "memory-fail", "lag-warn", "lag-fail"]]
         }
         ProbeKind::Rabbitmq => &[ADDRESS, LOGIN, TLS, &["management", "queues", "canary"]],
         ProbeKind::Mongodb => {
-            &[ADDRESS, LOGIN, &["canary", "lag_warn", "lag_fail", "no_primary", "oplog_window", "connections_warn", "connections_fail"]]
+            &[ADDRESS, LOGIN, &["canary", "lag-warn", "lag-fail", "no-primary", "oplog-window", "connections-warn", "connections-fail"]]
         }
-        ProbeKind::Qdrant => &[ADDRESS, &["password_env", "password_file", "password_secret"], TLS, &["collections", "grpc"]],
-        ProbeKind::Disk => &[&["path", "used_warn", "used_fail", "full_within"]],
+        ProbeKind::Qdrant => &[ADDRESS, &["password-env", "password-file", "password-secret"], TLS, &["collections", "grpc"]],
+        ProbeKind::Disk => &[&["path", "used-warn", "used-fail", "full-within"]],
         ProbeKind::Certificate => &[&["host", "port"], TLS],
     };
     COMMON.iter().chain(parts.iter().copied().flatten()).copied().collect()
@@ -66,24 +66,24 @@ pub(in crate::config::settings) fn check(name: &str, options: &ProbeOptions) -> 
     }
     let ways = [options.password_env.is_some(), options.password_file.is_some(), options.password_secret.is_some()];
     if ways.into_iter().filter(|way| *way).count() > 1 {
-        let remedy = "keep one of `password_env`, `password_file` and `password_secret`";
+        let remedy = "keep one of `password-env`, `password-file` and `password-secret`";
         return Some((
-            Some("password_env".to_owned()),
+            Some("password-env".to_owned()),
             format!("the password of `{name}` comes from more than one place"),
             remedy.to_owned(),
         ));
     }
     if options.url.is_some() && options.url_env.is_some() {
-        return Some((Some("url".to_owned()), format!("`{name}` has two addresses"), "keep one of `url` and `url_env`".to_owned()));
+        return Some((Some("url".to_owned()), format!("`{name}` has two addresses"), "keep one of `url` and `url-env`".to_owned()));
     }
     if options.url.as_deref().is_some_and(has_password) {
-        let remedy = "leave it out of `url`, and name the variable or file that holds it with `password_env` or `password_file`";
+        let remedy = "leave it out of `url`, and name the variable or file that holds it with `password-env` or `password-file`";
         return Some((Some("url".to_owned()), format!("the address of `{name}` holds a password"), remedy.to_owned()));
     }
     if options.certificate_file.is_some() != options.key_file.is_some() {
-        let remedy = "give both `certificate_file` and `key_file`, or neither";
+        let remedy = "give both `certificate-file` and `key-file`, or neither";
         return Some((
-            Some("certificate_file".to_owned()),
+            Some("certificate-file".to_owned()),
             format!("`{name}` has a certificate or a key, and not both"),
             remedy.to_owned(),
         ));
@@ -103,11 +103,11 @@ pub(in crate::config::settings) fn check(name: &str, options: &ProbeOptions) -> 
 fn limits(name: &str, options: &ProbeOptions) -> Option<Wrong> {
     let millis = |text: Option<super::DurationText>| text.map(|text| u64::try_from(text.0.as_millis()).unwrap_or(u64::MAX));
     let pairs = [
-        ("latency_warn", millis(options.latency_warn), millis(options.latency_fail)),
-        ("lag_warn", millis(options.lag_warn), millis(options.lag_fail)),
-        ("memory_warn", options.memory_warn.map(u64::from), options.memory_fail.map(u64::from)),
-        ("connections_warn", options.connections_warn.map(u64::from), options.connections_fail.map(u64::from)),
-        ("used_warn", options.used_warn.map(u64::from), options.used_fail.map(u64::from)),
+        ("latency-warn", millis(options.latency_warn), millis(options.latency_fail)),
+        ("lag-warn", millis(options.lag_warn), millis(options.lag_fail)),
+        ("memory-warn", options.memory_warn.map(u64::from), options.memory_fail.map(u64::from)),
+        ("connections-warn", options.connections_warn.map(u64::from), options.connections_fail.map(u64::from)),
+        ("used-warn", options.used_warn.map(u64::from), options.used_fail.map(u64::from)),
     ];
     for (key, warn, fail) in pairs {
         if warn.zip(fail).is_some_and(|(warn, fail)| warn > fail) {
@@ -117,7 +117,7 @@ fn limits(name: &str, options: &ProbeOptions) -> Option<Wrong> {
     }
     let queue = options.queues.iter().find(|(_, queue)| queue.depth_warn.zip(queue.depth_fail).is_some_and(|(warn, fail)| warn > fail));
     let (queue, _) = queue?;
-    let reason = format!("`depth_warn` of the queue `{queue}` is above its `depth_fail`");
+    let reason = format!("`depth-warn` of the queue `{queue}` is above its `depth-fail`");
     Some((Some("queues".to_owned()), reason, "a warning comes before a failure: exchange them".to_owned()))
 }
 
