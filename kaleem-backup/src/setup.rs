@@ -3,9 +3,11 @@
 //!
 //! Stores live in networks of containers. Each is reached on a port that it publishes, else by the address of its container.
 
+mod commands;
 mod error;
 mod reach;
 mod stores;
+mod vaults;
 
 pub use error::SetUpError;
 pub use reach::Reach;
@@ -18,21 +20,18 @@ use std::time::Duration;
 use kaleem_core::backup::BackupSource;
 use kaleem_core::clock::Clock;
 use kaleem_core::config::Project;
-use kaleem_core::config::settings::backup::{BackupSettings, RetentionSettings, VaultSettings};
+use kaleem_core::config::settings::backup::{BackupSettings, RetentionSettings};
 use kaleem_core::durable;
 use kaleem_core::names::{ArtifactName, ServiceName};
-use kaleem_core::runtime::Instance;
+use kaleem_core::runtime::{Instance, Runtime};
 use kaleem_core::secret::Secret;
 
-use crate::backups::{BackupParts, Backups, NamedVault};
+use crate::backups::{BackupParts, Backups};
 use crate::retention::Policy;
 use crate::seal::{Keys, Protection};
-use crate::vault::LocalVault;
 
 /// How long nothing may move where nothing is said.
 const SILENCE: Duration = Duration::from_secs(300);
-/// The vault's name where none is configured.
-const DEFAULT_VAULT: &str = "local";
 
 /// What speaks at an address that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +71,8 @@ pub struct Surroundings<'a> {
     pub found: Vec<FoundStore>,
     /// Its containers; empty where the engine was not asked.
     pub instances: &'a [Instance],
+    /// The engine, for commands in containers; `None` where it does not answer.
+    pub runtime: Option<Arc<dyn Runtime>>,
     /// Variables of the caller.
     pub environment: &'a BTreeMap<String, String>,
     /// What is remembered between runs; a directory of its own.
@@ -108,7 +109,7 @@ pub async fn set_up(around: &Surroundings<'_>) -> Result<SetUp, SetUpError> {
     let parts = BackupParts {
         project: around.project.name.clone(),
         sources,
-        vaults: vaults(around)?,
+        vaults: vaults::vaults(around)?,
         protection: protection(around)?,
         keys: keys(around)?,
         directory: around.directory.clone(),
@@ -127,29 +128,13 @@ pub async fn set_up(around: &Surroundings<'_>) -> Result<SetUp, SetUpError> {
 /// # Errors
 /// [`SetUpError`]
 pub async fn elsewhere(name: &ArtifactName, kind: StoreKind, url: Secret<String>) -> Result<Arc<dyn BackupSource>, SetUpError> {
-    let found = FoundStore { service: None, name: name.to_string(), kind, url, api_key: None, management: None };
+    let mut found = FoundStore { service: None, name: name.to_string(), kind, url, api_key: None, management: None };
+    if kind == StoreKind::Rabbitmq
+        && let Some(management) = stores::management(&found)
+    {
+        found.url = Secret::new(management);
+    }
     stores::of_address(name, &found, &[]).await
-}
-
-fn vaults(around: &Surroundings<'_>) -> Result<Vec<NamedVault>, SetUpError> {
-    let settings = &around.project.settings.backup;
-    if settings.vaults.is_empty() {
-        let vault = open_local(DEFAULT_VAULT, &around.directory.join("sets"))?;
-        return Ok(vec![vault]);
-    }
-    settings.vaults.iter().map(|(name, vault)| open_vault(around, name, vault)).collect()
-}
-
-fn open_local(name: &str, path: &Path) -> Result<NamedVault, SetUpError> {
-    let vault = LocalVault::open(path).map_err(|source| SetUpError::Vault { name: name.to_owned(), source })?;
-    Ok(NamedVault { name: name.to_owned(), vault: Arc::new(vault) })
-}
-
-fn open_vault(around: &Surroundings<'_>, name: &str, settings: &VaultSettings) -> Result<NamedVault, SetUpError> {
-    match &settings.path {
-        Some(path) => open_local(name, &around.project.directory.join(path)),
-        None => Err(SetUpError::NotYet { what: format!("the vault `{name}` is a bucket") }),
-    }
 }
 
 fn variable(around: &Surroundings<'_>, name: &str, what: &str) -> Result<Secret<String>, SetUpError> {

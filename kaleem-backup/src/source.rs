@@ -1,5 +1,6 @@
 //! Stores that are backed up.
 
+pub mod away;
 #[cfg(feature = "command")]
 pub mod command;
 #[cfg(feature = "files")]

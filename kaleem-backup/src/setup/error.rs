@@ -8,6 +8,7 @@ use kaleem_core::names::ArtifactName;
 use kaleem_core::remedy::Remedy;
 
 use crate::seal::KeyError;
+use crate::vault::s3::S3SettingsError;
 
 /// Why the backups of a project could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -71,11 +72,14 @@ pub enum SetUpError {
         /// Why.
         reason: String,
     },
-    /// Something that this kaleem cannot do.
-    #[error("{what}, which this kaleem cannot use")]
-    NotYet {
-        /// What.
-        what: String,
+    /// A bucket cannot be used as it is described.
+    #[error("the vault `{name}` cannot be used")]
+    Bucket {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: S3SettingsError,
     },
 }
 
@@ -88,7 +92,7 @@ impl Remedy for SetUpError {
             Self::Key { source } => source.remedy(),
             Self::Source { source, .. } => source.remedy(),
             Self::Address { name, .. } => format!("name its address in a variable: `url-env` under `[backup.sources.{name}]`"),
-            Self::NotYet { .. } => "take it out of kaleem.toml".to_owned(),
+            Self::Bucket { source, .. } => source.remedy(),
         }
     }
 }

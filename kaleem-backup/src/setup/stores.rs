@@ -10,13 +10,17 @@ use kaleem_core::names::ArtifactName;
 use kaleem_core::secret::Secret;
 
 use super::reach::{self, Reach};
-use super::{FoundStore, SetUpError, StoreKind, Surroundings, line, variable};
+use super::{FoundStore, SetUpError, StoreKind, Surroundings, commands, line, variable};
 use crate::source::files::FilesSource;
 use crate::source::mongo::{MongoScope, MongoSource};
+use crate::source::qdrant::QdrantSource;
+use crate::source::rabbitmq::RabbitmqSource;
 use crate::source::redis::{RedisAddress, RedisSource};
 
 /// Time a store has for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Time a server of vectors has for one answer: it writes a whole snapshot before it gives one.
+const SNAPSHOT: Duration = Duration::from_secs(600);
 
 fn port(kind: StoreKind) -> u16 {
     match kind {
@@ -48,9 +52,8 @@ pub(super) async fn sources(
         if said || settings.leave_out.iter().any(|out| out == name.as_str()) {
             continue;
         }
-        if let Some(source) = of_found(&name, found, reach, &[], notes).await? {
-            sources.insert(name, source);
-        }
+        let source = of_found(&name, found, reach, &[], notes).await?;
+        sources.insert(name, source);
     }
     for (text, said) in &settings.sources {
         // The loader has checked the name.
@@ -68,9 +71,13 @@ async fn of_found(
     reach: &Reach,
     databases: &[String],
     notes: &mut Vec<String>,
-) -> Result<Option<Arc<dyn BackupSource>>, SetUpError> {
+) -> Result<Arc<dyn BackupSource>, SetUpError> {
     let unusable = || SetUpError::Address { name: name.clone(), reason: "it cannot be read".to_owned() };
-    let rewritten = reach.rewrite(found.url.expose(), port(found.kind)).ok_or_else(unusable)?;
+    let address = match found.kind {
+        StoreKind::Rabbitmq => management(found).ok_or_else(unusable)?,
+        _ => found.url.expose().clone(),
+    };
+    let rewritten = reach.rewrite(&address, port(found.kind)).ok_or_else(unusable)?;
     for down in &rewritten.down {
         notes.push(format!("`{name}` cannot be reached now: no container of `{down}` is running"));
     }
@@ -80,14 +87,24 @@ async fn of_found(
         url = with_query(&url, "directConnection=true");
     }
     let here = FoundStore { url: Secret::new(url), ..found.clone() };
-    match of_address(name, &here, databases).await {
-        Ok(source) => Ok(Some(source)),
-        Err(SetUpError::NotYet { what }) => {
-            notes.push(format!("{what}, which is not backed up"));
-            Ok(None)
-        }
-        Err(error) => Err(error),
+    of_address(name, &here, databases).await
+}
+
+/// The management API of a broker, with the user and the password of its AMQP address: those of a new broker where it names none.
+pub(super) fn management(found: &FoundStore) -> Option<String> {
+    let url = found.url.expose();
+    let login = |url: &str| Some(url.split_once("://")?.1.split(['/', '?']).next()?.rsplit_once('@')?.0.to_owned());
+    if url.starts_with("http") && (login(url).is_some() || found.management.is_none()) {
+        return Some(url.clone());
     }
+    let login_of_amqp = login(url).unwrap_or_else(|| "guest:guest".to_owned());
+    let at = match &found.management {
+        Some(management) if login(management).is_some() => return Some(management.clone()),
+        Some(management) => management.clone(),
+        None => format!("http://{}:{}", reach::parts(url, port(found.kind))?.host, port(found.kind)),
+    };
+    let (scheme, place) = at.split_once("://")?;
+    Some(format!("{scheme}://{login_of_amqp}@{place}"))
 }
 
 fn with_query(url: &str, pair: &str) -> String {
@@ -116,8 +133,28 @@ pub(super) async fn of_address(name: &ArtifactName, found: &FoundStore, database
                 RedisAddress { host: parts.host, port: parts.port, username: parts.user, password: parts.password.map(Secret::new) };
             Ok(Arc::new(RedisSource::new(name.clone(), address, ANSWER)))
         }
-        StoreKind::Qdrant => Err(SetUpError::NotYet { what: format!("`{name}` is a Qdrant") }),
-        StoreKind::Rabbitmq => Err(SetUpError::NotYet { what: format!("`{name}` is a RabbitMQ") }),
+        StoreKind::Qdrant => {
+            let (url, in_address) = key_in_address(found.url.expose()).ok_or_else(|| unusable("it cannot be read"))?;
+            let key = found.api_key.clone().or(in_address);
+            let source = QdrantSource::new(name.clone(), &Secret::new(url), key, SNAPSHOT);
+            Ok(Arc::new(source.map_err(|source| SetUpError::Source { name: name.clone(), source })?))
+        }
+        StoreKind::Rabbitmq => {
+            let source = RabbitmqSource::new(name.clone(), &found.url, ANSWER);
+            Ok(Arc::new(source.map_err(|source| SetUpError::Source { name: name.clone(), source })?))
+        }
+    }
+}
+
+/// A key that stands in an address as a password without a user, and the address without it.
+fn key_in_address(url: &str) -> Option<(String, Option<Secret<String>>)> {
+    let parts = reach::parts(url, port(StoreKind::Qdrant))?;
+    match (parts.user, parts.password) {
+        (None, Some(key)) => {
+            let (scheme, rest) = url.split_once("://")?;
+            Some((format!("{scheme}://{}", rest.split_once('@')?.1), Some(Secret::new(key))))
+        }
+        _ => Some((url.to_owned(), None)),
     }
 }
 
@@ -139,10 +176,18 @@ async fn of_settings(
             let path = said.path.clone().unwrap_or_default();
             return Ok(Some(Arc::new(FilesSource::new(name.clone(), &around.project.directory.join(path)))));
         }
-        SourceKindName::Volume => return Err(SetUpError::NotYet { what: format!("`{name}` is a volume") }),
-        SourceKindName::Command => return Err(SetUpError::NotYet { what: format!("`{name}` is a command") }),
+        SourceKindName::Volume => {
+            let reason = "volumes cannot be backed up yet; a `command` in the container of a service can write one out".to_owned();
+            return Err(SetUpError::Address { name: name.clone(), reason });
+        }
+        SourceKindName::Command => return commands::source(around, name, said, notes).map(Some),
     };
     let what = format!("the address of `{name}`");
+    let key = match (&said.api_key_env, &said.api_key_file) {
+        (Some(variable_name), _) => Some(variable(around, variable_name, &format!("the API key of `{name}`"))?),
+        (None, Some(path)) => Some(line(around, path, &format!("the API key of `{name}`"))?),
+        (None, None) => None,
+    };
     let url = match (&said.url_env, &said.url_file) {
         (Some(variable_name), _) => Some(variable(around, variable_name, &what)?),
         (None, Some(path)) => Some(line(around, path, &what)?),
@@ -153,7 +198,8 @@ async fn of_settings(
         let scheme = match store {
             StoreKind::Mongodb => "mongodb",
             StoreKind::Redis => "redis",
-            StoreKind::Qdrant | StoreKind::Rabbitmq => "http",
+            StoreKind::Qdrant => "http",
+            StoreKind::Rabbitmq => "amqp",
         };
         Secret::new(format!("{scheme}://{host}:{}", port(store)))
     };
@@ -164,10 +210,10 @@ async fn of_settings(
         name: name.to_string(),
         kind: store,
         url,
-        api_key: known.and_then(|found| found.api_key.clone()),
+        api_key: key.or_else(|| known.and_then(|found| found.api_key.clone())),
         management: known.and_then(|found| found.management.clone()),
     };
-    of_found(name, &found, reach, &said.databases, notes).await
+    of_found(name, &found, reach, &said.databases, notes).await.map(Some)
 }
 
 #[cfg(test)]
@@ -182,6 +228,27 @@ mod tests {
             ("mongodb://a:1/db?q=1", "mongodb://a:1/db?q=1&x=y"),
         ] {
             assert_eq!(with_query(url, "x=y"), wanted);
+        }
+    }
+
+    #[test]
+    fn the_management_api_of_a_broker_is_asked_with_the_user_of_its_amqp_address() {
+        for (why, url, management, wanted) in [
+            ("beside AMQP", "amqp://u:p%40@mq:5672/v", None, "http://u:p%40@mq:15672"),
+            ("a new broker's own user", "amqp://mq", None, "http://guest:guest@mq:15672"),
+            ("where it is said", "amqps://u:p@mq", Some("https://mq:15671"), "https://u:p@mq:15671"),
+            ("with its own user", "amqp://u:p@mq", Some("http://a:b@mq:1"), "http://a:b@mq:1"),
+            ("said itself", "http://a:b@mq:15672", None, "http://a:b@mq:15672"),
+        ] {
+            let found = FoundStore {
+                service: None,
+                name: "mq".to_owned(),
+                kind: StoreKind::Rabbitmq,
+                url: Secret::new(url.to_owned()),
+                api_key: None,
+                management: management.map(str::to_owned),
+            };
+            assert_eq!(super::management(&found).as_deref(), Some(wanted), "{why}");
         }
     }
 

@@ -31,6 +31,8 @@ mod servers;
 #[cfg(test)]
 mod sets;
 #[cfg(test)]
+mod setup;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod vaults;

@@ -157,7 +157,7 @@ async fn the_real_server_gives_and_takes_where_there_is_one() {
         )
     };
     let (one, two) = (start(), start());
-    let web = reqwest::Client::builder().no_proxy().build().unwrap();
+    let web = crate::support::web();
     let put = async |path: &str, body: serde_json::Value| {
         let answer =
             web.put(format!("http://127.0.0.1:{}{path}", one.port)).header("content-type", "application/json").body(body.to_string());

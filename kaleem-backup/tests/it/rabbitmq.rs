@@ -36,7 +36,7 @@ const SHOP: &str = r##"{
     {"source":"events","vhost":"shop/eu","destination":"dead","destination_type":"exchange","routing_key":"#","arguments":{}}]
 }"##;
 
-fn fill(rabbit: &Rabbit, place: &std::path::Path) {
+pub(crate) fn fill(rabbit: &Rabbit, place: &std::path::Path) {
     let file = place.join("shop.json");
     kaleem_core::durable::create_new(&file, SHOP.as_bytes()).unwrap();
     rabbit.control(&["import_definitions", file.to_str().unwrap()]);
@@ -47,7 +47,7 @@ async fn definitions_come_back_through_a_set_and_no_message_is_removed() {
     let place = tempfile::tempdir().unwrap();
     let (Some(original), Some(other)) = (servers::rabbit(), servers::rabbit()) else { return };
     fill(&original, place.path());
-    let web = reqwest::Client::builder().no_proxy().build().unwrap();
+    let web = crate::support::web();
     let publish = async |rabbit: &Rabbit, password: &str, vhost: &str, queue: &str| {
         let url = format!("http://127.0.0.1:{}/api/exchanges/{vhost}/amq.default/publish", rabbit.server.port);
         let body = format!(r#"{{"properties":{{}},"routing_key":"{queue}","payload":"x","payload_encoding":"string"}}"#);

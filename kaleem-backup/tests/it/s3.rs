@@ -42,8 +42,8 @@ fn sources() -> Vec<Arc<dyn BackupSource>> {
     vec![MemorySource::new("main", OPLOG, Habit::Sound), MemorySource::new("bar", BAR, Habit::Sound)]
 }
 
-async fn make_bucket(port: u16) {
-    let web = reqwest::Client::builder().no_proxy().build().unwrap();
+pub(crate) async fn make_bucket(port: u16) {
+    let web = crate::support::web();
     let sign = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x";
     let answer = web.put(format!("http://127.0.0.1:{port}/bucket")).header("authorization", sign).send().await.unwrap();
     assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());

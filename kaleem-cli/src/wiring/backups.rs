@@ -27,12 +27,12 @@ impl Wiring {
     ///
     /// [`CliError::StoreSettings`], [`CliError::BackupSetUp`]
     pub(crate) async fn backups(&self, project: &Project, wish: &BackupWish, verb: &str) -> Result<SetUp, CliError> {
-        let (instances, unreachable) = match self.runtime().await {
+        let (runtime, instances, unreachable) = match self.runtime().await {
             Ok(runtime) => match runtime.list(&project.name).await {
-                Ok(instances) => (instances, None),
-                Err(error) => (Vec::new(), Some(kaleem_core::remedy::one_line(&error))),
+                Ok(instances) => (Some(runtime), instances, None),
+                Err(error) => (None, Vec::new(), Some(kaleem_core::remedy::one_line(&error))),
             },
-            Err(error) => (Vec::new(), Some(kaleem_core::remedy::one_line(&error))),
+            Err(error) => (None, Vec::new(), Some(kaleem_core::remedy::one_line(&error))),
         };
         let start = &self.environment.directory;
         let said = wish.key_file.clone().or_else(|| self.environment.path("KALEEM_BACKUP_KEY_FILE"));
@@ -40,6 +40,7 @@ impl Wiring {
             project,
             found: discover(project).into_iter().filter_map(|found| store(project, found).transpose()).collect::<Result<_, _>>()?,
             instances: &instances,
+            runtime,
             environment: self.environment.variables(),
             directory: self.backup_directory(project),
             key_file: said.map(|file| start.join(file)),

@@ -68,6 +68,22 @@ pub struct VaultSettings {
     pub access_key_env: Option<String>,
     /// Name of the variable with the secret key; `AWS_SECRET_ACCESS_KEY` where nothing is said.
     pub secret_key_env: Option<String>,
+    /// File with the access key, in place of a variable; relative to the project's directory.
+    pub access_key_file: Option<PathBuf>,
+    /// File with the secret key, in place of a variable; relative to the project's directory.
+    pub secret_key_file: Option<PathBuf>,
+    /// How the bucket stands in addresses; `host` at Amazon and `path` elsewhere where nothing is said.
+    pub style: Option<BucketStyleName>,
+}
+
+/// How a bucket stands in addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BucketStyleName {
+    /// `https://host/bucket/...`.
+    Path,
+    /// `https://bucket.host/...`.
+    Host,
 }
 
 /// What kind of thing a source is.
@@ -103,6 +119,10 @@ pub struct SourceSettings {
     pub url_env: Option<String>,
     /// File that holds that address; relative to the project's directory.
     pub url_file: Option<PathBuf>,
+    /// Name of the variable that holds the API key, for `qdrant`; it may also stand as password in the address.
+    pub api_key_env: Option<String>,
+    /// File that holds that key; relative to the project's directory.
+    pub api_key_file: Option<PathBuf>,
     /// Databases, for `mongodb`; all where nothing is said.
     pub databases: Vec<String>,
     /// The directory, for `files`; relative to the project's directory.
@@ -113,6 +133,13 @@ pub struct SourceSettings {
     pub command: Vec<String>,
     /// Program and arguments that take the output back on standard input, for `command`.
     pub restore_command: Vec<String>,
+    /// Program and arguments that end with 0 when nothing is there that a restore would replace, for `command`; without it a
+    /// restore must be told to replace.
+    pub empty_command: Vec<String>,
+    /// Names of variables that a command on this host is given, beside `PATH`, `HOME` and the like; for `command`.
+    pub variables: Vec<String>,
+    /// How long each command may run; `1h` where nothing is said.
+    pub timeout: Option<DurationText>,
 }
 
 /// How long sets stay.
@@ -211,7 +238,16 @@ fn check_vault(name: &str, vault: &VaultSettings) -> Result<(), Wrong> {
         return wrong(&place, format!("`{name}` is no name for a vault"), "use lower case letters, digits, `-` and `_`");
     }
     match (&vault.path, &vault.bucket) {
-        (Some(_), None) if vault.endpoint.is_some() || vault.prefix.is_some() || vault.region.is_some() => wrong(
+        _ if vault.access_key_env.is_some() && vault.access_key_file.is_some()
+            || vault.secret_key_env.is_some() && vault.secret_key_file.is_some() =>
+        {
+            wrong(
+                &place,
+                format!("a key of the vault `{name}` is said twice"),
+                "keep one of `access-key-env` and `access-key-file`, and one of `secret-key-env` and `secret-key-file`",
+            )
+        }
+        (Some(_), None) if of_a_bucket(vault) => wrong(
             &place,
             format!("the vault `{name}` is a directory, and has keys of a bucket"),
             "remove them, or write `bucket` in place of `path`",
@@ -219,6 +255,11 @@ fn check_vault(name: &str, vault: &VaultSettings) -> Result<(), Wrong> {
         (Some(_), None) | (None, Some(_)) => Ok(()),
         _ => wrong(&place, format!("the vault `{name}` needs a `path` or a `bucket`"), "write one of the two"),
     }
+}
+
+fn of_a_bucket(vault: &VaultSettings) -> bool {
+    let texts = [&vault.endpoint, &vault.prefix, &vault.region, &vault.access_key_env, &vault.secret_key_env];
+    texts.into_iter().any(Option::is_some) || vault.style.is_some() || vault.access_key_file.is_some() || vault.secret_key_file.is_some()
 }
 
 fn check_source(name: &str, source: &SourceSettings, project: &Project) -> Result<(), Wrong> {
