@@ -1,5 +1,6 @@
 //! How facts read: durations, sizes, images, releases. Pure; nothing here prints.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -50,11 +51,29 @@ pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// A release and its images: `r7 (api shop:v2 1f3a5c7d9e0b, worker …)`.
+/// A release and its images: `r7 (api shop:v2 1f3a5c7d9e0b, worker …)`. Of a large project, services of one image are counted.
 pub(crate) fn release(release: &Release) -> String {
-    let images =
-        release.target.services.iter().map(|(name, wanted)| format!("{name} {} {}", wanted.image.image, wanted.image.digest.short()));
-    format!("{} ({})", release.id, images.collect::<Vec<_>>().join(", "))
+    let services = release.target.services.iter();
+    let named = services.map(|(name, wanted)| (name.to_string(), format!("{} {}", wanted.image.image, wanted.image.digest.short())));
+    format!("{} ({})", release.id, images(named))
+}
+
+/// Services beyond which those of one image are counted rather than named.
+const NAMED_SERVICES: usize = 8;
+
+fn images(services: impl ExactSizeIterator<Item = (String, String)>) -> String {
+    if services.len() <= NAMED_SERVICES {
+        return services.map(|(name, image)| format!("{name} {image}")).collect::<Vec<_>>().join(", ");
+    }
+    let mut by_image: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, image) in services {
+        by_image.entry(image).or_default().push(name);
+    }
+    let text = |(image, names): (String, Vec<String>)| match names.as_slice() {
+        [name] => format!("{name} {image}"),
+        names => format!("{} services {image}", names.len()),
+    };
+    by_image.into_iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// What serves, as the journals tell it: the text behind `serving:`.
@@ -89,6 +108,14 @@ pub(crate) fn outcome(entry: &Entry) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_project_is_told_by_its_images() {
+        let image = |number: usize| if number == 0 { "redis:7 3c011dac67c6" } else { "shop:v1 bd1519185909" }.to_owned();
+        let services = |count: usize| (0..count).map(|number| (format!("s{number}"), image(number))).collect::<Vec<_>>().into_iter();
+        assert_eq!(images(services(2)), "s0 redis:7 3c011dac67c6, s1 shop:v1 bd1519185909");
+        assert_eq!(images(services(31)), "s0 redis:7 3c011dac67c6, 30 services shop:v1 bd1519185909");
+    }
 
     #[test]
     fn durations_and_sizes_read_as_people_write_them() {

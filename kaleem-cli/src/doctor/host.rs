@@ -86,7 +86,6 @@ pub(super) fn open_plan(patient: &Patient<'_>) -> Vec<Answer> {
 
 /// Another set of the images fits on the disk of the engine.
 pub(super) fn disk(patient: &Patient<'_>) -> Vec<Answer> {
-    let rule = "disk";
     let Ok(engine) = &patient.engine else { return Vec::new() };
     // An engine elsewhere keeps its images where we cannot look.
     let root = Path::new(&engine.root_directory);
@@ -95,17 +94,20 @@ pub(super) fn disk(patient: &Patient<'_>) -> Vec<Answer> {
     let mut sizes: Vec<(&str, u64)> = patient.images.values().map(|image| (image.id.as_str(), image.facts.size_bytes)).collect();
     sizes.sort_unstable();
     sizes.dedup();
-    let needed = sizes.iter().map(|(_, size)| size).sum::<u64>().saturating_mul(PULL_FACTOR).saturating_add(RESERVE_BYTES);
+    vec![room(root, free, sizes.iter().map(|(_, size)| size).sum())]
+}
+
+/// Whether images of this size (in bytes) fit once more.
+fn room(root: &Path, free: u64, images: u64) -> Answer {
+    let rule = "disk";
+    let needed = images.saturating_mul(PULL_FACTOR).saturating_add(RESERVE_BYTES);
     let (free_text, needed_text) = (words::size(free), words::size(needed));
     if free < needed {
         let message = format!("{free_text} are free on {}, and another set of images takes up to {needed_text}", root.display());
-        return vec![Answer::fail(
-            rule,
-            message,
-            "free some: `docker image prune`, `docker builder prune`; kaleem's own tags keep what it needs",
-        )];
+        let remedy = "free some: `docker image prune`, `docker builder prune`; kaleem's own tags keep what it needs";
+        return Answer::fail(rule, message, remedy);
     }
-    vec![Answer::ok(rule, format!("{free_text} are free on {}; another set of images takes up to {needed_text}", root.display()))]
+    Answer::ok(rule, format!("{free_text} are free on {}; another set of images takes up to {needed_text}", root.display()))
 }
 
 /// No container is left that the files do not name.
@@ -122,4 +124,20 @@ pub(super) fn orphans(patient: &Patient<'_>) -> Vec<Answer> {
         Answer::warn("orphan", message, format!("remove it when it is not needed: docker rm -f {}", instance.name)).of(&instance.service)
     };
     orphans.map(answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_room_for_another_set_of_images_is_said_with_both_sizes() {
+        let root = Path::new("/var/lib/docker");
+        let images = 1_000_000_000;
+        let enough = images * PULL_FACTOR + RESERVE_BYTES;
+        assert_eq!(room(root, enough, images).remedy, None);
+        let answer = room(root, enough - 1, images);
+        assert_eq!(answer.message, "2.5 GB are free on /var/lib/docker, and another set of images takes up to 2.5 GB");
+        assert!(answer.remedy.is_some_and(|remedy| remedy.contains("docker image prune")));
+    }
 }

@@ -79,6 +79,12 @@ impl<'a> RunView<'a> {
                 let took = Duration::from_millis(evidence.took_ms);
                 let what = self.plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
                 self.line(GOOD, "ok", &format!("{what}{}", self.measured(*step, took)));
+                if let Some(Step::Needs { .. }) = self.plan.steps.get(*step) {
+                    // What could not be asked, or only just passes, is nothing to be silent about.
+                    for part in evidence.seen.split("; ").filter(|part| !part.is_empty() && !part.contains(" is well: ")) {
+                        self.line(WARN, "note", part);
+                    }
+                }
             }
             Notice::Failed { step, error, goes_back } => {
                 let what = self.plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
