@@ -166,7 +166,10 @@ impl QdrantProbe {
         {
             version = format!(" {} over REST and gRPC", word(&told));
         }
-        let mut finding = report.finish(format!("qdrant{version} answers: {count} collections, {points:.0} points"));
+        let mut finding = report.finish(format!(
+            "qdrant{version} answers: {points:.0} points in {count} {}",
+            if count == 1 { "collection" } else { "collections" }
+        ));
         finding.phases = ready.phases;
         finding
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod plan;
 pub(crate) mod gateway;
+pub(crate) mod health;
 
 use std::path::PathBuf;
 use std::time::Duration;

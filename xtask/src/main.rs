@@ -169,6 +169,15 @@ enum Benchmark {
         #[arg(long, default_value_t = 0)]
         minutes: u64,
     },
+    /// A thousand probes every ten seconds, and one round of ten services beside the commands that it replaces.
+    Health {
+        /// Installs what is missing without asking.
+        #[arg(long)]
+        yes: bool,
+        /// How long is watched.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// `kaleem plan` for ten services, beside the answers of the engine and the registry.
     Plan {
         /// Installs what is missing without asking.
@@ -219,6 +228,7 @@ fn run(task: Task) -> Result<(), TaskError> {
         Task::Fuzz { minutes, seed } => fuzz::run(&place, minutes, seed),
         Task::Deploy { directory, state_dir, images } => deploy::run(&place, &directory, state_dir, &images),
         Task::Bench { what: Benchmark::Plan { yes, runs, kaleem } } => bench::plan::run(&place, Consent::from_flag(yes), runs, kaleem),
+        Task::Bench { what: Benchmark::Health { yes, seconds } } => bench::health::run(&place, Consent::from_flag(yes), seconds),
         Task::Bench { what: Benchmark::Gateway { yes, rounds, seconds, minutes } } => {
             bench::gateway::run(&place, Consent::from_flag(yes), bench::gateway::Length { rounds, seconds, minutes })
         }

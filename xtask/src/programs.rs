@@ -164,6 +164,29 @@ impl Program {
     }
 }
 
+impl Program {
+    /// Runs it with its output kept, and watches how much memory it takes; its errors go to the terminal.
+    ///
+    /// What it prints must fit into a pipe.
+    pub(crate) fn measure_output(mut self) -> Result<(String, u64), TaskError> {
+        let started = |source| TaskError::Start { program: self.shown.clone(), source };
+        let mut child = self.command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(started)?;
+        let status_file = format!("/proc/{}/status", child.id());
+        let mut peak_bytes = 0;
+        while child.try_wait().map_err(started)?.is_none() {
+            if let Ok(text) = std::fs::read_to_string(&status_file) {
+                peak_bytes = peak_bytes.max(peak_of(&text).unwrap_or(0));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let output = child.wait_with_output().map_err(started)?;
+        if !output.status.success() {
+            return Err(TaskError::Failed { command: self.shown, status: output.status });
+        }
+        Ok((String::from_utf8_lossy(&output.stdout).trim_end().to_owned(), peak_bytes))
+    }
+}
+
 /// How a program ran.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {

@@ -67,7 +67,10 @@ impl Sandbox {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-        environment.extend(variable("DOCKER_HOST").map(|host| ("DOCKER_HOST".to_owned(), host)));
+        // Where the engine and real servers are.
+        for name in ["DOCKER_HOST", "KALEEM_TEST_SECANTUSD"] {
+            environment.extend(variable(name).map(|value| (name.to_owned(), value)));
+        }
         Self { directory, project, port, registry, environment }
     }
 
@@ -108,7 +111,7 @@ impl Sandbox {
             done
             docker network ls -q --filter "label=com.docker.compose.project=$P" | xargs -r docker network rm
             docker volume ls -q --filter "label=com.docker.compose.project=$P" | xargs -r docker volume rm
-            for name in "$P" "kaleem.invalid/$P/*" "$REGISTRY/app" "$P-*" "${P}_*"; do
+            for name in "$P" "kaleem.invalid/$P/*" "$REGISTRY/app" "$P-*" "$P/*" "${P}_*"; do
               docker images --filter "reference=$name" --format '{{.Repository}}:{{.Tag}}' | grep -v '<none>' | xargs -r docker image rm -f
               docker images -q --filter "reference=$name" | xargs -r docker image rm -f
             done"#;

@@ -32,6 +32,7 @@ stories! {
     a_host_that_is_not_ready,
     a_project_is_looked_at,
     damage_is_repaired,
+    dependencies_are_asked,
     hooks_run_around_a_deploy,
     a_registry_that_is_difficult,
     a_user_without_rights,

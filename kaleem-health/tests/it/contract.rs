@@ -5,6 +5,12 @@ use std::time::{Duration, Instant};
 
 use kaleem_core::health::{Finding, Probes, Question, Verdict};
 
+use std::sync::Arc;
+
+use kaleem_core::health::HealthProbe;
+use kaleem_health::settings::{DiskSettings, TcpSettings};
+use kaleem_health::{DiskProbe, KnownHosts, TcpProbe};
+
 use crate::support::{self, Exec, SECRET, Server, http, probes, target};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -133,4 +139,25 @@ async fn a_command_fails_only_when_it_ran() {
     }
     let finding = ask_in_time("no program", &Question::Command { command: Vec::new() }, &target(&[]), Exec::Ends(0)).await;
     assert_eq!(finding.verdict, Verdict::Unknown);
+}
+
+#[tokio::test]
+async fn many_runs_against_a_port_or_a_disk_leave_nothing() {
+    // An open port that says nothing is waited for a moment each time, in case it closes at once.
+    let runs = support::runs() / 10;
+    let server = Server::start(support::silent);
+    let settings = TcpSettings { host: "127.0.0.1".to_owned(), port: server.address.port() };
+    let port = TcpProbe::new("port", settings, Arc::new(KnownHosts::new()));
+    for run in 0..runs {
+        let finding = port.check(Duration::from_secs(10)).await;
+        assert_eq!(finding.verdict, Verdict::Ok, "run {run}: {}", finding.reason);
+    }
+    server.all_closed().await;
+    assert_eq!(server.accepted(), runs);
+    let disk = DiskProbe::new("disk", DiskSettings { used_percent: (100.1, 100.1), ..DiskSettings::standard("/".into()) });
+    for run in 0..runs {
+        let finding = disk.check(Duration::from_secs(10)).await;
+        assert_eq!(finding.verdict, Verdict::Ok, "run {run}: {}", finding.reason);
+    }
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "a task was left behind");
 }

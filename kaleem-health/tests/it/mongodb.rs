@@ -40,7 +40,7 @@ fn expect(why: &str, finding: &Finding, verdict: Verdict, reason: &str) {
 async fn the_contract_holds() {
     let make =
         |address: SocketAddr| -> Arc<dyn HealthProbe> { Arc::new(probe(format!("mongodb://app:{SECRET}@{address}/?authSource=admin"))) };
-    probe_contract::every_promise_is_kept(&make, 10_000).await;
+    probe_contract::every_promise_is_kept(&make, crate::support::runs()).await;
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ async fn the_contract_holds() {
         }))
     };
     // Each run of this client costs a thread.
-    probe_contract::every_promise_is_kept(&make, 10_000).await;
+    probe_contract::every_promise_is_kept(&make, crate::support::runs()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

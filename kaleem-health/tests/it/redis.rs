@@ -41,7 +41,7 @@ fn expect(why: &str, finding: &Finding, verdict: Verdict, reason: &str) {
 #[tokio::test]
 async fn the_contract_holds() {
     let make = |address: SocketAddr| -> Arc<dyn HealthProbe> { Arc::new(probe(settings(&format!("redis://app:{SECRET}@{address}")))) };
-    probe_contract::every_promise_is_kept(&make, 10_000).await;
+    probe_contract::every_promise_is_kept(&make, crate::support::runs()).await;
 }
 
 #[tokio::test]

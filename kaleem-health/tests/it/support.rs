@@ -255,3 +255,9 @@ fn flood(stream: &mut TcpStream) -> std::io::Result<()> {
     }
     Ok(())
 }
+
+/// How often a probe is asked to look for leaks: `KALEEM_TEST_RUNS`, such as 10000, or a number that takes seconds.
+#[expect(clippy::disallowed_methods, reason = "tests are told by the environment how long they may take")]
+pub(crate) fn runs() -> usize {
+    std::env::var("KALEEM_TEST_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000)
+}

@@ -66,18 +66,18 @@ async fn the_contract_holds_for_http_pages_and_certificates() {
         };
         Arc::new(HttpProbe::new("web", settings, Arc::new(KnownHosts::new())).unwrap())
     };
-    probe_contract::every_promise_is_kept(&http, 10_000).await;
+    probe_contract::every_promise_is_kept(&http, crate::support::runs()).await;
     let spa = |address: SocketAddr| -> Arc<dyn HealthProbe> {
         let url = Secret::new(format!("http://user:{SECRET}@{address}/"));
         let settings = SpaSettings { url, root_id: None, tls: TlsSettings::STANDARD };
         Arc::new(SpaProbe::new("page", settings, Arc::new(KnownHosts::new())).unwrap())
     };
-    probe_contract::every_promise_is_kept(&spa, 10_000).await;
+    probe_contract::every_promise_is_kept(&spa, crate::support::runs()).await;
     let certificate = |address: SocketAddr| -> Arc<dyn HealthProbe> {
         let settings = CertificateSettings { host: address.ip().to_string(), port: address.port(), tls: TlsSettings::STANDARD };
         Arc::new(CertificateProbe::new("certificate", settings, Arc::new(KnownHosts::new())).unwrap())
     };
-    probe_contract::every_promise_is_kept(&certificate, 10_000).await;
+    probe_contract::every_promise_is_kept(&certificate, crate::support::runs()).await;
 }
 
 #[tokio::test]
