@@ -3,6 +3,7 @@
 //! One at a time: every verb that writes holds a lock which ends with its process. What a process that died left in a vault
 //! is remembered by name, and removed by the next one.
 
+mod choose;
 mod error;
 mod making;
 mod plans;

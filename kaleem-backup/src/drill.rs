@@ -3,7 +3,10 @@
 //! Whoever calls it makes the scratch stores and takes them away again. A drill that could not be done has proved nothing,
 //! and is told from one that failed.
 
+pub mod report;
+pub mod room;
 mod tamper;
+pub mod whole;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,11 +15,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kaleem_core::backup::{BackupSource, BackupVault, RestoreMode, SourceError};
 use kaleem_core::clock::Clock;
-use kaleem_core::names::{ArtifactName, SetId};
+use kaleem_core::names::{ArtifactName, ProjectName, SetId};
 use kaleem_core::remedy::one_line;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use self::tamper::Tampered;
+use self::whole::Checked;
 use crate::seal::Keys;
 use crate::set::{self, SetFailure};
 
@@ -41,15 +45,28 @@ pub struct DrilledArtifact {
     pub verdict: Verdict,
     /// Why, where it is no pass.
     pub reason: Option<String>,
-    /// How long reading, checking and restoring took.
+    /// How many things were restored and compared.
+    pub things: u64,
+    /// Whether its store was restarted and compared once more.
+    pub restarted: bool,
+    /// How long reading, checking and restoring took, in milliseconds.
+    #[serde(rename = "took_ms", serialize_with = "milliseconds")]
     pub took: Duration,
 }
 
 /// What a drill found out, in whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DrillReport {
+    /// The project, as the set says.
+    pub project: Option<ProjectName>,
     /// The set.
     pub set: SetId,
+    /// When it was made.
+    pub made: Option<Timestamp>,
+    /// Where it is.
+    pub vault: String,
+    /// Whether the drill was to succeed.
+    pub control: Control,
     /// When the drill began.
     pub began: Timestamp,
     /// The worst of the artifacts. A set whose description cannot be believed fails without any.
@@ -58,14 +75,30 @@ pub struct DrillReport {
     pub reason: Option<String>,
     /// The artifacts, by name.
     pub artifacts: Vec<DrilledArtifact>,
-    /// How long everything took: the time to recover, without the making of the stores.
+    /// What the user wanted to know of the restored stores.
+    pub checks: Vec<Checked>,
+    /// How long the making of the stores took, in milliseconds.
+    #[serde(rename = "stores_ms", serialize_with = "milliseconds")]
+    pub stores_took: Duration,
+    /// How long reading, checking and restoring took, in milliseconds: the time to recover, without the making of the stores.
+    #[serde(rename = "recovery_ms", serialize_with = "milliseconds")]
     pub recovery_time: Duration,
+    /// How long everything took, restarts and checks with it, in milliseconds.
+    #[serde(rename = "whole_ms", serialize_with = "milliseconds")]
+    pub whole_took: Duration,
     /// How old the data is: what would be lost if the store were lost now. `None` when the set cannot be read.
     pub seconds_lost: Option<i64>,
+    /// What the drill made and could not remove again.
+    pub left_behind: Option<String>,
+}
+
+fn milliseconds<S: Serializer>(duration: &Duration, into: S) -> Result<S::Ok, S::Error> {
+    into.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Whether a drill is to succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Control {
     /// The set as it is.
     AsItIs,
@@ -87,13 +120,21 @@ pub async fn drill(
 ) -> DrillReport {
     let (began, start) = (clock.now(), clock.monotonic());
     let mut report = DrillReport {
+        project: None,
         set: set.clone(),
+        made: None,
+        vault: vault.place(),
+        control,
         began,
         verdict: Verdict::Pass,
         reason: None,
         artifacts: Vec::new(),
+        checks: Vec::new(),
+        stores_took: Duration::ZERO,
         recovery_time: Duration::ZERO,
+        whole_took: Duration::ZERO,
         seconds_lost: None,
+        left_behind: None,
     };
     let manifest = match set::read(vault, set).await {
         Ok(manifest) => manifest,
@@ -103,6 +144,7 @@ pub async fn drill(
             return report;
         }
     };
+    (report.project, report.made) = (Some(manifest.project.clone()), Some(manifest.created));
     report.seconds_lost = Some(began.duration_since(manifest.created).as_secs());
     let tampered = Tampered { inner: vault, artifacts: &manifest.artifacts };
     let vault: &dyn BackupVault = match control {
@@ -120,7 +162,8 @@ pub async fn drill(
         };
         report.verdict = report.verdict.max(verdict);
         let took = clock.monotonic().saturating_sub(from);
-        report.artifacts.push(DrilledArtifact { artifact: record.name.clone(), verdict, reason, took });
+        let things = record.contents.values().map(|content| content.count).sum();
+        report.artifacts.push(DrilledArtifact { artifact: record.name.clone(), verdict, reason, things, restarted: false, took });
     }
     if report.artifacts.is_empty() {
         report.verdict = Verdict::CouldNotVerify;

@@ -4,7 +4,7 @@
 //! [`set::verify`], put back with [`set::restore`],
 //! proved by a [`drill`], and given up by the plan of [`retention`]. [`Backups`] is all of that for one project.
 
-#[cfg(any(feature = "command", feature = "web"))]
+#[cfg(any(feature = "command", feature = "files", feature = "web"))]
 mod words;
 #[cfg(feature = "web")]
 mod web;

@@ -4,10 +4,12 @@
 //! Stores live in networks of containers. Each is reached on a port that it publishes, else by the address of its container.
 
 mod commands;
+pub mod drill;
 mod error;
 mod reach;
 mod stores;
 mod vaults;
+mod volumes;
 
 pub use error::SetUpError;
 pub use reach::Reach;

@@ -13,3 +13,5 @@ pub mod qdrant;
 pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "files")]
+pub mod volume;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kaleem_backup::backups::BackupsError;
+use kaleem_backup::drill::report::ReportError;
 use kaleem_backup::setup::SetUpError;
 use kaleem_core::config::ConfigError;
 use kaleem_core::durable::DurableError;
@@ -124,6 +125,11 @@ pub(crate) enum CliError {
         #[source]
         source: SetUpError,
     },
+    #[error("the drill was done, and its report could not be kept")]
+    DrillReport {
+        #[source]
+        source: ReportError,
+    },
     #[error(transparent)]
     Backups { source: BackupsError },
     #[error("{what} needs a yes, and nobody can be asked here")]
@@ -171,6 +177,7 @@ impl Remedy for CliError {
             Self::BuildImage { source, .. } => source.remedy(),
             Self::StoreSettings { source, .. } => source.remedy(),
             Self::BackupSetUp { source } => source.remedy(),
+            Self::DrillReport { source } => source.remedy(),
             Self::Backups { source } => source.remedy(),
             Self::YesNeeded { .. } => "run it with `--yes`".to_owned(),
             Self::NotAgreed => "run it again, and write what is asked for when it is what you want".to_owned(),

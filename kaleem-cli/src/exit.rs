@@ -151,6 +151,7 @@ impl Exit {
                 Self::Usage
             }
             CliError::KeyNeeded { .. } => Self::OfBackup(BackupExit::CouldNotVerify),
+            CliError::DrillReport { .. } => Self::OfBackup(BackupExit::Failed),
             CliError::InBackup { source } => BackupExit::of_other(source),
             CliError::Config { source } => of_config(source),
             CliError::NameNeeded { .. } | CliError::Write { .. } | CliError::Certificates { .. } => Self::Config,

@@ -2,7 +2,8 @@
 
 use kaleem_core::backup::set::{COMMIT_FILE, MANIFEST_FILE, README_FILE};
 use kaleem_core::backup::{
-    ArtifactRecord, BackupSource, BackupVault, ByteStream, Commit, Contents, Manifest, RestoreMode, SetError, VaultError, VaultPath,
+    ArtifactRecord, BackupSource, BackupVault, ByteStream, Commit, Contents, Manifest, RestoreMode, SetError, SourceError, VaultError,
+    VaultPath,
 };
 use kaleem_core::names::{ArtifactName, SetId};
 use tokio::io::AsyncReadExt;
@@ -146,11 +147,20 @@ pub async fn open_artifact(vault: &dyn BackupVault, set: &SetId, record: &Artifa
 pub async fn verify_artifact(vault: &dyn BackupVault, set: &SetId, record: &ArtifactRecord, keys: &Keys) -> Result<(), SetFailure> {
     let stream = open_artifact(vault, set, record, keys).await?;
     let artifact = || record.name.clone();
-    let contents = format::verify(record.kind, stream).await.map_err(|source| SetFailure::Artifact {
-        set: set.clone(),
-        artifact: artifact(),
-        source,
-    })?;
+    let contents = match format::verify(record.kind, stream).await {
+        Ok(contents) => contents,
+        Err(source) => {
+            // A key that does not fit and a header that was changed look the same; the digest of what is stored tells them apart.
+            let unclear = matches!(&source, SourceError::Input { source } if source.kind() != std::io::ErrorKind::InvalidData);
+            if unclear
+                && let Err(damaged @ SetFailure::Artifact { source: SourceError::Malformed { .. }, .. }) =
+                    stored_as_recorded(vault, set, record).await
+            {
+                return Err(damaged);
+            }
+            return Err(SetFailure::Artifact { set: set.clone(), artifact: artifact(), source });
+        }
+    };
     match difference(&contents, &record.contents) {
         None => Ok(()),
         Some(reason) => Err(SetFailure::Contents { set: set.clone(), artifact: artifact(), reason }),
@@ -286,7 +296,6 @@ pub async fn copy(from: &dyn BackupVault, to: &dyn BackupVault, set: &SetId) -> 
 
 /// Reads a stored artifact in whole and compares it with the manifest, without opening it.
 async fn stored_as_recorded(vault: &dyn BackupVault, set: &SetId, record: &ArtifactRecord) -> Result<(), SetFailure> {
-    use kaleem_core::backup::SourceError;
     use sha2::{Digest as _, Sha256};
     let failed = |source| SetFailure::Artifact { set: set.clone(), artifact: record.name.clone(), source };
     let mut stream = vault.get(&path(set, &record.file)?).await.map_err(reading(set))?;

@@ -32,13 +32,7 @@ pub(super) fn source(
     said: &SourceSettings,
     notes: &mut Vec<String>,
 ) -> Result<Arc<dyn BackupSource>, SetUpError> {
-    let some = |words: &Vec<String>| (!words.is_empty()).then(|| words.clone());
-    let commands = Commands {
-        export: said.command.clone(),
-        restore: some(&said.restore_command),
-        is_empty: some(&said.empty_command),
-        timeout: said.timeout.map_or(COMMAND, |time| time.0),
-    };
+    let commands = commands(said);
     let place = match &said.service {
         None => CommandPlace::Host { environment: environment(around, name, said)?, directory: Some(around.project.directory.clone()) },
         Some(service) => match (around.runtime.clone(), container(around, service)) {
@@ -57,9 +51,24 @@ pub(super) fn source(
     Ok(Arc::new(CommandSource::new(name.clone(), place, commands)))
 }
 
+/// What is run, as `kaleem.toml` says.
+pub(super) fn commands(said: &SourceSettings) -> Commands {
+    let some = |words: &Vec<String>| (!words.is_empty()).then(|| words.clone());
+    Commands {
+        export: said.command.clone(),
+        restore: some(&said.restore_command),
+        is_empty: some(&said.empty_command),
+        timeout: said.timeout.map_or(COMMAND, |time| time.0),
+    }
+}
+
+/// What every command on this host is given.
+pub(super) fn given(around: &Surroundings<'_>) -> BTreeMap<String, String> {
+    GIVEN.iter().filter_map(|given| Some(((*given).to_owned(), around.environment.get(*given)?.clone()))).collect()
+}
+
 fn environment(around: &Surroundings<'_>, name: &ArtifactName, said: &SourceSettings) -> Result<BTreeMap<String, String>, SetUpError> {
-    let known = GIVEN.iter().filter_map(|given| Some(((*given).to_owned(), around.environment.get(*given)?.clone())));
-    let mut environment: BTreeMap<String, String> = known.collect();
+    let mut environment = given(around);
     for wanted in &said.variables {
         let value = variable(around, wanted, &format!("what the command of `{name}` is given"))?;
         environment.insert(wanted.clone(), value.expose().clone());

@@ -10,7 +10,7 @@ use kaleem_core::names::ArtifactName;
 use kaleem_core::secret::Secret;
 
 use super::reach::{self, Reach};
-use super::{FoundStore, SetUpError, StoreKind, Surroundings, commands, line, variable};
+use super::{FoundStore, SetUpError, StoreKind, Surroundings, commands, line, variable, volumes};
 use crate::source::files::FilesSource;
 use crate::source::mongo::{MongoScope, MongoSource};
 use crate::source::qdrant::QdrantSource;
@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Time a server of vectors has for one answer: it writes a whole snapshot before it gives one.
 const SNAPSHOT: Duration = Duration::from_secs(600);
 
-fn port(kind: StoreKind) -> u16 {
+pub(super) fn port(kind: StoreKind) -> u16 {
     match kind {
         StoreKind::Mongodb => 27017,
         StoreKind::Redis => 6379,
@@ -45,24 +45,39 @@ pub(super) async fn sources(
 ) -> Result<Vec<Arc<dyn BackupSource>>, SetUpError> {
     let settings = &around.project.settings.backup;
     let mut sources: BTreeMap<ArtifactName, Arc<dyn BackupSource>> = BTreeMap::new();
-    for found in &around.found {
-        let text = found.service.as_ref().map_or(found.name.as_str(), |service| service.as_str());
-        let Some(name) = artifact_name(text) else { continue };
-        let said = settings.sources.contains_key(name.as_str());
-        if said || settings.leave_out.iter().any(|out| out == name.as_str()) {
-            continue;
-        }
-        let source = of_found(&name, found, reach, &[], notes).await?;
+    for (name, (found, databases)) in described(around)? {
+        let source = of_found(&name, &found, reach, &databases, notes).await?;
         sources.insert(name, source);
     }
     for (text, said) in &settings.sources {
         // The loader has checked the name.
         let Some(name) = artifact_name(text) else { continue };
-        if let Some(source) = of_settings(around, &name, said, reach, notes).await? {
+        if let Some(source) = of_settings(around, &name, said, notes).await? {
             sources.insert(name, source);
         }
     }
     Ok(sources.into_values().collect())
+}
+
+/// The stores that speak at an address, as the compose file and `kaleem.toml` describe them, with the databases that are meant.
+pub(super) fn described(around: &Surroundings<'_>) -> Result<BTreeMap<ArtifactName, (FoundStore, Vec<String>)>, SetUpError> {
+    let settings = &around.project.settings.backup;
+    let mut stores = BTreeMap::new();
+    for found in &around.found {
+        let text = found.service.as_ref().map_or(found.name.as_str(), |service| service.as_str());
+        let Some(name) = artifact_name(text) else { continue };
+        let said = settings.sources.contains_key(name.as_str());
+        if !said && !settings.leave_out.iter().any(|out| out == name.as_str()) {
+            stores.insert(name, (found.clone(), Vec::new()));
+        }
+    }
+    for (text, said) in &settings.sources {
+        let Some(name) = artifact_name(text) else { continue };
+        if let Some(found) = store_of_settings(around, &name, said)? {
+            stores.insert(name, (found, said.databases.clone()));
+        }
+    }
+    Ok(stores)
 }
 
 async fn of_found(
@@ -158,29 +173,33 @@ fn key_in_address(url: &str) -> Option<(String, Option<Secret<String>>)> {
     }
 }
 
+/// What is described in `kaleem.toml` and does not speak at an address.
 async fn of_settings(
     around: &Surroundings<'_>,
     name: &ArtifactName,
     said: &SourceSettings,
-    reach: &Reach,
     notes: &mut Vec<String>,
 ) -> Result<Option<Arc<dyn BackupSource>>, SetUpError> {
-    // The loader refuses a source without a kind.
-    let Some(kind) = said.kind else { return Ok(None) };
-    let store = match kind {
-        SourceKindName::Mongodb => StoreKind::Mongodb,
-        SourceKindName::Redis => StoreKind::Redis,
-        SourceKindName::Qdrant => StoreKind::Qdrant,
-        SourceKindName::Rabbitmq => StoreKind::Rabbitmq,
-        SourceKindName::Files => {
+    Ok(match said.kind {
+        Some(SourceKindName::Files) => {
             let path = said.path.clone().unwrap_or_default();
-            return Ok(Some(Arc::new(FilesSource::new(name.clone(), &around.project.directory.join(path)))));
+            Some(Arc::new(FilesSource::new(name.clone(), &around.project.directory.join(path))))
         }
-        SourceKindName::Volume => {
-            let reason = "volumes cannot be backed up yet; a `command` in the container of a service can write one out".to_owned();
-            return Err(SetUpError::Address { name: name.clone(), reason });
-        }
-        SourceKindName::Command => return commands::source(around, name, said, notes).map(Some),
+        Some(SourceKindName::Command) => Some(commands::source(around, name, said, notes)?),
+        Some(SourceKindName::Volume) => Some(volumes::source(around, name, said, notes).await?),
+        _ => None,
+    })
+}
+
+/// A store that `kaleem.toml` describes.
+fn store_of_settings(around: &Surroundings<'_>, name: &ArtifactName, said: &SourceSettings) -> Result<Option<FoundStore>, SetUpError> {
+    let store = match said.kind {
+        Some(SourceKindName::Mongodb) => StoreKind::Mongodb,
+        Some(SourceKindName::Redis) => StoreKind::Redis,
+        Some(SourceKindName::Qdrant) => StoreKind::Qdrant,
+        Some(SourceKindName::Rabbitmq) => StoreKind::Rabbitmq,
+        // The loader refuses a source without a kind.
+        Some(SourceKindName::Files | SourceKindName::Volume | SourceKindName::Command) | None => return Ok(None),
     };
     let what = format!("the address of `{name}`");
     let key = match (&said.api_key_env, &said.api_key_file) {
@@ -205,15 +224,14 @@ async fn of_settings(
     };
     let url = url.or_else(|| known.map(|found| found.url.clone())).or_else(|| said.service.as_ref().map(|service| plain(service.as_str())));
     let Some(url) = url else { return Ok(None) };
-    let found = FoundStore {
+    Ok(Some(FoundStore {
         service: said.service.clone(),
         name: name.to_string(),
         kind: store,
         url,
         api_key: key.or_else(|| known.and_then(|found| found.api_key.clone())),
         management: known.and_then(|found| found.management.clone()),
-    };
-    of_found(name, &found, reach, &said.databases, notes).await.map(Some)
+    }))
 }
 
 #[cfg(test)]

@@ -4,15 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kaleem_core::backup::BackupVault;
 use kaleem_core::config::settings::backup::{BucketStyleName, VaultSettings};
+use kaleem_core::durable::{self, DurableError, FileOperation, PRIVATE_DIRECTORY, PRIVATE_FILE};
 use kaleem_core::secret::Secret;
 
 use super::{SetUpError, Surroundings, line, variable};
 use crate::backups::NamedVault;
-use crate::vault::{BucketStyle, LocalVault, S3Settings, S3Vault};
+use crate::vault::{AwayVault, BucketStyle, LocalVault, S3Settings, S3Vault};
 
 /// The vault's name where none is configured.
 const DEFAULT_VAULT: &str = "local";
+/// The file that tells a vault from an empty directory.
+const MARK: &str = "kaleem-vault";
 /// Where a bucket is when nothing is said.
 const REGION: &str = "us-east-1";
 /// Length of the parts of a large object: 156 GiB fit.
@@ -24,19 +28,62 @@ const ATTEMPTS: u32 = 5;
 pub(super) fn vaults(around: &Surroundings<'_>) -> Result<Vec<NamedVault>, SetUpError> {
     let settings = &around.project.settings.backup;
     if settings.vaults.is_empty() {
-        let vault = directory(DEFAULT_VAULT, &around.directory.join("sets"))?;
+        let vault = directory(around, DEFAULT_VAULT, &around.directory.join("sets"))?;
         return Ok(vec![vault]);
     }
     let open = |(name, said): (&String, &VaultSettings)| match (&said.path, &said.bucket) {
-        (Some(path), _) => directory(name, &around.project.directory.join(path)),
+        (Some(path), _) => directory(around, name, &around.project.directory.join(path)),
         (None, named) => bucket(around, name, said, named.as_deref().unwrap_or_default()),
     };
     settings.vaults.iter().map(open).collect()
 }
 
-fn directory(name: &str, path: &Path) -> Result<NamedVault, SetUpError> {
-    let vault = LocalVault::open(path).map_err(|source| SetUpError::Vault { name: name.to_owned(), source })?;
-    Ok(NamedVault { name: name.to_owned(), vault: Arc::new(vault) })
+/// A vault in a directory. The first time it gets a mark, which is remembered on this host: a disk that is not mounted leaves an
+/// empty directory behind, and that is not the vault.
+fn directory(around: &Surroundings<'_>, name: &str, path: &Path) -> Result<NamedVault, SetUpError> {
+    let failed = |source| SetUpError::Vault { name: name.to_owned(), source };
+    let (mark, memory) = (path.join(MARK), around.directory.join("vaults").join(name));
+    let found = read(&mark).map_err(failed)?;
+    // A vault that was given another directory is another vault.
+    let known = read(&memory).map_err(failed)?.and_then(|text| Some(text.strip_suffix(&format!(" {}", path.display()))?.to_owned()));
+    let named = |vault: Arc<dyn BackupVault>| NamedVault { name: name.to_owned(), vault };
+    if let (Some(known), true) = (&known, known != found) {
+        let reason = format!(
+            "its directory does not hold the vault {known} that was there before: its disk is not mounted, or it was emptied; to begin a new one remove {}",
+            memory.display()
+        );
+        return Ok(named(Arc::new(AwayVault::new(path.display().to_string(), reason))));
+    }
+    let vault = LocalVault::open(path).map_err(failed)?;
+    if known.is_none() {
+        let id = match found {
+            Some(id) => id,
+            None => {
+                let id = new_mark(&mark).map_err(failed)?;
+                durable::write_atomic(&mark, id.as_bytes(), PRIVATE_FILE).map_err(failed)?;
+                id
+            }
+        };
+        durable::create_directory(&around.directory.join("vaults"), PRIVATE_DIRECTORY).map_err(failed)?;
+        durable::write_atomic(&memory, format!("{id} {}", path.display()).as_bytes(), PRIVATE_FILE).map_err(failed)?;
+    }
+    Ok(named(Arc::new(vault)))
+}
+
+fn read(path: &Path) -> Result<Option<String>, DurableError> {
+    match durable::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn new_mark(mark: &Path) -> Result<String, DurableError> {
+    let mut random = [0; 16];
+    let failed =
+        |error| DurableError::Failed { operation: FileOperation::Write, path: mark.to_owned(), source: std::io::Error::other(error) };
+    getrandom::fill(&mut random).map_err(failed)?;
+    Ok(hex::encode(random))
 }
 
 fn bucket(around: &Surroundings<'_>, name: &str, said: &VaultSettings, bucket: &str) -> Result<NamedVault, SetUpError> {

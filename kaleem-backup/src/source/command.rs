@@ -75,12 +75,19 @@ pub struct CommandSource {
     identity: SourceIdentity,
     place: CommandPlace,
     commands: Commands,
+    /// Whether nothing is there for certain, since the place was made for this.
+    fresh: bool,
 }
 
 impl CommandSource {
     /// A source; nothing is run yet.
     pub fn new(name: ArtifactName, place: CommandPlace, commands: Commands) -> Self {
-        Self { identity: SourceIdentity { name, kind: SourceKind::Command }, place, commands }
+        Self { identity: SourceIdentity { name, kind: SourceKind::Command }, place, commands, fresh: false }
+    }
+
+    /// A source in a place that was made for this restore, so that nothing can be there yet; nothing is run yet.
+    pub fn into_scratch(name: ArtifactName, place: CommandPlace, commands: Commands) -> Self {
+        Self { fresh: true, ..Self::new(name, place, commands) }
     }
 
     fn store(&self, command: &[String]) -> String {
@@ -202,7 +209,7 @@ impl BackupSource for CommandSource {
             let reason = "no command is named that would put it back".to_owned();
             return Err(SourceError::Unsupported { what: self.identity.name.to_string(), reason });
         };
-        if mode == RestoreMode::IntoEmpty {
+        if mode == RestoreMode::IntoEmpty && !self.fresh {
             let empty = match &self.commands.is_empty {
                 Some(command) => self.run_quietly(command, None).await?.is_none(),
                 None => false,

@@ -9,6 +9,8 @@ mod command;
 #[cfg(test)]
 mod drill;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod mongo;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use kaleem_backup::backups::{Depth, NewSet};
+use kaleem_backup::backups::{Depth, Grade, NewSet};
 use kaleem_backup::drill::{Control, Verdict, drill};
 use kaleem_backup::setup::{self, SetUp, SetUpError, StoreKind, Surroundings};
 use kaleem_backup::source::files::FilesSource;
@@ -219,4 +219,30 @@ async fn what_cannot_be_reached_now_is_an_error_and_never_left_out() {
     let shown = kaleem_core::remedy::one_line(&error);
     assert!(shown.contains("could not reach the service `web`"), "{shown}");
     assert!(made.backups.finished().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_whose_disk_is_not_mounted_is_not_the_vault_and_gets_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    std::fs::create_dir(at("files")).unwrap();
+    let settings =
+        "[backup]\nunencrypted = true\n[backup.vaults.disk]\npath = \"disk\"\n[backup.sources.files]\nkind = \"files\"\npath = \"files\"\n";
+    let made = set_up(place.path(), settings, &[]).await.unwrap();
+    made.backups.create(&NewSet::default(), quiet()).await.unwrap();
+    // What is left of a mount point when its disk is gone.
+    std::fs::rename(at("disk"), at("elsewhere")).unwrap();
+    std::fs::create_dir(at("disk")).unwrap();
+    let made = set_up(place.path(), settings, &[]).await.unwrap();
+    let error = made.backups.create(&NewSet::default(), quiet()).await.unwrap_err();
+    assert_eq!(error.grade(), Grade::VaultUnreachable, "{error:?}");
+    assert!(made.backups.finished().await.is_err(), "it is not an empty vault");
+    assert_eq!(std::fs::read_dir(at("disk")).unwrap().count(), 0, "nothing was written beside the vault");
+    // It is mounted again; or it is meant to be another one.
+    std::fs::remove_dir(at("disk")).unwrap();
+    std::fs::rename(at("elsewhere"), at("disk")).unwrap();
+    let made = set_up(place.path(), settings, &[]).await.unwrap();
+    assert_eq!(made.backups.finished().await.unwrap().len(), 1);
+    let made = set_up(place.path(), &settings.replace("\"disk\"", "\"another\""), &[]).await.unwrap();
+    assert_eq!(made.backups.finished().await.unwrap().len(), 0);
 }

@@ -43,6 +43,11 @@ pub(crate) enum BackupVerb {
         after_help = "Examples:\n  kaleem backup restore latest --replace\n  kaleem backup restore latest --only redis --replace --yes"
     )]
     Restore(Restore),
+    /// Restore a backup set into empty stores that nobody else can reach, compare, and throw them away
+    #[command(
+        after_help = "Examples:\n  kaleem backup drill\n  kaleem backup drill --random\n  kaleem backup drill --tamper   # must end with 7: a changed byte is found"
+    )]
+    Drill(Drill),
     /// Remove the backup sets that no rule keeps
     #[command(after_help = "Example:\n  kaleem backup prune --dry-run")]
     Prune(Prune),
@@ -119,6 +124,22 @@ pub(crate) struct Restore {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drill {
+    /// The set, or `latest`
+    #[arg(default_value = "latest")]
+    pub set: WhichSet,
+    /// Any set, each as likely as the others
+    #[arg(long, conflicts_with = "set")]
+    pub random: bool,
+    /// The vault that it is read from; the first that has it where nothing is said
+    #[arg(long, value_name = "NAME")]
+    pub vault: Option<String>,
+    /// Change one byte of each artifact on its way: such a drill must fail
+    #[arg(long)]
+    pub tamper: bool,
 }
 
 #[derive(Debug, Args)]

@@ -19,6 +19,7 @@ use crate::render::moving::Expected;
 use crate::wiring::{BackupWish, Wiring};
 
 mod create;
+mod drill;
 mod keep;
 mod list;
 mod prune;
@@ -52,6 +53,7 @@ async fn verb(arguments: &Backup, wiring: &Wiring, printer: &Printer) -> Result<
         BackupVerb::Show(show) => show::run(show, &around).await,
         BackupVerb::Verify(verify) => verify::run(verify, &around).await,
         BackupVerb::Restore(restore) => restore::run(restore, &around).await,
+        BackupVerb::Drill(arguments) => drill::run(arguments, &wish, &around).await,
         BackupVerb::Prune(prune) => prune::run(prune, &around).await,
         BackupVerb::Forget(forget) => keep::forget(forget, &around).await,
         BackupVerb::Hold(hold) => keep::hold(hold, &around).await,

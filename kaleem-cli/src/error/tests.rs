@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 use kaleem_backup::backups::BackupsError;
+use kaleem_backup::drill::report::ReportError;
 use kaleem_backup::setup::SetUpError;
 use kaleem_core::config::ConfigError;
 use kaleem_core::durable::{DurableError, FileOperation};
@@ -113,6 +114,7 @@ fn what_a_command_did_not_do_is_said_with_what_to_do_next() {
             source: SettingsError::NotRead { what: "the variable MONGODB_URI is not set".to_owned() },
         },
         CliError::BackupSetUp { source: SetUpError::Variable { name: "KALEEM_KEY".to_owned(), what: "the passphrase".to_owned() } },
+        CliError::DrillReport { source: ReportError::Random },
         CliError::Backups { source: BackupsError::NotProtected },
         CliError::Backups { source: BackupsError::NoSet },
         CliError::InBackup { source: Box::new(CliError::Backups { source: BackupsError::NoSource }) },

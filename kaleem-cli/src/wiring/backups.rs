@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kaleem_backup::setup::drill::DrillSetUp;
 use kaleem_backup::setup::{self, FoundStore, SetUp, StoreKind, Surroundings};
-use kaleem_core::backup::BackupSets;
+use kaleem_core::backup::{BackupSets, Manifest};
 use kaleem_core::config::Project;
+use kaleem_core::remedy::one_line;
+use kaleem_core::runtime::{Instance, Runtime};
 use kaleem_health::{Discovered, ProbeSettings, discover};
 
 use super::Wiring;
@@ -20,6 +23,14 @@ pub(crate) struct BackupWish {
     pub unencrypted: bool,
 }
 
+/// What the engine says of the project now.
+struct Host {
+    runtime: Option<Arc<dyn Runtime>>,
+    instances: Vec<Instance>,
+    /// Why it says nothing.
+    unreachable: Option<String>,
+}
+
 impl Wiring {
     /// Puts the backups of a project together. Where the engine does not answer, its stores cannot be reached, which is noted.
     ///
@@ -27,32 +38,64 @@ impl Wiring {
     ///
     /// [`CliError::StoreSettings`], [`CliError::BackupSetUp`]
     pub(crate) async fn backups(&self, project: &Project, wish: &BackupWish, verb: &str) -> Result<SetUp, CliError> {
-        let (runtime, instances, unreachable) = match self.runtime().await {
+        let host = self.host(project).await;
+        let around = self.surroundings(project, wish, verb, &host)?;
+        let mut set_up = setup::set_up(&around).await.map_err(|source| CliError::BackupSetUp { source })?;
+        if let Some(reason) = &host.unreachable {
+            set_up.notes.insert(0, format!("the container engine was not asked where the stores are: {reason}"));
+        }
+        Ok(set_up)
+    }
+
+    /// What a drill of a set works with, and the engine where it answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::backups`].
+    pub(crate) async fn drill(
+        &self,
+        project: &Project,
+        wish: &BackupWish,
+        manifest: &Manifest,
+    ) -> Result<(DrillSetUp, Option<Arc<dyn Runtime>>), CliError> {
+        let host = self.host(project).await;
+        let around = self.surroundings(project, wish, "drill", &host)?;
+        let set_up = setup::drill::drill(&around, manifest).await.map_err(|source| CliError::BackupSetUp { source })?;
+        Ok((set_up, host.runtime))
+    }
+
+    async fn host(&self, project: &Project) -> Host {
+        let unreachable = |error| Host { runtime: None, instances: Vec::new(), unreachable: Some(one_line(&error)) };
+        match self.runtime().await {
             Ok(runtime) => match runtime.list(&project.name).await {
-                Ok(instances) => (Some(runtime), instances, None),
-                Err(error) => (None, Vec::new(), Some(kaleem_core::remedy::one_line(&error))),
+                Ok(instances) => Host { runtime: Some(runtime), instances, unreachable: None },
+                Err(source) => unreachable(CliError::Engine { source }),
             },
-            Err(error) => (None, Vec::new(), Some(kaleem_core::remedy::one_line(&error))),
-        };
+            Err(error) => unreachable(error),
+        }
+    }
+
+    fn surroundings<'a>(
+        &'a self,
+        project: &'a Project,
+        wish: &BackupWish,
+        verb: &str,
+        host: &'a Host,
+    ) -> Result<Surroundings<'a>, CliError> {
         let start = &self.environment.directory;
         let said = wish.key_file.clone().or_else(|| self.environment.path("KALEEM_BACKUP_KEY_FILE"));
-        let around = Surroundings {
+        Ok(Surroundings {
             project,
             found: discover(project).into_iter().filter_map(|found| store(project, found).transpose()).collect::<Result<_, _>>()?,
-            instances: &instances,
-            runtime,
+            instances: &host.instances,
+            runtime: host.runtime.clone(),
             environment: self.environment.variables(),
             directory: self.backup_directory(project),
             key_file: said.map(|file| start.join(file)),
             unencrypted: wish.unencrypted,
             owner: format!("{verb} by {}", self.environment.user()),
             clock: self.clock.clone(),
-        };
-        let mut set_up = setup::set_up(&around).await.map_err(|source| CliError::BackupSetUp { source })?;
-        if let Some(reason) = unreachable {
-            set_up.notes.insert(0, format!("the container engine was not asked where the stores are: {reason}"));
-        }
-        Ok(set_up)
+        })
     }
 
     /// The backups of a project for a plan that may need them; nothing where `kaleem.toml` does not speak of them and nobody asked.

@@ -26,7 +26,16 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (r#""took_ms":\d+"#, r#""took_ms":N"#),
         (r#""left_ms":\d+"#, r#""left_ms":N"#),
         (r"\bprocess \d+\b", "process PID"),
-        (r"\b\d{8}t\d{6}z-[0-9a-f]{8}\b", "SET"),
+        (r"\b\d{8}t\d{6}z(-p\d+)?-[0-9a-f]{8}\b", "SET$1"),
+        // How old a set is by now.
+        (r"\((\d+ min ?)?(\d+(\.\d)? s)? old\)", "(N.N s old)"),
+        (r"(would be lost:|written in the last) (\d+ min ?)?(\d+(\.\d)? s)?", "$1 N.N s"),
+        // Keys and sums are other ones each time, and so is how well they are compressed.
+        (r"\bage1[0-9a-z]{58}\b", "age1KEY"),
+        (r"\b\d+ kB\b", "N kB"),
+        (r"\b\d{8}t\d{6}z\.json\b", "TIME.json"),
+        (r#""signature":"[0-9a-f]+""#, r#""signature":"HEX""#),
+        (r#""(size|stored|plain)_bytes":\d+"#, r#""$1_bytes":N"#),
         (r"\d+\.\d [MG]B are free", "N GB are free"),
         (r"up to \d+\.\d MB", "up to N MB"),
         // How long a step took is shown where it was long; a busy machine decides that.
@@ -37,7 +46,7 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (r"\bDONE \d+\.\ds$", "DONE N.Ns"),
         // Whoever is removed may be seen while it goes.
         (r"it crashed with exit code (-1|0|137)$|it was removed by somebody else$", "it is gone"),
-        (r"\b\d+\.\d+\.\d+\.\d+:8080\b", "ADDRESS:8080"),
+        (r"\b\d+\.\d+\.\d+\.\d+:(8080|6379)\b", "ADDRESS:$1"),
         (r"this kaleem reads up to \d+", "this kaleem reads up to N"),
         // A wait says where it stands now and then.
         (r"^ +\.\. .*has not decided yet \(N s left\)\n", ""),

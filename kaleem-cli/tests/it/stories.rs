@@ -27,6 +27,7 @@ macro_rules! stories {
 stories! {
     a_bad_image_is_rolled_back,
     a_broken_project_touches_nothing,
+    a_backup_set_is_drilled,
     a_first_deploy_and_a_change,
     a_full_disk,
     a_host_that_is_not_ready,
@@ -39,6 +40,8 @@ stories! {
     adopted_from_compose,
     an_engine_that_is_restarted,
     an_image_that_cannot_be_had,
+    backups_are_made_and_proved,
+    data_goes_back_with_a_release,
     images_are_built_first,
     interrupted_and_resumed,
     journals_that_are_damaged,

@@ -38,6 +38,32 @@ pub struct BackupSettings {
     pub sources: BTreeMap<String, SourceSettings>,
     /// How long sets stay.
     pub retention: RetentionSettings,
+    /// How a drill is done.
+    pub drill: DrillSettings,
+}
+
+/// How a drill is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DrillSettings {
+    /// How long a scratch store may take to start; `2m` where nothing is said.
+    pub ready_within: Option<DurationText>,
+    /// What is asked of the restored stores, by name.
+    pub checks: BTreeMap<String, CheckSettings>,
+}
+
+/// A question to a store that a drill restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CheckSettings {
+    /// Name of the artifact whose scratch store is asked.
+    pub source: Option<String>,
+    /// Program and arguments that must end with 0: in the scratch container, or on this host in the restored directory. No shell.
+    pub command: Vec<String>,
+    /// What its output must hold.
+    pub contains: Option<String>,
+    /// How long it may take; `1m` where nothing is said.
+    pub timeout: Option<DurationText>,
 }
 
 /// When a set is made without being asked for.
@@ -227,6 +253,19 @@ impl BackupSettings {
         }
         for (name, source) in &self.sources {
             check_source(name, source, project)?;
+        }
+        for (name, check) in &self.drill.checks {
+            let missing = match (&check.source, check.command.is_empty()) {
+                (Some(source), false) if source.parse::<ArtifactName>().is_ok() => continue,
+                (Some(_), false) => "a `source` that is the name of an artifact, as `kaleem backup show` tells it",
+                (None, _) => "`source`: the artifact whose scratch store is asked",
+                (Some(_), true) => "`command`: the program and its arguments",
+            };
+            return wrong(
+                &["backup", "drill", "checks", name],
+                format!("the check `{name}` of drills is not complete"),
+                &format!("add {missing}"),
+            );
         }
         Ok(())
     }
