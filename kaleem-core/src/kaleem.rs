@@ -489,7 +489,9 @@ impl Kaleem {
 fn steers(plan: &Plan) -> Option<&ServiceName> {
     plan.steps
         .iter()
-        .find(|step| matches!(step, Step::Steer { .. } | Step::Drain { .. } | Step::Watch { .. } | Step::Upgrade { .. }))
+        .find(|step| {
+            matches!(step, Step::Steer { .. } | Step::Hold { .. } | Step::Drain { .. } | Step::Watch { .. } | Step::Upgrade { .. })
+        })
         .and_then(Step::service)
 }
 

@@ -142,6 +142,8 @@ pub enum Interruption {
     None,
     /// It is away from the stop of the old until the new answers: its stop and its start.
     StopAndStart,
+    /// Its requests wait at the gateway from the stop of the old until the new answers: whoever waits longer than the hold is refused.
+    Held,
     /// Its ports go to a gateway that runs already: connections are refused for a moment, once.
     HandOver,
 }

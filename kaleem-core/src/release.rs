@@ -150,6 +150,31 @@ pub struct WantedGateway {
     /// Time that what runs has to end when the ports go to the gateway, once.
     #[serde(default = "hand_over")]
     pub hand_over: Duration,
+    /// How replicas take turns; `None` replaces them all together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling: Option<RollingSettings>,
+    /// Longest time that a request waits for an instance; `None` is what gateways do by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Duration>,
+}
+
+/// How replicas take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollingSettings {
+    /// How many are replaced at a time, from 1.
+    pub batch: u32,
+    /// How many may run beyond the wanted number.
+    pub surge: u32,
+    /// How many of the wanted number may be away.
+    pub unavailable: u32,
+}
+
+impl RollingSettings {
+    /// How many are replaced at a time within both limits: at least one, so that there is an end.
+    pub fn turn(&self) -> u32 {
+        self.batch.min(self.surge.saturating_add(self.unavailable)).max(1)
+    }
 }
 
 /// Time that running requests have to end at a hand-over where nothing is said: connections are refused meanwhile.

@@ -107,6 +107,7 @@ impl PlanView<'_> {
         match (change.interruption, change.kind) {
             (Interruption::StopAndStart, _) => lines.push(detail_line("gap", &self.gap(&change.service))),
             (Interruption::HandOver, _) => lines.push(detail_line("gap", &self.hand_over(&change.service))),
+            (Interruption::Held, _) => lines.push(detail_line("gap", &self.held(&change.service))),
             (Interruption::None, ChangeKind::Replace) if detail != Detail::Short => lines.push(detail_line("gap", "none")),
             (Interruption::None, _) => {}
         }
@@ -119,6 +120,14 @@ impl PlanView<'_> {
             Some(took) => format!("while the old stops and the new starts: {} last time", words::duration(took)),
             None => "while the old stops and the new starts".to_owned(),
         }
+    }
+
+    /// What becomes of requests while the service is recreated.
+    fn held(&self, service: &ServiceName) -> String {
+        let wanted = self.plan.release.target.services.get(service).and_then(|wanted| wanted.gateway.as_ref());
+        let hold =
+            wanted.and_then(|gateway| gateway.hold).map_or_else(String::new, |hold| format!(", each at most {}", words::duration(hold)));
+        format!("none for who waits: requests are held while the old stops and the new starts{hold}")
     }
 
     /// How long connections are refused while the ports go to the gateway, as the last hand-over measured.

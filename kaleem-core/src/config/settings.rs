@@ -12,6 +12,7 @@ use crate::health::Need;
 use crate::names::ServiceName;
 
 pub mod backup;
+mod gateway;
 pub mod hooks;
 
 pub use hooks::HookSettings;
@@ -69,6 +70,27 @@ pub struct ServiceSettings {
     pub protocol: Option<ProtocolName>,
     /// Time a switch is watched with the old instances still warm, such as `30s`; `5s` where nothing is said, `0s` watches nothing.
     pub watch: Option<DurationText>,
+    /// Share of requests in percent above which the watch takes the plan back; 5 where nothing is said, 0 allows none.
+    #[serde(rename = "max-error-percent")]
+    pub max_error_percent: Option<u32>,
+    /// Time within which 99 of 100 answers must begin during the watch, such as `1s`; not looked at where nothing is said.
+    #[serde(rename = "max-latency")]
+    pub max_latency: Option<DurationText>,
+    /// Requests that the watch must have seen before both limits count; 10 where nothing is said.
+    #[serde(rename = "least-requests")]
+    pub least_requests: Option<u64>,
+    /// For `rolling`: how many replicas are replaced at a time; `parallelism` of the compose file, or 1, where nothing is said.
+    pub batch: Option<u32>,
+    /// For `rolling`: how many may run beyond `replicas`; `batch` where nothing is said, and 0 where `max-unavailable` is set or the compose
+    /// file says `stop-first`.
+    #[serde(rename = "max-surge")]
+    pub max_surge: Option<u32>,
+    /// For `rolling`: how many of `replicas` may be away; 0 where nothing is said, and `batch` where nothing may run beyond `replicas`.
+    #[serde(rename = "max-unavailable")]
+    pub max_unavailable: Option<u32>,
+    /// Longest time that a request waits at the gateway while no instance may have it; `10s` for `recreate` and `30s` else, where nothing
+    /// is said. `0s` for `recreate` goes without a gateway.
+    pub hold: Option<DurationText>,
     /// Time that requests have to end at an old instance; `30s` where nothing is said.
     pub drain: Option<DurationText>,
     /// Whether a backup set is made before a deploy that changes it; as `backup.when` says where nothing is said here.
@@ -194,11 +216,8 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
             };
             return Err(refuse(at, format!("the compose file has no service `{name}`"), remedy));
         }
-        if matches!(service.proxy_protocol, Some(ProxyProtocolName::Out | ProxyProtocolName::Both))
-            && service.protocol != Some(ProtocolName::Tcp)
-        {
-            let reason = format!("`proxy-protocol` of `{name}` tells the client to the service, which works for connections alone");
-            return Err(refuse(at, reason, "set `protocol = \"tcp\"` beside it, or `proxy-protocol = \"in\"`".to_owned()));
+        if let Some((key, reason, remedy)) = gateway::problem(name, service) {
+            return Err(refuse(place_of(&text, &["services", name.as_str(), key]), reason, remedy));
         }
         for need in service.needs.iter().flatten() {
             let at = place_of(&text, &["services", name.as_str(), "needs"]);

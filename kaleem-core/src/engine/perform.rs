@@ -51,7 +51,8 @@ impl Engine {
                 let request = NeedsRequest { step: index, service, needs, timeout: *timeout, deadline: *deadline };
                 self.wait_needs(plan, &request, cut_short).await
             }
-            Step::Steer { gateway, to, .. } => self.steer(plan, index, gateway, to).await,
+            Step::Steer { service, gateway, to, .. } => self.steer(plan, index, service, gateway, to).await,
+            Step::Hold { gateway, hold, .. } => self.hold(plan, index, gateway, *hold).await,
             Step::Watch { service, gateway, instances, watch } => self.watch(plan, service, gateway, instances, watch, cut_short).await,
             Step::Drain { gateway, container, drain, .. } => self.drain(gateway, container, drain).await,
             Step::RunToEnd { service, container, deadline, .. } => {

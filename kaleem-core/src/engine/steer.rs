@@ -16,6 +16,8 @@ use crate::traffic::{Admission, Counts, DrainPolicy, GatewayStats, Generation, H
 
 /// What is held while a gateway has no target: more than a second's requests of a busy service, for longer than most restarts take.
 const HOLD: HoldLimits = HoldLimits { requests: 4096, time: Duration::from_secs(30), release_per_second: 2000 };
+/// What runs at an instance that is taken back has to end: the old ones serve already, and the plan is not to be held up.
+const LAST_REQUESTS: DrainPolicy = DrainPolicy { requests: Duration::from_secs(5), streams: Duration::from_secs(1) };
 /// Time between two looks during a watch: a bad release is seen within it.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -98,22 +100,57 @@ impl Engine {
         })
     }
 
-    pub(crate) async fn steer(&self, plan: &Plan, index: usize, gateway: &GatewayName, to: &[Route]) -> Result<String, StepError> {
+    pub(crate) async fn steer(
+        &self,
+        plan: &Plan,
+        index: usize,
+        service: &ServiceName,
+        gateway: &GatewayName,
+        to: &[Route],
+    ) -> Result<String, StepError> {
         let step = u32::try_from(index).unwrap_or(u32::MAX);
-        let routing = routing(Generation::of_perform(plan.id, step), to, gateway)?;
+        let routing = routing(Generation::of_perform(plan.id, step), to, gateway, hold(plan, service))?;
         let failed = |source| StepError::Traffic { what: format!("switch {gateway}"), source };
         self.control(gateway)?.traffic.steer(gateway, &routing).await.map_err(failed)?;
         Ok(format!("sends to {}", to.iter().map(|route| route.container.to_string()).collect::<Vec<_>>().join(", ")))
     }
 
-    pub(crate) async fn steer_back(&self, plan: &Plan, index: usize, gateway: &GatewayName, from: &[Route]) -> Result<(), StepError> {
+    /// Has every request wait, whoever is there to have it.
+    pub(crate) async fn hold(&self, plan: &Plan, index: usize, gateway: &GatewayName, time: Duration) -> Result<String, StepError> {
         let step = u32::try_from(index).unwrap_or(u32::MAX);
-        let routing = routing(Generation::of_undo(plan.id, step), from, gateway)?;
+        let routing = Routing { admission: Admission::Hold, ..routing(Generation::of_perform(plan.id, step), &[], gateway, Some(time))? };
+        let failed = |source| StepError::Traffic { what: format!("hold requests at {gateway}"), source };
+        self.control(gateway)?.traffic.steer(gateway, &routing).await.map_err(failed)?;
+        Ok("requests wait".to_owned())
+    }
+
+    pub(crate) async fn steer_back(
+        &self,
+        plan: &Plan,
+        index: usize,
+        service: &ServiceName,
+        gateway: &GatewayName,
+        from: &[Route],
+    ) -> Result<(), StepError> {
+        let step = u32::try_from(index).unwrap_or(u32::MAX);
+        let routing = routing(Generation::of_undo(plan.id, step), from, gateway, hold(plan, service))?;
         match self.control(gateway)?.traffic.steer(gateway, &routing).await {
             // It was to be new, and never came up or is gone: nobody is sent anywhere.
             Err(TrafficError::Unreachable { .. }) if from.is_empty() => Ok(()),
             result => result.map_err(|source| StepError::Traffic { what: format!("switch {gateway} back"), source }),
         }
+    }
+
+    /// Lets what runs at an instance end that is about to be taken back, where it stands behind a gateway. Nobody waits for it, so that it is
+    /// short, and a gateway that cannot be asked sends nothing there.
+    pub(crate) async fn drain_before_undo(&self, plan: &Plan, service: &ServiceName, container: &ContainerName) {
+        let wanted = plan.release.target.services.get(service).and_then(|wanted| wanted.gateway.as_ref());
+        let (Some(wanted), Some(control)) = (wanted, &self.gateways) else { return };
+        let drain = DrainPolicy {
+            requests: wanted.drain.requests.min(LAST_REQUESTS.requests),
+            streams: wanted.drain.streams.min(LAST_REQUESTS.streams),
+        };
+        control.traffic.drain(&wanted.name, container, &drain).await.ok();
     }
 
     pub(crate) async fn drain(&self, gateway: &GatewayName, container: &ContainerName, drain: &DrainPolicy) -> Result<String, StepError> {
@@ -214,12 +251,23 @@ fn judge(seen: &Counts, watch: &WatchSettings) -> Result<(), WatchError> {
     }
 }
 
-pub(crate) fn routing(generation: Generation, routes: &[Route], gateway: &GatewayName) -> Result<Routing, StepError> {
+/// How long the gateway of a service holds a request, where the release says so.
+fn hold(plan: &Plan, service: &ServiceName) -> Option<Duration> {
+    plan.release.target.services.get(service).and_then(|wanted| wanted.gateway.as_ref()).and_then(|gateway| gateway.hold)
+}
+
+pub(crate) fn routing(
+    generation: Generation,
+    routes: &[Route],
+    gateway: &GatewayName,
+    hold: Option<Duration>,
+) -> Result<Routing, StepError> {
     let targets = routes.iter().map(|route| {
         let host = route.container.as_str().parse().map_err(|_| StepError::NoGateways { gateway: gateway.clone() })?;
         let release: ReleaseId = route.release;
         Ok(Target { instance: route.container.clone(), release, host, ports: BTreeMap::new(), weight: 1 })
     });
     let targets = targets.collect::<Result<Vec<_>, StepError>>()?;
-    Ok(Routing { generation, admission: Admission::Serve, hold: HOLD, stickiness: None, targets })
+    let hold = HoldLimits { time: hold.unwrap_or(HOLD.time), ..HOLD };
+    Ok(Routing { generation, admission: Admission::Serve, hold, stickiness: None, targets })
 }

@@ -20,9 +20,11 @@ impl Engine {
             },
             Step::Pin { pin, .. } => self.runtime.unpin(pin).await.map_err(failed),
             Step::Create { instance } => self.uncreate(plan, &instance.name).await.map_err(failed),
-            Step::Start { container, stop, .. } | Step::RunToEnd { container, stop, .. } => {
+            Step::Start { service, container, stop, .. } => {
+                self.drain_before_undo(plan, service, container).await;
                 self.unstart(plan, container, stop).await.map_err(failed)
             }
+            Step::RunToEnd { container, stop, .. } => self.unstart(plan, container, stop).await.map_err(failed),
             Step::Stop { service, container, restart, gate, again, stop } => {
                 let one = HandedOver {
                     container: container.clone(),
@@ -44,7 +46,9 @@ impl Engine {
             }
             Step::Reload { service, container, .. } => self.unreload(plan, service, container, step).await,
             Step::Rename { from, to, .. } => self.rename_back(plan, from, to).await.map_err(failed),
-            Step::Steer { gateway, from, .. } => self.steer_back(plan, index, gateway, from).await,
+            Step::Steer { service, gateway, from, .. } | Step::Hold { service, gateway, from, .. } => {
+                self.steer_back(plan, index, service, gateway, from).await
+            }
             Step::BackUp { set, .. } => self.give_up_backup(step, set).await,
             Step::RestoreData { safe, .. } => self.restore_data(index, step, safe).await.map(|_| ()),
             Step::CreateVolume { .. }

@@ -52,6 +52,7 @@ const RULES: &[Rule] = &[
     gateway_missing,
     interruptions,
     hand_overs,
+    holds,
     outdated_gateways,
     kept_addresses,
     stores_replaced,
@@ -250,6 +251,18 @@ fn hand_overs(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
     found.collect()
 }
 
+fn holds(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
+    let found = plan.steps.iter().filter_map(|step| match step {
+        Step::Hold { service, hold, .. } => {
+            let message = format!("requests of `{service}` wait while it is recreated, each at most {} s", hold.as_secs_f32());
+            let remedy = "raise `hold` in kaleem.toml where it takes longer to start: what waits longer is answered 503";
+            Some(objection("hold", Severity::Note, Some(service), message, remedy))
+        }
+        _ => None,
+    });
+    found.collect()
+}
+
 /// How long a hand-over is expected to take: what running requests are given, and what the engine needs.
 pub fn expected(plan: &Plan, service: &ServiceName) -> Duration {
     /// About what an engine needs that is not under load; the plan shows beside it what the last hand-over took.
@@ -271,8 +284,8 @@ fn outdated_gateways(_plan: &Plan, observed: &Observed) -> Vec<Objection> {
 
 fn kept_addresses(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let target = &plan.release.target;
-    let moved =
-        |client: &&Client| plan.changes.iter().any(|change| change.service == client.of && change.interruption != Interruption::None);
+    let moves = |interruption| matches!(interruption, Interruption::StopAndStart | Interruption::HandOver);
+    let moved = |client: &&Client| plan.changes.iter().any(|change| change.service == client.of && moves(change.interruption));
     let found = observed.clients.iter().filter(moved).map(|client| {
         let (container, of) = (&client.container, &client.of);
         let message = match &client.keeps {

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::Service;
 use crate::config::settings::{ProtocolName, ProxyProtocolName, ServiceSettings};
+use crate::config::{Service, UpdateOrder};
 use crate::definition::{
     ContainerPort, Definition, HealthTest, Healthcheck, Mount, MountSource, NetworkAttachment, NetworkMode, Protocol, RestartPolicy,
 };
 use crate::health::Question;
 use crate::image::PinnedImage;
 use crate::names::{ContainerName, GatewayName, ProjectName};
-use crate::release::{GateSettings, WatchSettings};
+use crate::release::{GateSettings, RollingSettings, WatchSettings};
 use crate::runtime::ImageFacts;
 use crate::traffic::DrainPolicy;
 
@@ -28,6 +28,8 @@ const FAILURES_PER_MILLE: u32 = 50;
 const LEAST_REQUESTS: u64 = 10;
 /// Time that requests have to end at an old instance where nothing is said; nginx gives an upstream 60 s, browsers give up earlier.
 const DRAIN: Duration = Duration::from_secs(30);
+/// Longest time that a request waits while a service is recreated, where nothing is said: as long as most browsers' users would.
+pub const HOLD: Duration = Duration::from_secs(10);
 /// The same for WebSockets and event streams, which do not end by themselves.
 const STREAMS: Duration = Duration::from_secs(10);
 
@@ -170,10 +172,31 @@ fn proxy_protocol(settings: &ServiceSettings) -> &'static str {
 pub fn watch(service: &Service, settings: &ServiceSettings) -> WatchSettings {
     WatchSettings {
         window: settings.watch.map(|text| text.0).or(service.update.monitor).unwrap_or(WATCH),
-        failures_per_mille: FAILURES_PER_MILLE,
-        least_requests: LEAST_REQUESTS,
-        slowest: None,
+        failures_per_mille: settings.max_error_percent.map_or(FAILURES_PER_MILLE, |percent| percent.saturating_mul(10)),
+        least_requests: settings.least_requests.unwrap_or(LEAST_REQUESTS),
+        slowest: settings.max_latency.map(|text| text.0),
     }
+}
+
+/// How replicas take turns: as `kaleem.toml` says, else as `update_config` of the compose file does.
+pub fn rolling(service: &Service, settings: &ServiceSettings) -> RollingSettings {
+    let replicas = service.replicas.max(1);
+    // Compose: 0 is all of them.
+    let parallelism =
+        service.update.parallelism.map(|number| if number == 0 { replicas } else { u32::try_from(number).unwrap_or(replicas) });
+    let batch = settings.batch.or(parallelism).unwrap_or(1).clamp(1, replicas);
+    let stop_first = service.update.order == Some(UpdateOrder::StopFirst) || settings.max_unavailable.is_some_and(|number| number > 0);
+    let surge = settings.max_surge.unwrap_or(if stop_first { 0 } else { batch });
+    let unavailable = settings.max_unavailable.unwrap_or(if surge == 0 { batch } else { 0 });
+    RollingSettings { batch, surge, unavailable: unavailable.min(replicas) }
+}
+
+/// How the plan says it.
+pub fn rolling_text(rolling: &RollingSettings, replicas: u32) -> String {
+    let turn = rolling.turn();
+    let less =
+        if rolling.unavailable > 0 { format!(", at least {} serve", replicas.saturating_sub(rolling.unavailable)) } else { String::new() };
+    format!("{turn} at a time, at most {} run{less}", replicas.saturating_add(rolling.surge))
 }
 
 /// How long what runs at an old instance may go on.

@@ -103,6 +103,17 @@ pub enum Step {
         /// Where it sent before; empty where it is new.
         from: Vec<Route>,
     },
+    /// Has a gateway hold every request, while nobody may have it. Undo sends to the old instances again.
+    Hold {
+        /// Its service.
+        service: ServiceName,
+        /// The gateway.
+        gateway: GatewayName,
+        /// Longest time that one waits.
+        hold: Duration,
+        /// Where it sent before.
+        from: Vec<Route>,
+    },
     /// Watches what a gateway counts, and the new instances, while the old ones are warm. It only reads.
     Watch {
         /// Its service.
@@ -296,6 +307,7 @@ impl Step {
             | Self::RunToEnd { .. }
             | Self::Stop { .. }
             | Self::Steer { .. }
+            | Self::Hold { .. }
             | Self::BackUp { .. }
             | Self::RestoreData { .. }
             | Self::StartApart { .. }
@@ -329,6 +341,7 @@ impl Step {
             | Self::RunToEnd { service, .. }
             | Self::Stop { service, .. }
             | Self::Steer { service, .. }
+            | Self::Hold { service, .. }
             | Self::Watch { service, .. }
             | Self::Drain { service, .. }
             | Self::StartApart { service, .. }
@@ -381,7 +394,7 @@ impl Step {
             Self::Reload { container, .. } => vec![format!("docker kill --signal HUP {container}")],
             Self::Stop { container, .. } => vec![format!("docker start {container}"), format!("docker logs --tail 50 {container}")],
             Self::Rename { from, to, .. } => vec![format!("docker rename {to} {from}")],
-            Self::Steer { .. } => vec![format!("kaleem resume --project-name {project}")],
+            Self::Steer { .. } | Self::Hold { .. } => vec![format!("kaleem resume --project-name {project}")],
             Self::Hook { .. } => Vec::new(),
             Self::CreateVolume { .. }
             | Self::Pull { .. }
@@ -416,6 +429,8 @@ impl fmt::Display for Step {
             Self::Needs { service, needs, deadline, .. } => {
                 write!(out, "see that what {service} needs is well ({}, at most {})", list(needs.iter()), seconds(*deadline))
             }
+            Self::Steer { gateway, to, .. } if to.is_empty() => write!(out, "have {gateway} send to nobody"),
+            Self::Hold { gateway, hold, .. } => write!(out, "hold requests at {gateway} (each at most {})", seconds(*hold)),
             Self::Steer { gateway, to, .. } => write!(out, "switch {gateway} to {}", list(to.iter().map(|route| &route.container))),
             Self::Watch { instances, watch, .. } => {
                 write!(out, "watch {} for {}", list(instances.iter().map(|route| &route.container)), seconds(watch.window))

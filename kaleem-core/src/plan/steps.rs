@@ -21,6 +21,7 @@ mod behind_gateway;
 mod cleanup;
 mod data;
 mod hooks;
+mod rolling;
 mod slots;
 
 use behind_gateway::is_current;
@@ -239,6 +240,7 @@ impl<'a> Builder<'a> {
         let recreated = kept == 0 && wanted.strategy == Strategy::Recreate && wanted.replicas < 2;
         // The one hand-over: the ports go from the containers, or from a gateway that must be another, to a new gateway.
         let handed_over = stale && (!old.is_empty() || self.gateway_of(name).is_some_and(is_up));
+        let held = !old.is_empty() && kept < slots.len() && wanted.strategy == Strategy::Recreate && wanted.gateway.is_some();
         let gap = !old.is_empty() && recreated;
         self.changes.push(ServiceChange {
             service: name.clone(),
@@ -248,10 +250,11 @@ impl<'a> Builder<'a> {
             image_before: before.map(|before| before.image.to_string()).or_else(|| old.first().map(|instance| instance.image.clone())),
             image_after: Some(wanted.image.to_string()),
             fields,
-            interruption: match (handed_over, gap) {
-                (true, _) => Interruption::HandOver,
-                (false, true) => Interruption::StopAndStart,
-                (false, false) => Interruption::None,
+            interruption: match (handed_over, held, gap) {
+                (true, _, _) => Interruption::HandOver,
+                (false, true, _) => Interruption::Held,
+                (false, false, true) => Interruption::StopAndStart,
+                (false, false, false) => Interruption::None,
             },
         });
     }

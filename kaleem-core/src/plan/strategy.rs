@@ -57,6 +57,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Time one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Why a service is stopped before its new container starts.
+const STOP_FIRST: &str = "`update_config.order` is stop-first";
 /// Time a container without any check must stay up: crash loops of common runtimes show within it.
 const STEADY: Duration = Duration::from_secs(3);
 /// The engine's defaults for a container's own check (engine API reference, `HealthConfig`).
@@ -122,14 +124,19 @@ fn decide_kind(
     if has_named_volume(definition) {
         return (Strategy::Recreate, "it writes to a named volume: two must not run on the same data");
     }
+    let network = !definition.ports.is_empty() || !definition.expose.is_empty() || !facts.exposed_ports.is_empty();
+    let fronted = network && gateways == Gateways::Available && matches!(definition.network, NetworkMode::Networks(_));
+    let tcp_alone = definition.ports.iter().all(|port| port.container.protocol == Protocol::Tcp);
+    if fronted && tcp_alone && service.replicas > 1 {
+        return (Strategy::Rolling, "others connect to it: a gateway keeps its name and its ports while its replicas take turns");
+    }
     if service.update.order == Some(UpdateOrder::StopFirst) {
-        return (Strategy::Recreate, "`update_config.order` is stop-first");
+        return (Strategy::Recreate, STOP_FIRST);
     }
     if definition.ports.iter().any(|port| port.container.protocol != Protocol::Tcp) {
         return (Strategy::Recreate, "it publishes a port that is not TCP");
     }
-    let network = !definition.ports.is_empty() || !definition.expose.is_empty() || !facts.exposed_ports.is_empty();
-    if network && gateways == Gateways::Available && matches!(definition.network, NetworkMode::Networks(_)) {
+    if fronted {
         return (Strategy::BlueGreen, "others connect to it: a gateway keeps its name and its ports while it is replaced");
     }
     if !definition.ports.is_empty() {
@@ -139,6 +146,21 @@ fn decide_kind(
         return (Strategy::Recreate, "others call it by name, and would reach the new one before it is ready");
     }
     (Strategy::Overlap, "it is a worker: nobody connects to it")
+}
+
+/// Whether requests are held at a gateway while a service is recreated. Where nothing is said of a `hold`, that is so for what must not run
+/// twice and keeps no data: a gateway before a database costs each of its clients a hop, which only its owner can weigh.
+pub fn is_held(service: &Service, image: &ImageRef, settings: &ServiceSettings) -> bool {
+    let definition = &service.definition;
+    let NetworkMode::Networks(networks) = &definition.network else { return false };
+    let fixed = networks.iter().any(|network| network.ipv4.is_some() || network.ipv6.is_some() || network.mac_address.is_some());
+    if fixed || definition.ports.iter().any(|port| port.container.protocol != Protocol::Tcp) {
+        return false;
+    }
+    match settings.hold {
+        Some(hold) => !hold.0.is_zero(),
+        None => !is_store(image) && !has_named_volume(definition),
+    }
 }
 
 /// Whether the image is a known database or broker.

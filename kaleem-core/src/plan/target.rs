@@ -81,11 +81,22 @@ fn wanted(
     let gateways = if place.is_some() { Gateways::Available } else { Gateways::Missing };
     let (strategy, reason) = strategy::decide(service, &image.pinned.image, &image.facts, run_to_end, &settings, gateways);
     let gate = strategy::gate(service, &image.facts, settings.health.as_ref());
-    let behind = matches!(strategy, Strategy::BlueGreen | Strategy::Rolling);
+    let behind = match strategy {
+        Strategy::BlueGreen | Strategy::Rolling => true,
+        Strategy::Recreate => strategy::is_held(service, &image.pinned.image, &settings),
+        Strategy::Overlap | Strategy::RunToEnd => false,
+    };
     let split = place.filter(|_| behind).and_then(|place| {
         let split = gateway::split(&project.name, service, &image.facts, &gate, &settings, place)?;
         Some((split, place))
     });
+    let rolling = (strategy == Strategy::Rolling).then(|| gateway::rolling(service, &settings));
+    let hold = settings.hold.map(|text| text.0).or((strategy == Strategy::Recreate).then_some(gateway::HOLD));
+    let reason = match (&rolling, split.is_some()) {
+        (Some(rolling), true) => format!("{reason}: {}", gateway::rolling_text(rolling, service.replicas)),
+        (None, true) if strategy == Strategy::Recreate => format!("{reason}: its gateway holds requests meanwhile"),
+        (_, _) => reason,
+    };
     let common = Wanted {
         image: image.pinned.clone(),
         platform: service.definition.platform.clone(),
@@ -122,6 +133,8 @@ fn wanted(
                 hand_over: settings.hand_over.map_or_else(crate::release::hand_over, |text| text.0),
                 watch: gateway::watch(service, &settings),
                 drain: gateway::drain(&settings),
+                rolling,
+                hold,
             };
             // Its containers get names of their own: the fixed one belongs to the gateway.
             Wanted { definition: keep(split.instance), container_name: None, gateway: Some(gateway), ..common }

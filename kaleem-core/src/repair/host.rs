@@ -222,7 +222,11 @@ impl Host<'_> {
                 let newest = self.history.entries().last().map_or(crate::names::PlanId(0), |entry| entry.plan.id);
                 // Newer than everything of the newest plan, and older than everything of the next.
                 let elsewhere = |_| RepairError::Elsewhere { what: repair.to_string() };
-                let routing = routing(Generation::of_undo(newest, 0), to, gateway).map_err(elsewhere)?;
+                let serving = self.history.serving().and_then(|id| self.history.release(id));
+                let gateways =
+                    serving.iter().flat_map(|release| release.target.services.values()).filter_map(|wanted| wanted.gateway.as_ref());
+                let hold = gateways.filter(|wanted| wanted.name == *gateway).find_map(|wanted| wanted.hold);
+                let routing = routing(Generation::of_undo(newest, 0), to, gateway, hold).map_err(elsewhere)?;
                 let control = self.gateways.ok_or_else(|| RepairError::Elsewhere { what: repair.to_string() })?;
                 let failed = |source| RepairError::Traffic { what: repair.to_string(), source };
                 control.traffic.steer(gateway, &routing).await.map_err(failed)

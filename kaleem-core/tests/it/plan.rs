@@ -1,11 +1,13 @@
 //! Golden plans: a scenario in, the plan as text out. A change of a snapshot is a change of behaviour.
 
 use kaleem_core::config::DependencyCondition;
-use kaleem_core::config::settings::StrategyName;
-use kaleem_core::plan::{Plan, Severity};
+use std::collections::BTreeSet;
+
+use kaleem_core::config::settings::{ServiceSettings, StrategyName};
+use kaleem_core::plan::{Plan, Route, Severity, Step};
 use kaleem_core::testing::Behaviour;
 
-use crate::world::{ServiceExt, World, project, service, strategy};
+use crate::world::{ServiceExt, World, lasting, project, service, setting, strategy};
 
 /// A plan as a person would want to review it; digests are left out, since they say nothing here.
 fn text(plan: &Plan) -> String {
@@ -120,6 +122,98 @@ async fn replicas_are_replaced_one_by_one_and_surplus_ones_stop() {
     world.deploy(&recreate(replicas("v1", 3))).await.unwrap();
     insta::assert_snapshot!("three_to_three", text(&world.plan(&recreate(replicas("v2", 3))).await.plan));
     insta::assert_snapshot!("three_to_one", text(&world.plan(&recreate(replicas("v1", 1))).await.plan));
+}
+
+/// Three of a service behind a gateway, with what `kaleem.toml` says.
+async fn turns(replicas: (u32, u32), set: fn(&mut ServiceSettings)) -> String {
+    let world = World::with_gateways();
+    for tag in ["v1", "v2"] {
+        world.push(&format!("registry.example/app:{tag}"), Behaviour::Healthy);
+    }
+    let shop = |tag: &str, count| {
+        let api = service("api", &format!("registry.example/app:{tag}")).publishing(8080, 3000).times(count);
+        setting(project(vec![api]), "api", set)
+    };
+    world.deploy(&shop("v1", replicas.0)).await.unwrap();
+    text(&world.plan(&shop("v2", replicas.1)).await.plan)
+}
+
+#[tokio::test]
+async fn replicas_behind_a_gateway_take_turns() {
+    insta::assert_snapshot!("rolling_one_by_one", turns((3, 3), |_| {}).await);
+    insta::assert_snapshot!("rolling_two_at_a_time", turns((3, 3), |settings| settings.batch = Some(2)).await);
+    let fewer = |settings: &mut ServiceSettings| settings.max_unavailable = Some(1);
+    insta::assert_snapshot!("rolling_with_one_less", turns((3, 3), fewer).await);
+    insta::assert_snapshot!("rolling_from_three_to_two", turns((3, 2), |_| {}).await);
+}
+
+#[tokio::test]
+async fn what_must_not_run_twice_is_recreated_behind_a_gateway_that_holds() {
+    let single = |settings: &mut ServiceSettings| settings.singleton = Some(true);
+    insta::assert_snapshot!("recreate_with_requests_held", turns((1, 1), single).await);
+    let without = |settings: &mut ServiceSettings| {
+        settings.singleton = Some(true);
+        settings.hold = lasting("0s");
+    };
+    insta::assert_snapshot!("recreate_without_a_gateway", turns((1, 1), without).await);
+}
+
+/// At no step do more run than may, or fewer serve than must, on the way there and, since undos go the same way, back.
+#[tokio::test]
+async fn turns_keep_within_their_limits_whatever_the_numbers_are() {
+    for (before, after, batch, surge, unavailable) in limits() {
+        let world = World::with_gateways();
+        for tag in ["v1", "v2"] {
+            world.push(&format!("registry.example/app:{tag}"), Behaviour::Healthy);
+        }
+        let shop = |tag: &str, count| {
+            let api = service("api", &format!("registry.example/app:{tag}")).publishing(8080, 3000).times(count);
+            setting(project(vec![api]), "api", |settings| {
+                settings.strategy = Some(StrategyName::Rolling);
+                (settings.batch, settings.max_surge, settings.max_unavailable) = (Some(batch), Some(surge), Some(unavailable));
+            })
+        };
+        world.deploy(&shop("v1", before)).await.unwrap();
+        let plan = world.plan(&shop("v2", after)).await.plan;
+        let place = format!("{before} to {after}, batch {batch}, surge {surge}, unavailable {unavailable}");
+        let mut up: BTreeSet<String> = (1..=before).map(|number| format!("shop-api-r1-{number}")).collect();
+        let mut routed = up.clone();
+        let most = before.max(after) + surge;
+        for step in &plan.steps {
+            match step {
+                Step::Start { container, .. } => assert!(up.insert(container.to_string()), "{place}: {step}"),
+                Step::Stop { container, .. } => {
+                    assert!(!routed.contains(container.as_str()), "{place}: {step}, which serves");
+                    assert!(up.remove(container.as_str()), "{place}: {step}");
+                }
+                Step::Steer { to, from, .. } => {
+                    let names = |routes: &[Route]| routes.iter().map(|route| route.container.to_string()).collect::<BTreeSet<_>>();
+                    assert_eq!(names(from), routed, "{place}: going back from `{step}` leads elsewhere");
+                    routed = names(to);
+                    assert!(routed.is_subset(&up), "{place}: {step}, and one does not run");
+                }
+                _ => {}
+            }
+            assert!(up.len() <= most as usize, "{place}: {} run after `{step}`", up.len());
+            let least = before.min(after).saturating_sub(unavailable);
+            assert!(routed.len() >= least as usize, "{place}: {} serve after `{step}`", routed.len());
+        }
+        let wanted: BTreeSet<String> = (1..=after).map(|number| format!("shop-api-r2-{number}")).collect();
+        assert_eq!((&up, &routed), (&wanted, &wanted), "{place}");
+    }
+}
+
+/// Numbers before and after, batch, surge and unavailable, all small ones that may be said.
+fn limits() -> Vec<(u32, u32, u32, u32, u32)> {
+    let mut all = Vec::new();
+    for (before, after) in [(1, 1), (2, 2), (3, 3), (5, 5), (4, 2), (2, 4)] {
+        for batch in 1..=3 {
+            for (surge, unavailable) in [(0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (5, 0)] {
+                all.push((before, after, batch, surge, unavailable));
+            }
+        }
+    }
+    all
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kaleem_core::config::Origin;
-use kaleem_core::config::settings::{ServiceSettings, StrategyName};
+use kaleem_core::config::settings::{DurationText, ServiceSettings, StrategyName};
 use kaleem_core::config::{Dependency, DependencyCondition, Project, PullPolicy, Service, Settings, UpdateSettings};
 use kaleem_core::definition::{
     ContainerPort, Definition, Mount, MountSource, NetworkAttachment, NetworkDefinition, NetworkMode, PortBinding, Protocol, RestartPolicy,
@@ -152,6 +152,17 @@ pub(crate) fn strategy(mut project: Project, service: &str, strategy: StrategyNa
     let settings = ServiceSettings { strategy: Some(strategy), ..ServiceSettings::default() };
     project.settings.services.insert(service_name(service), settings);
     project
+}
+
+/// Sets what `kaleem.toml` says of a service.
+pub(crate) fn setting(mut project: Project, service: &str, set: impl Fn(&mut ServiceSettings)) -> Project {
+    set(project.settings.services.entry(service_name(service)).or_default());
+    project
+}
+
+/// A duration as `kaleem.toml` has it.
+pub(crate) fn lasting(text: &str) -> Option<DurationText> {
+    DurationText::try_from(text.to_owned()).ok()
 }
 
 /// Gateways that live as long as their containers run, and see the instances that run.

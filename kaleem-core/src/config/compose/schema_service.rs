@@ -279,7 +279,7 @@ static VOLUME: Shape = Shape::Short(
 );
 
 static DEPLOY_UPDATE: [Key; 6] = [
-    ignored_kept("parallelism", Shape::Int, "replicas behind a gateway are replaced together, others one by one"),
+    kept("parallelism", Shape::Int),
     ignored("delay", Shape::Duration, "every replica waits for the gate of the one before, which is the better pause"),
     ignored("failure_action", Shape::Text, "a release that fails is always taken back"),
     key("monitor", Shape::Duration),

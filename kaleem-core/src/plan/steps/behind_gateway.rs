@@ -9,9 +9,14 @@ use crate::health::Question;
 use crate::names::{ContainerName, ServiceName};
 use crate::observed::clients::Client;
 use crate::observed::gateway_of;
+use crate::plan::gateway::HOLD;
 use crate::plan::{HandedOver, NewInstance, Role, Route, Step};
-use crate::release::{GateSettings, Wanted, WantedGateway};
+use crate::release::{GateSettings, Strategy, Wanted, WantedGateway};
 use crate::runtime::{Instance, StopPolicy};
+use crate::traffic::DrainPolicy;
+
+/// What streams have to end while requests wait.
+const LAST_STREAMS: Duration = Duration::from_secs(1);
 
 impl<'a> Builder<'a> {
     /// The gateway of a service, whatever its state: a running one before one that does not run.
@@ -38,9 +43,16 @@ impl<'a> Builder<'a> {
                 self.create.push(Step::Create { instance: instance.clone() });
             }
         }
+        let fits = standing.filter(|standing| is_current(standing, gateway));
+        let replaces = !new.is_empty() && !old.is_empty();
+        if wanted.strategy == Strategy::Recreate && (replaces || fits.is_none()) {
+            return self.hold_over(name, wanted, gateway, standing, slots, old);
+        }
+        if let Some(rolling) = gateway.rolling.filter(|_| replaces && fits.is_some()) {
+            return self.roll_over(name, wanted, gateway, &rolling, slots, old);
+        }
         let to: Vec<Route> = slots.iter().map(|slot| self.route(slot)).collect();
         let from: Vec<Route> = self.routed_before(name);
-        let fits = standing.filter(|standing| is_current(standing, gateway));
         // What a new gateway makes necessary once it sends requests.
         let mut after = Vec::new();
         let through = Some(gateway.name.clone()).filter(|_| asks_a_port(&wanted.gate));
@@ -49,8 +61,7 @@ impl<'a> Builder<'a> {
         }
         if fits.is_some() {
             for slot in &new {
-                let (container, gate) = (slot.name().clone(), wanted.gate.clone());
-                self.switch.push(Step::Gate { service: name.clone(), container, gate, through: through.clone() });
+                self.gate_through(name, wanted, gateway, slot);
             }
             self.ask_needs(name, wanted);
         } else {
@@ -71,17 +82,75 @@ impl<'a> Builder<'a> {
         }
         self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
         self.switch.append(&mut after);
-        if !gateway.watch.window.is_zero() && !old.is_empty() {
-            let watch = gateway.watch.clone();
-            self.switch.push(Step::Watch { service: name.clone(), gateway: gateway.name.clone(), instances: to, watch });
+        if !old.is_empty() {
+            self.watch(name, gateway, to);
         }
         if fits.is_some() {
             for instance in old {
-                let container = instance.name.clone();
-                self.retire.push(Step::Drain { service: name.clone(), gateway: gateway.name.clone(), container, drain: gateway.drain });
-                let stop = self.stop(name, wanted, instance);
-                self.retire.push(stop);
+                let steps = self.leave(name, wanted, gateway, instance);
+                self.retire.extend(steps);
             }
+        }
+    }
+
+    /// Stops the old before the new starts: two must not run at a time. The gateway holds what comes meanwhile; one that is new has held since
+    /// it got the ports.
+    fn hold_over(
+        &mut self,
+        name: &ServiceName,
+        wanted: &Wanted,
+        gateway: &WantedGateway,
+        standing: Option<&'a Instance>,
+        slots: &[Slot<'_>],
+        old: &[&Instance],
+    ) {
+        let to: Vec<Route> = slots.iter().map(|slot| self.route(slot)).collect();
+        let before = self.routed_before(name);
+        let fits = standing.is_some_and(|standing| is_current(standing, gateway));
+        // Before anything is stopped: a release that would be taken back must not make anybody wait.
+        self.ask_needs(name, wanted);
+        let from = if fits {
+            let hold = gateway.hold.unwrap_or(HOLD);
+            self.switch.push(Step::Hold { service: name.clone(), gateway: gateway.name.clone(), hold, from: before });
+            // Who waits does so for what still runs, too: it has half of the time to end.
+            let drain = DrainPolicy { requests: gateway.drain.requests.min(hold / 2), streams: gateway.drain.streams.min(LAST_STREAMS) };
+            for instance in old {
+                let container = instance.name.clone();
+                self.switch.push(Step::Drain { service: name.clone(), gateway: gateway.name.clone(), container, drain });
+            }
+            for instance in old {
+                let stop = self.stop(name, wanted, instance);
+                self.switch.push(stop);
+            }
+            Vec::new()
+        } else {
+            let after = self.new_gateway(name, wanted, gateway, standing, old);
+            self.switch.extend(after);
+            before
+        };
+        let new = || slots.iter().filter(|slot| !matches!(slot, Slot::Kept(_)));
+        for slot in new() {
+            self.switch.push(start(name, wanted, slot.name().clone()));
+        }
+        for slot in new() {
+            self.gate_through(name, wanted, gateway, slot);
+        }
+        self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
+        if !old.is_empty() {
+            self.watch(name, gateway, to);
+        }
+    }
+
+    /// Asks a new instance from where its gateway stands, where the question can be put there.
+    pub(super) fn gate_through(&mut self, name: &ServiceName, wanted: &Wanted, gateway: &WantedGateway, slot: &Slot<'_>) {
+        let through = Some(gateway.name.clone()).filter(|_| asks_a_port(&wanted.gate));
+        self.switch.push(Step::Gate { service: name.clone(), container: slot.name().clone(), gate: wanted.gate.clone(), through });
+    }
+
+    pub(super) fn watch(&mut self, name: &ServiceName, gateway: &WantedGateway, instances: Vec<Route>) {
+        if !gateway.watch.window.is_zero() {
+            let watch = gateway.watch.clone();
+            self.switch.push(Step::Watch { service: name.clone(), gateway: gateway.name.clone(), instances, watch });
         }
     }
 

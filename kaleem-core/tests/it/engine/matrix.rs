@@ -12,9 +12,9 @@ use kaleem_core::kaleem::{KaleemError, Planned, Work};
 use kaleem_core::names::ReleaseId;
 use kaleem_core::outcome::Outcome;
 use kaleem_core::runtime::{ExecOutput, InstanceStatus};
-use kaleem_core::testing::{Behaviour, ExecReply, FakeCall};
+use kaleem_core::testing::{Behaviour, ExecReply, FakeCall, FakeOperation};
 
-use crate::world::{ServiceExt, World, project, service, service_name, strategy};
+use crate::world::{ServiceExt, World, lasting, project, service, service_name, setting, strategy};
 
 /// One kind of deploy: the project before and after.
 pub(super) struct Shape {
@@ -127,6 +127,8 @@ pub(super) fn cases() -> Vec<Case> {
     let worker = |tag: &str| service("worker", &format!("registry.example/app:{tag}"));
     let one = |tag: &str| project(vec![api(tag)]);
     let both = |tag: &str| project(vec![api(tag), worker(tag).after("api", DependencyCondition::ServiceHealthy)]);
+    let turns = |tag: &str| project(vec![api(tag).times(3)]);
+    let held = |tag: &str| setting(one(tag), "api", |settings| settings.singleton = Some(true));
     let leave = |name, act, what: Project| Case {
         shape: Shape { name, before: Some(what.clone()), after: what, good: act != Act::EjectBad, gateways: Gateways::Yes },
         act,
@@ -145,6 +147,8 @@ pub(super) fn cases() -> Vec<Case> {
             leave("upgrade", Act::Upgrade, one("v1")),
             back("rollback", Act::Rollback, one("v1"), one("v2"), Gateways::No),
             back("rollback to what is bad", Act::RollbackToWhatIsBad, one("v1"), one("v2"), Gateways::No),
+            back("rollback in batches", Act::Rollback, turns("v1"), turns("v2"), Gateways::Yes),
+            back("rollback with requests held", Act::Rollback, held("v1"), held("v2"), Gateways::Yes),
             back("rollback behind a gateway", Act::Rollback, both("v1"), both("v2"), Gateways::Yes),
             back("rollback behind a gateway to what is bad", Act::RollbackToWhatIsBad, both("v1"), both("v2"), Gateways::Yes),
         ])
@@ -187,7 +191,23 @@ fn shapes() -> Vec<Shape> {
     // What it needs is asked before it is replaced: `service_healthy` of something that is asked as its experts would.
     let needing = |tag: &str| project(vec![api(tag).after("redis", DependencyCondition::ServiceHealthy), redis()]);
     let recreated = |tag: &str| strategy(project(vec![worker(tag).times(2)]), "worker", StrategyName::Recreate);
+    let turns = |tag: &str| project(vec![api(tag).times(3)]);
+    // Never more than two, and one may be away.
+    let fewer = |tag: &str| {
+        setting(project(vec![api(tag).times(2)]), "api", |settings| {
+            (settings.max_surge, settings.max_unavailable) = (Some(0), Some(1));
+        })
+    };
+    let held = |tag: &str| setting(one(tag), "api", |settings| settings.singleton = Some(true));
     vec![
+        Shape { name: "in batches", before: Some(turns("v1")), after: turns("v2"), good: true, gateways: Gateways::Yes },
+        Shape { name: "in batches, bad", before: Some(turns("v1")), after: turns("bad"), good: false, gateways: Gateways::Yes },
+        Shape { name: "in batches, fewer", before: Some(fewer("v1")), after: fewer("v2"), good: true, gateways: Gateways::Yes },
+        Shape { name: "in batches, bad late", before: Some(fewer("v1")), after: fewer("later"), good: false, gateways: Gateways::Yes },
+        Shape { name: "requests are held", before: Some(held("v1")), after: held("v2"), good: true, gateways: Gateways::Yes },
+        Shape { name: "requests are held, bad", before: Some(held("v1")), after: held("bad"), good: false, gateways: Gateways::Yes },
+        Shape { name: "requests are held, bad late", before: Some(held("v1")), after: held("late"), good: false, gateways: Gateways::Yes },
+        Shape { name: "a holding gateway takes over", before: Some(one("v1")), after: held("v2"), good: true, gateways: Gateways::Later },
         Shape { name: "first deploy", before: None, after: many("v1"), good: true, gateways: Gateways::No },
         Shape { name: "first deploy, bad", before: None, after: one("bad"), good: false, gateways: Gateways::No },
         Shape { name: "one service", before: Some(one("v1")), after: one("v2"), good: true, gateways: Gateways::No },
@@ -236,6 +256,8 @@ fn world(gateways: Gateways) -> World {
     world.push("registry.example/app:bad", Behaviour::ExitsAtOnce { code: 1, log: "bad".to_owned() });
     // Healthy when it starts, and gone in the watch after the switch.
     world.push("registry.example/app:late", Behaviour::CrashesAfter(6));
+    // The same, but it stands the first batch's watch and is gone in the second.
+    world.push("registry.example/app:later", Behaviour::CrashesAfter(40));
     world.push("registry.example/migrate:v1", Behaviour::CompletesWith(0));
     world.push("registry.example/migrate:v2", Behaviour::CompletesWith(0));
     world.push("redis:7", Behaviour::Healthy);
@@ -252,7 +274,10 @@ async fn prepared(shape: &Shape) -> World {
     let world = world(shape.gateways);
     if let Some(before) = &shape.before {
         let before = match shape.gateways {
-            Gateways::Later => strategy(before.clone(), "api", StrategyName::Recreate),
+            Gateways::Later => setting(before.clone(), "api", |settings| {
+                settings.strategy = Some(StrategyName::Recreate);
+                settings.hold = lasting("0s");
+            }),
             Gateways::No | Gateways::Yes => before.clone(),
         };
         let ending = world.deploy(&before).await.unwrap();
@@ -416,6 +441,20 @@ async fn death_at_any_call_or_write_then_resume_ends_as_if_nothing_had_happened(
     for case in cases() {
         resume_after_every_death(&case, &|_| {}).await;
     }
+}
+
+/// Otherwise the matrices would not know the way back through a replica that was stopped before.
+#[tokio::test]
+async fn what_fails_in_the_second_batch_is_found_after_an_old_one_was_stopped() {
+    let case = cases().into_iter().find(|case| case.name() == "in batches, bad late").unwrap();
+    let world = case.prepared().await;
+    let stops = || world.runtime.calls().iter().filter(|call| call.operation == FakeOperation::Stop).count();
+    let (before, earlier) = (left(&world).await, stops());
+    let ending = case.run(&world).await.unwrap();
+    assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{ending:?}");
+    assert_eq!(left(&world).await, before);
+    // Both old ones, and both new ones on the way back.
+    assert_eq!(stops() - earlier, 4);
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ struct Scenario {
 }
 
 fn scenarios() -> impl Strategy<Value = Scenario> {
-    let shape = (any::<bool>(), 1..=2_u32, any::<bool>()).prop_map(|(publishes, replicas, recreate)| ServiceShape {
+    let shape = (any::<bool>(), 1..=3_u32, any::<bool>()).prop_map(|(publishes, replicas, recreate)| ServiceShape {
         publishes,
         replicas,
         recreate,
@@ -105,6 +105,8 @@ fn project_of(scenario: &Scenario, release: &Release) -> Option<Project> {
         if shape.publishes {
             let port = 8000 + u16::try_from(index).unwrap();
             one = one.publishing(port, port);
+            // A gateway holds the port for any number of them.
+            one = if scenario.gateways { one.times(shape.replicas) } else { one };
         } else {
             one = one.times(shape.replicas);
         }

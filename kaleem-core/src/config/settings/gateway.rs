@@ -1,0 +1,25 @@
+//! What is said of a service's gateway, and what of it cannot be meant.
+
+use super::{ProtocolName, ProxyProtocolName, ServiceSettings};
+use crate::names::ServiceName;
+
+/// The key that cannot be meant, why, and what to do.
+pub(super) fn problem(name: &ServiceName, service: &ServiceSettings) -> Option<(&'static str, String, String)> {
+    let out = matches!(service.proxy_protocol, Some(ProxyProtocolName::Out | ProxyProtocolName::Both));
+    if out && service.protocol != Some(ProtocolName::Tcp) {
+        let reason = format!("`proxy-protocol` of `{name}` tells the client to the service, which works for connections alone");
+        return Some(("proxy-protocol", reason, "set `protocol = \"tcp\"` beside it, or `proxy-protocol = \"in\"`".to_owned()));
+    }
+    if service.batch == Some(0) {
+        return Some(("batch", format!("`batch` of `{name}` is 0, so nothing would ever be replaced"), "write 1 or more".to_owned()));
+    }
+    if (service.max_surge, service.max_unavailable) == (Some(0), Some(0)) {
+        let reason = format!("`{name}` may have neither one instance more nor one less, so nothing could be replaced");
+        return Some(("max-surge", reason, "let `max-surge` or `max-unavailable` be 1 or more".to_owned()));
+    }
+    if service.max_error_percent.is_some_and(|percent| percent > 100) {
+        let reason = format!("`max-error-percent` of `{name}` is more than 100");
+        return Some(("max-error-percent", reason, "write a number from 0 to 100".to_owned()));
+    }
+    None
+}
