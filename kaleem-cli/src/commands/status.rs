@@ -1,4 +1,4 @@
-//! `kaleem status`: an open plan first, then what serves, then every container of it.
+//! `kaleem status`: an open plan first, then what serves, then every container of it, then what goes through its gateways.
 
 use kaleem_core::history::History;
 use kaleem_core::journal::Next;
@@ -16,6 +16,8 @@ use crate::render::style::{BAD, FAINT, GOOD, HELP, STRONG, WARN, paint};
 use crate::render::table::{self, Cell};
 use crate::wiring::Wiring;
 use crate::words;
+
+mod rates;
 
 /// Shows it. What the journals tell is shown also when the engine is away.
 ///
@@ -45,6 +47,7 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
     let runtime = wiring.runtime().await?;
     let instances = runtime.list(&project).await.map_err(|source| CliError::Engine { source })?;
     show_instances(printer, &history, instances, now);
+    rates::show(wiring, printer, &history).await;
     printer.json(&json!({
         "type": "status",
         "project": project.as_str(),
