@@ -35,6 +35,11 @@ const LEAST_PER_SECOND: f64 = 500.0;
 /// An answer around a switch may take this many times as long as when nothing happens.
 const MOST_AT_SWITCH: f64 = 2.0;
 
+/// Load before and after what is done.
+const AROUND: Duration = Duration::from_secs(3);
+/// The same in the short form, whose time somebody waits for.
+const AROUND_SHORT: Duration = Duration::from_secs(1);
+
 /// How much is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -69,7 +74,8 @@ pub(crate) fn run_with(place: &Place, parts: &Parts, choices: Choices) -> Result
     let number = choices.seed.unwrap_or_else(|| SystemClock.now().as_nanosecond().unsigned_abs() as u64 % 1_000_000);
     say::step(&format!("gauntlet, seed {number} (`--seed {number}` repeats it)"));
     let seed = Seed::new(number);
-    let lab = Lab { place, parts, program: &program, seed };
+    let around = if choices.form == Form::Short { AROUND_SHORT } else { AROUND };
+    let lab = Lab { place, parts, program: &program, seed, around };
     let mut rows = lab.kaleem(choices.form)?;
     if choices.form == Form::Long {
         rows.extend(lab.peer(Contender::Compose, Layout::Unchanged)?);
@@ -99,6 +105,8 @@ struct Lab<'a> {
     parts: &'a Parts,
     program: &'a Path,
     seed: Seed,
+    /// Load before and after each scenario.
+    around: Duration,
 }
 
 impl Lab<'_> {
@@ -110,7 +118,8 @@ impl Lab<'_> {
                 Act::BadDeploys(1),
                 Act::Rollback,
                 Act::GatewayUpgrade(1),
-                Act::ClosesConnections,
+                Act::Held(1),
+                Act::GoesBad,
                 Act::KillInstance,
                 Act::KillGateway,
             ],
@@ -120,6 +129,7 @@ impl Lab<'_> {
                 Act::BadDeploys(5),
                 Act::Rollback,
                 Act::GatewayUpgrade(3),
+                Act::Held(5),
                 Act::IgnoresSigterm,
                 Act::ClosesConnections,
                 Act::GoesBad,
@@ -128,7 +138,11 @@ impl Lab<'_> {
             ],
         };
         let field = Field::new(self.place, self.parts, self.program, "kaleem-gauntlet", Layout::Unchanged, None)?;
-        self.play(Contender::Kaleem, &field, acts)
+        let mut rows = self.play(Contender::Kaleem, &field, acts)?;
+        let field = Field::new(self.place, self.parts, self.program, "kaleem-gauntlet-turns", Layout::Replicas, None)?;
+        let turns = if form == Form::Short { 1 } else { 5 };
+        rows.extend(self.play(Contender::Kaleem, &field, &[Act::Turns(turns)])?);
+        Ok(rows)
     }
 
     fn peer(&self, contender: Contender, layout: Layout) -> Result<Vec<Row>, TaskError> {
@@ -148,7 +162,7 @@ impl Lab<'_> {
     }
 
     fn play(&self, contender: Contender, field: &Field<'_>, acts: &[Act]) -> Result<Vec<Row>, TaskError> {
-        let outcome = Stage::set(contender, field, None, self.seed)
+        let outcome = Stage::set(contender, field, None, self.seed, self.around)
             .and_then(|mut stage| acts.iter().map(|act| stage.play(*act)).collect::<Result<Vec<Row>, TaskError>>());
         let cleaned = field.clean();
         let rows = outcome?;
@@ -163,7 +177,8 @@ impl Lab<'_> {
             let mut engine = Engine::start(self.place)?;
             let name = if contender == Contender::Kaleem { "kaleem-gauntlet-own" } else { "kaleem-gauntlet-own-compose" };
             let field = Field::new(self.place, self.parts, self.program, name, Layout::Unchanged, Some(engine.endpoint()))?;
-            let outcome = Stage::set(contender, &field, Some(&mut engine), self.seed).and_then(|mut stage| stage.play(Act::RestartEngine));
+            let outcome = Stage::set(contender, &field, Some(&mut engine), self.seed, self.around)
+                .and_then(|mut stage| stage.play(Act::RestartEngine));
             let cleaned = field.clean();
             rows.push(outcome?);
             cleaned?;
@@ -204,8 +219,11 @@ fn preface(rows: &[Row], seed: u64) -> String {
             steady.as_secs_f64() * 1000.0
         )
     });
+    let back = rows.iter().filter_map(|row| row.switched_back).max().map_or_else(String::new, |time| {
+        format!(" The old instances were sent to again {} ms after the verdict of a watch, at most.", time.as_millis())
+    });
     format!(
         "Measured on {day} with `cargo xtask gauntlet --document --seed {seed}`, at {steady:.0} requests a second, on {cores} cores that the load, \
-         the app, nginx and the gateway share with other work of the machine (load average over 15 minutes: {load}).{ratio}"
+         the app, nginx and the gateway share with other work of the machine (load average over 15 minutes: {load}).{ratio}{back}"
     )
 }

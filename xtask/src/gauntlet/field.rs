@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kaleem_core::journal::{self, Event};
+use kaleem_core::plan::Step;
+use kaleem_core::remedy::chain;
 use tempfile::TempDir;
 
 use crate::demo::static_agent;
@@ -35,6 +38,8 @@ pub(super) struct Version {
 pub(super) enum Layout {
     /// It keeps its published port and its `container_name`: the compose file is as it was.
     Unchanged,
+    /// It keeps its published port, and runs three times: a `container_name` cannot be there then.
+    Replicas,
     /// It gave both up, so that two of it can run: only nginx reaches it.
     BehindNginx,
 }
@@ -70,6 +75,7 @@ impl<'a> Field<'a> {
         let unwanted = ["container_name:", "ports:", "- \"127.0.0.1:${SHOP_PORT}:3000\""];
         let compose: String = match layout {
             Layout::Unchanged => COMPOSE.to_owned(),
+            Layout::Replicas => COMPOSE.replace("    container_name: ${COMPOSE_PROJECT_NAME}-the-api\n", "    deploy: {replicas: 3}\n"),
             Layout::BehindNginx => {
                 let (before, api) = COMPOSE.split_once("  api:\n").unwrap_or((COMPOSE, ""));
                 let api = api.lines().filter(|line| !unwanted.iter().any(|unwanted| line.trim_start().starts_with(unwanted)));
@@ -119,7 +125,56 @@ impl<'a> Field<'a> {
     /// Where requests go in.
     pub(super) fn doors(&self) -> Doors {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Doors { direct: (self.layout == Layout::Unchanged).then(|| at(self.port)), edge: at(self.edge) }
+        Doors { direct: (self.layout != Layout::BehindNginx).then(|| at(self.port)), edge: at(self.edge) }
+    }
+
+    /// Says whether two of the service may run at the same time, from the next deploy on.
+    pub(super) fn set_singleton(&self, singleton: bool) -> Result<(), TaskError> {
+        let said = if singleton { "[services.api]\nsingleton = true\n" } else { "[services.api]\n" };
+        write(&self.directory.path().join("kaleem.toml"), &SETTINGS.replace("[services.api]\n", said))
+    }
+
+    /// What `kaleem status` says goes through the gateway, which must be something while the load flows.
+    pub(super) fn rates(&self) -> Result<String, TaskError> {
+        let text = self.kaleem(&["status", "--json"]).output()?;
+        let objects = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let traffic = |object: &serde_json::Value| object.get("type").is_some_and(|kind| kind == "traffic");
+        let number = |object: &serde_json::Value, key: &str| object.get(key).and_then(serde_json::Value::as_f64);
+        let found = objects.filter(traffic).find_map(|object| {
+            let per_second = number(&object, "requests_per_second").filter(|number| *number > 0.0)?;
+            let (p50, p99) = (number(&object, "p50_ms")?, number(&object, "p99_ms")?);
+            Some(format!("{per_second:.0} requests a second, p50 {p50:.1} ms, p99 {p99:.1} ms"))
+        });
+        found.ok_or_else(|| TaskError::Unexpected { what: format!("kaleem status tells no rates under load: {text}") })
+    }
+
+    /// Time from the verdict of a watch until the gateway sent to the old instances again, as the journal of the last plan has it.
+    pub(super) fn switched_back(&self) -> Result<Duration, TaskError> {
+        let wrong = |what: String| TaskError::Unexpected { what };
+        let plans = self.state().join(&self.name).join("plans");
+        let listed = std::fs::read_dir(&plans).map_err(|source| TaskError::File { operation: "list", path: plans.clone(), source })?;
+        let journals = listed.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
+        let path = journals.max().ok_or_else(|| wrong(format!("there is no journal in {}", plans.display())))?;
+        let (records, _) = journal::file::read(&path).map_err(|error| wrong(chain(&error).join(": ")))?;
+        let steps = records.iter().find_map(|record| match &record.event {
+            Event::Planned { plan, .. } => Some(&plan.steps),
+            _ => None,
+        });
+        let step = |index: usize| steps.and_then(|steps| steps.get(index));
+        let verdict = records.iter().find(|record| match &record.event {
+            Event::Failed { step: index, .. } => matches!(step(*index), Some(Step::Watch { .. })),
+            _ => false,
+        });
+        let back = records.iter().find(|record| match &record.event {
+            Event::Undone { step: index } => matches!(step(*index), Some(Step::Steer { .. })),
+            _ => false,
+        });
+        match (verdict, back) {
+            (Some(verdict), Some(back)) => {
+                Duration::try_from(back.at.duration_since(verdict.at)).map_err(|_| wrong("the clock went back".to_owned()))
+            }
+            (_, _) => Err(wrong(format!("no watch failed in {}, or nothing was switched back", path.display()))),
+        }
     }
 
     /// Its Compose project.

@@ -16,8 +16,8 @@ use crate::gauntlet::tally::Tally;
 use crate::programs::wait_until;
 use crate::say;
 
-/// Load before and after what is done.
-const AROUND: Duration = Duration::from_secs(3);
+/// How soon after the verdict of a watch the old instances must be sent to again.
+const SWITCHES_BACK_WITHIN: Duration = Duration::from_secs(1);
 /// How long what was killed may take to serve again.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 
@@ -34,6 +34,10 @@ pub(super) enum Act {
     Rollback,
     /// The gateway gets another program, so many times.
     GatewayUpgrade(u32),
+    /// So many deploys of a service that must not run twice: it is stopped first, and requests are held.
+    Held(u32),
+    /// So many deploys of three replicas in batches, and one of a version that must not be let in.
+    Turns(u32),
     /// A version that ignores SIGTERM comes and goes.
     IgnoresSigterm,
     /// A version that closes each connection after its first answer comes and goes.
@@ -68,6 +72,8 @@ impl Act {
             Self::BadDeploys(count) => format!("{count} bad deploys"),
             Self::Rollback => "rollback".to_owned(),
             Self::GatewayUpgrade(count) => format!("{count} upgrades of the gateway"),
+            Self::Held(count) => format!("{count} recreates with requests held"),
+            Self::Turns(count) => format!("{count} good deploys and a bad one, 3 replicas in batches"),
             Self::IgnoresSigterm => "the app ignores SIGTERM".to_owned(),
             Self::ClosesConnections => "the app closes connections at once".to_owned(),
             Self::GoesBad => "a deploy that goes bad after the switch".to_owned(),
@@ -80,6 +86,7 @@ impl Act {
     pub(super) fn bar(self) -> Bar {
         match self {
             Self::Steady(_) | Self::Deploys(_) | Self::BadDeploys(_) | Self::Rollback => Bar::Nothing,
+            Self::Held(_) | Self::Turns(_) => Bar::Nothing,
             Self::GatewayUpgrade(_) | Self::IgnoresSigterm | Self::ClosesConnections => Bar::Nothing,
             Self::KillInstance => Bar::OpenAtKill,
             Self::GoesBad | Self::KillGateway | Self::RestartEngine => Bar::NothingConfirmed,
@@ -97,6 +104,8 @@ pub(super) struct Row {
     pub(super) lost: u64,
     /// Recorded more than once.
     pub(super) doubled: u64,
+    /// Time from the verdict of a watch until the old instances were sent to again, as the journal has it.
+    pub(super) switched_back: Option<Duration>,
 }
 
 impl Row {
@@ -114,6 +123,9 @@ impl Row {
                 faults.push(format!("{title}: {count} {what}"));
             }
         }
+        if let Some(late) = self.switched_back.filter(|time| *time > SWITCHES_BACK_WITHIN) {
+            faults.push(format!("{title}: the old instances were sent to again {} ms after the verdict", late.as_millis()));
+        }
         faults
     }
 }
@@ -124,6 +136,7 @@ pub(super) struct Stage<'a, 'e> {
     pub(super) field: &'a Field<'a>,
     pub(super) engine: Option<&'a mut Engine<'e>>,
     seed: Seed,
+    around: Duration,
     shipped: u32,
     scenes: u32,
     current: Version,
@@ -137,13 +150,14 @@ impl<'a, 'e> Stage<'a, 'e> {
         field: &'a Field<'a>,
         engine: Option<&'a mut Engine<'e>>,
         seed: Seed,
+        around: Duration,
     ) -> Result<Self, TaskError> {
         say::step(&format!("{}: first deploy", contender.title()));
         let first = Version { name: "n0".to_owned(), fault: "" };
         field.set_version(&first);
         contender.begin(field)?;
         field.settle()?;
-        Ok(Self { contender, field, engine, seed, shipped: 0, scenes: 0, current: first.clone(), previous: first })
+        Ok(Self { contender, field, engine, seed, around, shipped: 0, scenes: 0, current: first.clone(), previous: first })
     }
 
     fn next(&mut self, fault: &'static str) -> Version {
@@ -170,9 +184,9 @@ impl<'a, 'e> Stage<'a, 'e> {
         // The fields of different contenders have stores of their own, so this is enough to tell scenes apart.
         let prefix = format!("s{}", self.scenes);
         let load = Load::start(self.field.doors(), &prefix, self.seed.branch(u64::from(self.scenes)))?;
-        std::thread::sleep(AROUND);
+        std::thread::sleep(self.around);
         let acted = self.act(act, &load);
-        std::thread::sleep(AROUND);
+        std::thread::sleep(self.around);
         let tally = load.stop();
         acted?;
         self.field.settle()?;
@@ -180,14 +194,23 @@ impl<'a, 'e> Stage<'a, 'e> {
         let confirmed: BTreeSet<&String> = tally.confirmed.iter().collect();
         let lost = confirmed.iter().filter(|id| !recorded.contains_key(**id)).count() as u64;
         let doubled = recorded.values().filter(|count| **count > 1).count() as u64;
-        let row = Row { act, contender: self.contender, tally, lost, doubled };
+        let switched_back = match (act, self.contender) {
+            (Act::GoesBad, Contender::Kaleem) => Some(self.field.switched_back()?),
+            (_, _) => None,
+        };
+        let row = Row { act, contender: self.contender, tally, lost, doubled, switched_back };
         tell(&row);
         Ok(row)
     }
 
     fn act(&mut self, act: Act, load: &Load) -> Result<(), TaskError> {
         match act {
-            Act::Steady(time) => std::thread::sleep(time),
+            Act::Steady(time) => {
+                std::thread::sleep(time);
+                if self.contender == Contender::Kaleem {
+                    say::line(&format!("    kaleem status: {}", self.field.rates()?));
+                }
+            }
             Act::Deploys(count) => {
                 for _ in 0..count {
                     self.ship("")?;
@@ -210,8 +233,21 @@ impl<'a, 'e> Stage<'a, 'e> {
             Act::GatewayUpgrade(count) => {
                 for _ in 0..count {
                     upgrade_gateway(self.field)?;
-                    std::thread::sleep(AROUND);
+                    std::thread::sleep(self.around);
                 }
+            }
+            Act::Held(count) => {
+                self.field.set_singleton(true)?;
+                for _ in 0..count {
+                    self.ship("")?;
+                }
+                self.field.set_singleton(false)?;
+            }
+            Act::Turns(count) => {
+                for _ in 0..count {
+                    self.ship("")?;
+                }
+                self.ship_bad("never-healthy")?;
             }
             Act::IgnoresSigterm => {
                 self.ship("ignore-sigterm")?;
@@ -219,7 +255,7 @@ impl<'a, 'e> Stage<'a, 'e> {
             }
             Act::ClosesConnections => {
                 self.ship("close-after-answer")?;
-                std::thread::sleep(AROUND);
+                std::thread::sleep(self.around);
                 self.ship("")?;
             }
             Act::GoesBad => self.ship_bad("healthy-then-500:2")?,
@@ -276,6 +312,9 @@ fn tell(row: &Row) {
         outage(Door::Direct),
         outage(Door::Edge),
     ));
+    if let Some(time) = row.switched_back {
+        say::line(&format!("    the old instances were sent to again {} ms after the verdict of the watch", time.as_millis()));
+    }
     for reason in &tally.reasons {
         say::line(&format!("    {reason}"));
     }
