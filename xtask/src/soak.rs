@@ -302,8 +302,8 @@ impl<'a> Soak<'a> {
 
     fn next_kill(&mut self) -> Option<Kill> {
         match self.random.below(10) {
-            0 | 1 => None,
-            2..=6 => Some(Kill::AtLine(self.random.below(70))),
+            0 => None,
+            1..=6 => Some(Kill::AtLine(self.random.below(40))),
             _ => Some(Kill::After(Duration::from_millis(self.random.below(6000)))),
         }
     }
