@@ -8,7 +8,7 @@ use kaleem_core::journal::Next;
 use kaleem_core::lease;
 use kaleem_core::names::ProjectName;
 
-use crate::arguments::Verb;
+use crate::arguments::{GatewayVerb, Verb};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -45,6 +45,11 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 ///
 /// [`CliError`]; what it means for the host is said by [`Exit::of_error`].
 pub(crate) async fn run(verb: Verb, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
+    if tells_of_open_plan(&verb) == Tells::Here
+        && let Ok(project) = wiring.project_name()
+    {
+        notice_open(wiring, printer, &project);
+    }
     match verb {
         Verb::Init(arguments) => init::run(&arguments, wiring, printer).await,
         Verb::Plan(arguments) => plan::run(&arguments, wiring, printer).await,
@@ -65,6 +70,32 @@ pub(crate) async fn run(verb: Verb, wiring: &Wiring, printer: &Printer) -> Resul
         Verb::Backup(arguments) => Box::pin(backup::run(&arguments, wiring, printer)).await,
         Verb::Doctor(arguments) => doctor::run(&arguments, wiring, printer).await,
         Verb::Completions(arguments) => Ok(completions::run(&arguments, printer)),
+    }
+}
+
+/// Who tells a person that an earlier plan is open and that nobody works on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tells {
+    /// A warning before the command does anything.
+    Here,
+    /// The command itself: the open plan is what it is about, or what it finishes first.
+    Itself,
+    /// Nobody: its output is read by a shell.
+    Nobody,
+}
+
+/// Every command is named, so that no new one keeps silent by accident.
+fn tells_of_open_plan(verb: &Verb) -> Tells {
+    match verb {
+        Verb::Deploy(_) | Verb::Rollback(_) | Verb::Eject(_) | Verb::Down(_) => Tells::Itself,
+        Verb::Gateway(arguments) => match arguments.what {
+            GatewayVerb::Upgrade { .. } => Tells::Itself,
+            GatewayVerb::List | GatewayVerb::Metrics { .. } => Tells::Here,
+        },
+        Verb::Status | Verb::Resume | Verb::Abort | Verb::Resolve(_) => Tells::Itself,
+        Verb::Init(_) | Verb::Plan(_) | Verb::Releases | Verb::Show(_) | Verb::Logs(_) | Verb::Exec(_) => Tells::Here,
+        Verb::Health(_) | Verb::Backup(_) | Verb::Doctor(_) => Tells::Here,
+        Verb::Completions(_) => Tells::Nobody,
     }
 }
 

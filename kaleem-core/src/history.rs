@@ -73,7 +73,7 @@ impl History {
         let times = (records.first().map(|record| record.at), records.last().map(|record| record.at));
         let outcome = match progress.next() {
             Next::Over(outcome) => Some(outcome),
-            _ => None,
+            Next::Run(_) | Next::Undo(_) | Next::Stuck { .. } | Next::Finish(_) => None,
         };
         let zero = Timestamp::UNIX_EPOCH;
         let (began, ended) = (times.0.unwrap_or(zero), times.1.unwrap_or(zero));
@@ -159,9 +159,9 @@ impl History {
             leaves && entry.plan.kind == PlanKind::Deploy && entry.progress.is_committed()
         });
         let made = leaving.filter_map(|entry| {
-            entry.plan.steps.iter().enumerate().find_map(|(index, step)| match step {
-                Step::BackUp { set, .. } if entry.progress.status(index) == StepStatus::Done => Some(set.clone()),
-                _ => None,
+            entry.plan.steps.iter().enumerate().find_map(|(index, step)| {
+                let Step::BackUp { set, .. } = step else { return None };
+                (entry.progress.status(index) == StepStatus::Done).then(|| set.clone())
             })
         });
         made.into_iter().next()
@@ -169,9 +169,9 @@ impl History {
 
     /// Evidence by step of an entry, in order.
     pub fn evidence(entry: &Entry) -> BTreeMap<usize, &journal::Evidence> {
-        let done = entry.records.iter().filter_map(|record| match &record.event {
-            Event::Done { step, evidence } => Some((*step, evidence)),
-            _ => None,
+        let done = entry.records.iter().filter_map(|record| {
+            let Event::Done { step, evidence } = &record.event else { return None };
+            Some((*step, evidence))
         });
         done.collect()
     }

@@ -50,6 +50,14 @@ impl Outcome {
             Self::RolledBack { serving, .. } | Self::Aborted { serving, .. } | Self::Resolved { serving, .. } => *serving,
         }
     }
+
+    /// What could not be tidied up afterwards; nothing where the plan was taken back.
+    pub fn leftovers(&self) -> &[String] {
+        match self {
+            Self::Deployed { leftovers, .. } => leftovers,
+            Self::RolledBack { .. } | Self::Aborted { .. } | Self::Resolved { .. } => &[],
+        }
+    }
 }
 
 /// What a person says serves, after settling a stuck plan by hand.

@@ -143,7 +143,9 @@ fn prepare(shop: &Shop<'_>) -> Result<(), TaskError> {
     write(&shop.directory().join("compose.override.yaml"), &text)?;
     shop.replace_setting("passes = 2", "passes = 6")?;
     shop.replace_setting("deadline = \"20s\"", "deadline = \"6s\"")?;
-    shop.add_setting("services.api", "watch = \"1s\"\ndrain = \"5s\"")
+    shop.add_setting("services.api", "watch = \"1s\"\ndrain = \"5s\"")?;
+    // Sets are kept beside what kaleem keeps of the project, where the audit looks at them.
+    shop.add_setting("backup", "when = \"before-deploy\"\nunencrypted = true")
 }
 
 /// What a round did, before it is judged.

@@ -1,11 +1,17 @@
 //! Every test of the workspace, with the real parts that they need.
 
+use std::time::Duration;
+
 use crate::fail::TaskError;
 use crate::place::Place;
 use crate::programs::Program;
 use crate::say;
 use crate::setup::newer_engine::{self, NewerEngine};
 use crate::setup::{self, Consent, Need, Parts};
+use crate::soak::{self, Limits};
+
+/// Kills that every run sees; `cargo xtask soak` has more.
+const KILLS: u64 = 20;
 
 /// Sets up, runs `cargo test --workspace`, and ends what was started.
 pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Result<(), TaskError> {
@@ -14,7 +20,13 @@ pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Resu
     // Every part is there, so a test that finds one missing has found a fault: it is not to skip.
     let tests =
         parts.export(Program::new(place, place.cargo())).env("CI", "true").args(["test", "--workspace", "--no-fail-fast"]).args(arguments);
-    let outcome = tests.run().and_then(|()| if arguments.is_empty() { with_newer_engine(place, &parts) } else { Ok(()) });
+    let outcome = tests.run().and_then(|()| {
+        if !arguments.is_empty() {
+            return Ok(());
+        }
+        with_newer_engine(place, &parts)?;
+        soak::with(place, &parts, Limits { time: Duration::ZERO, kills: KILLS }, None, None)
+    });
     drop(parts);
     outcome?;
     say::line("every test passed; what was started for them has ended");

@@ -10,7 +10,6 @@ use kaleem_core::config::Project;
 use kaleem_core::names::ArtifactName;
 
 use crate::arguments::backup::{Backup, BackupVerb};
-use crate::commands::notice_open;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -42,7 +41,6 @@ async fn verb(arguments: &Backup, wiring: &Wiring, printer: &Printer) -> Result<
     if let BackupVerb::Schedule(schedule) = &arguments.verb {
         return Ok(schedule::run(schedule, &project, wiring, printer));
     }
-    notice_open(wiring, printer, &project.name);
     let unencrypted = matches!(&arguments.verb, BackupVerb::Create(create) if create.unencrypted);
     let wish = BackupWish { key_file: arguments.key_file.clone(), unencrypted };
     let set_up = wiring.backups(&project, &wish, "backup").await?;

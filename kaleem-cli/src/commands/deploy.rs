@@ -22,12 +22,12 @@ use crate::wiring::Wiring;
 pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let mut project = wiring.project()?;
     let sets = wiring.sets_for_plans(&project).await?;
-    let kaleem = wiring.kaleem_with("deploy", sets).await?;
+    let kaleem = wiring.kaleem_to_finish("deploy", &project.name, sets).await?;
     if arguments.no_backup {
         project.settings.backup.when = None;
         project.settings.services.values_mut().for_each(|settings| settings.backup = None);
     }
-    let work = match ready(wiring, printer, &kaleem, &project.name).await? {
+    let work = match ready(wiring, printer, &kaleem, &project.name, LeftOpen::FinishedFirst).await? {
         Ready::Work(work) => work,
         Ready::Ended(exit) => return Ok(exit),
     };
@@ -56,18 +56,36 @@ pub(crate) enum Ready {
     Ended(Exit),
 }
 
+/// What becomes of a plan that an earlier process left open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeftOpen {
+    /// It is finished, and something new comes after it.
+    FinishedFirst,
+    /// It stays as it is, because nothing is to be touched: nothing new can be planned either.
+    Stays,
+}
+
 /// Takes the right to change the project, and finishes what an earlier process left open.
 ///
 /// # Errors
 ///
 /// [`CliError::Stuck`] for a plan that a person must look at first; [`CliError::Kaleem`], [`CliError::Run`].
-pub(crate) async fn ready(wiring: &Wiring, printer: &Printer, kaleem: &Kaleem, project: &ProjectName) -> Result<Ready, CliError> {
+pub(crate) async fn ready(
+    wiring: &Wiring,
+    printer: &Printer,
+    kaleem: &Kaleem,
+    project: &ProjectName,
+    left_open: LeftOpen,
+) -> Result<Ready, CliError> {
     let notice = open_plan(wiring, project, &wiring.history(project)?);
     let work = kaleem.work(project).await.map_err(|source| CliError::Kaleem { source })?;
     let Some(entry) = work.history().open() else { return Ok(Ready::Work(work)) };
     if let Some((text, help)) = notice {
-        let stuck = matches!(entry.progress.next(), Next::Stuck { .. });
-        printer.warning(&text, stuck.then_some(help));
+        let with_help = left_open == LeftOpen::Stays || matches!(entry.progress.next(), Next::Stuck { .. });
+        printer.warning(&text, with_help.then_some(help));
+    }
+    if left_open == LeftOpen::Stays {
+        return Ok(Ready::Work(work));
     }
     let plan = entry.plan.clone();
     if let Next::Stuck { step, .. } = entry.progress.next() {

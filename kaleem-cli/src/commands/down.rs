@@ -8,7 +8,7 @@ use kaleem_core::plan::{Plan, Step};
 
 use crate::arguments::Down;
 use crate::commands::carry_out::carry_out;
-use crate::commands::deploy::{Ready, ready};
+use crate::commands::deploy::{LeftOpen, Ready, ready};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -22,8 +22,9 @@ use crate::wiring::Wiring;
 /// [`CliError::NotAgreed`] where the data was to go and nobody agreed; the other variants.
 pub(crate) async fn run(arguments: &Down, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project_name()?;
-    let kaleem = wiring.kaleem("down").await?;
-    let work = match ready(wiring, printer, &kaleem, &project).await? {
+    let kaleem = wiring.kaleem_to_finish("down", &project, None).await?;
+    let left_open = if arguments.plan { LeftOpen::Stays } else { LeftOpen::FinishedFirst };
+    let work = match ready(wiring, printer, &kaleem, &project, left_open).await? {
         Ready::Work(work) => work,
         Ready::Ended(exit) => return Ok(exit),
     };
@@ -46,10 +47,7 @@ pub(crate) async fn run(arguments: &Down, wiring: &Wiring, printer: &Printer) ->
 
 /// Asks for the project's name before data is removed for good.
 fn confirm(arguments: &Down, printer: &Printer, project: &ProjectName, plan: &Plan) -> Result<(), CliError> {
-    let volume = |step: &Step| match step {
-        Step::RemoveVolume { volume } => Some(volume.to_string()),
-        _ => None,
-    };
+    let volume = |step: &Step| if let Step::RemoveVolume { volume } = step { Some(volume.to_string()) } else { None };
     let volumes: Vec<String> = plan.steps.iter().filter_map(volume).collect();
     if volumes.is_empty() || arguments.yes {
         return Ok(());

@@ -9,7 +9,7 @@ use kaleem_core::names::ServiceName;
 
 use crate::arguments::Eject;
 use crate::commands::carry_out::carry_out;
-use crate::commands::deploy::{Ready, ready};
+use crate::commands::deploy::{LeftOpen, Ready, ready};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -26,8 +26,9 @@ const HASHES: Duration = Duration::from_secs(30);
 /// [`CliError`]
 pub(crate) async fn run(arguments: &Eject, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project()?;
-    let kaleem = wiring.kaleem("eject").await?;
-    let work = match ready(wiring, printer, &kaleem, &project.name).await? {
+    let kaleem = wiring.kaleem_to_finish("eject", &project.name, None).await?;
+    let left_open = if arguments.plan { LeftOpen::Stays } else { LeftOpen::FinishedFirst };
+    let work = match ready(wiring, printer, &kaleem, &project.name, left_open).await? {
         Ready::Work(work) => work,
         Ready::Ended(exit) => return Ok(exit),
     };

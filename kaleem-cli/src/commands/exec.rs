@@ -3,7 +3,7 @@
 use kaleem_core::runtime::InstanceStatus;
 
 use crate::arguments::Exec;
-use crate::commands::{notice_open, status};
+use crate::commands::status;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -16,7 +16,6 @@ use crate::wiring::Wiring;
 /// [`CliError::NotRunning`], [`CliError::Engine`]
 pub(crate) async fn run(arguments: &Exec, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project_name()?;
-    notice_open(wiring, printer, &project);
     let runtime = wiring.runtime().await?;
     let instances = runtime.list(&project).await.map_err(|source| CliError::Engine { source })?;
     let serving = status::serving_first(&wiring.history(&project)?, instances);

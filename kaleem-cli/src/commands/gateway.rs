@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::arguments::GatewayVerb;
 use crate::commands::carry_out::carry_out;
-use crate::commands::deploy::{Ready, ready};
+use crate::commands::deploy::{LeftOpen, Ready, ready};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -90,8 +90,9 @@ fn row(view: &GatewayView) -> Vec<Cell> {
 
 async fn upgrade(services: &[ServiceName], only_plan: bool, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project_name()?;
-    let kaleem = wiring.kaleem("gateway upgrade").await?;
-    let work = match ready(wiring, printer, &kaleem, &project).await? {
+    let kaleem = wiring.kaleem_to_finish("gateway upgrade", &project, None).await?;
+    let left_open = if only_plan { LeftOpen::Stays } else { LeftOpen::FinishedFirst };
+    let work = match ready(wiring, printer, &kaleem, &project, left_open).await? {
         Ready::Work(work) => work,
         Ready::Ended(exit) => return Ok(exit),
     };

@@ -11,7 +11,6 @@ use kaleem_health::{Discovered, KnownHosts, discover};
 use serde_json::json;
 
 use crate::arguments::Health;
-use crate::commands::notice_open;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -30,7 +29,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// [`CliError::Config`], [`CliError::Engine`]
 pub(crate) async fn run(arguments: &Health, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project()?;
-    notice_open(wiring, printer, &project.name);
     let runtime = wiring.runtime().await?;
     let deadline = arguments.wait.as_ref().map(|wait| wiring.clock().monotonic() + wait.0);
     loop {

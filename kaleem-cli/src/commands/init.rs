@@ -16,7 +16,6 @@ use kaleem_core::release::Strategy;
 use kaleem_core::runtime::{ImageFacts, Runtime};
 
 use crate::arguments::Init;
-use crate::commands::notice_open;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -38,7 +37,6 @@ pub(crate) async fn run(arguments: &Init, wiring: &Wiring, printer: &Printer) ->
         return Ok(Exit::Done);
     }
     let project = wiring.project()?;
-    notice_open(wiring, printer, &project.name);
     let path = wiring.settings_path(&project);
     if !arguments.print && !arguments.force && path.exists() {
         return Err(CliError::Exists { path });

@@ -7,7 +7,7 @@ use kaleem_core::runtime::{Instance, InstanceStatus, LogLine, LogRange};
 use serde_json::json;
 
 use crate::arguments::{Logs, Since, Tail};
-use crate::commands::{notice_open, status};
+use crate::commands::status;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -28,7 +28,6 @@ struct Source {
 /// [`CliError::ServiceUnknown`], [`CliError::Engine`]
 pub(crate) async fn run(arguments: &Logs, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project_name()?;
-    notice_open(wiring, printer, &project);
     let runtime = wiring.runtime().await?;
     let history = wiring.history(&project)?;
     let failed = |source| CliError::Engine { source };

@@ -6,7 +6,7 @@ use kaleem_core::image::ImageRef;
 use kaleem_core::names::ServiceName;
 
 use crate::arguments::{ImageChoice, PlanArguments};
-use crate::commands::{notice_open, patiently};
+use crate::commands::patiently;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -20,7 +20,6 @@ use crate::wiring::Wiring;
 /// [`CliError`]
 pub(crate) async fn run(arguments: &PlanArguments, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project()?;
-    notice_open(wiring, printer, &project.name);
     let kaleem = wiring.kaleem("plan").await?;
     let images = images(&arguments.images);
     let planned = patiently(wiring, printer, kaleem.plan_deploy(&project, &images)).await.map_err(|source| CliError::Kaleem { source })?;

@@ -4,7 +4,6 @@ use kaleem_core::history::Entry;
 use kaleem_core::plan::PlanKind;
 use serde_json::json;
 
-use crate::commands::notice_open;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -20,7 +19,6 @@ use crate::words;
 /// [`CliError`]
 pub(crate) fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project_name()?;
-    notice_open(wiring, printer, &project);
     let history = wiring.history(&project)?;
     if history.entries().is_empty() {
         let known = history.lost().map_or_else(|| "nothing was released yet".to_owned(), |_| words::serving(&history));

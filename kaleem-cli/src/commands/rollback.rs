@@ -6,7 +6,7 @@ use kaleem_core::backup::BackupSets;
 
 use crate::arguments::Rollback;
 use crate::commands::carry_out::carry_out;
-use crate::commands::deploy::{Ready, ready};
+use crate::commands::deploy::{LeftOpen, Ready, ready};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -30,13 +30,9 @@ pub(crate) async fn run(arguments: &Rollback, wiring: &Wiring, printer: &Printer
     } else {
         None
     };
-    let sets: Option<Arc<dyn BackupSets>> = match &set_up {
-        Some(backups) => Some(backups.clone()),
-        None if wiring.history(&project)?.open().is_some() => wiring.sets_for_open_plan().await,
-        None => None,
-    };
-    let kaleem = wiring.kaleem_with("rollback", sets).await?;
-    let work = match ready(wiring, printer, &kaleem, &project).await? {
+    let sets = set_up.clone().map(|backups| -> Arc<dyn BackupSets> { backups });
+    let kaleem = wiring.kaleem_to_finish("rollback", &project, sets).await?;
+    let work = match ready(wiring, printer, &kaleem, &project, LeftOpen::FinishedFirst).await? {
         Ready::Work(work) => work,
         Ready::Ended(exit) => return Ok(exit),
     };

@@ -6,7 +6,6 @@ use kaleem_core::outcome::Outcome;
 use serde_json::json;
 
 use crate::arguments::Show;
-use crate::commands::notice_open;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -22,7 +21,6 @@ use crate::words;
 /// [`CliError::NoRelease`], and the others.
 pub(crate) fn run(arguments: &Show, wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project_name()?;
-    notice_open(wiring, printer, &project);
     let history = wiring.history(&project)?;
     let entries: Vec<&Entry> = history.entries().iter().filter(|entry| entry.plan.release.id == arguments.release).collect();
     let Some(last) = entries.last() else {
@@ -95,10 +93,7 @@ fn show_entry(printer: &Printer, entry: &Entry) {
             Event::Planned { .. } | Event::Started { .. } | Event::Done { .. } | Event::Undone { .. } | Event::Finished { .. } => {}
         }
     }
-    let leftovers = match &entry.outcome {
-        Some(Outcome::Deployed { leftovers, .. }) => leftovers.as_slice(),
-        _ => &[],
-    };
+    let leftovers = entry.outcome.as_ref().map(Outcome::leftovers).unwrap_or_default();
     leftovers.iter().for_each(|leftover| printer.result(&format!("{} {leftover}", paint(WARN, "left:"))));
     printer.json(&json!({
         "type": "show",

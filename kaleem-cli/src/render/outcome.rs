@@ -93,8 +93,8 @@ fn outcome(plan: &Plan, ending: &Ending, history: Option<&History>, error: Optio
         Ending::Stuck { .. } => "stuck",
     };
     let leftovers = match ending {
-        Ending::Over(Outcome::Deployed { leftovers, .. }) => leftovers.as_slice(),
-        _ => &[],
+        Ending::Over(outcome) => outcome.leftovers(),
+        Ending::Left | Ending::Stuck { .. } => &[],
     };
     // While a plan is open nobody can say what serves.
     let decided = matches!(ending, Ending::Over(_));

@@ -135,7 +135,31 @@ impl<'a> RunView<'a> {
             ) => {
                 format!(" {}", paint(FAINT, &words::duration(took)))
             }
-            _ => slow(took),
+            Some(
+                Step::Baseline { .. }
+                | Step::CreateNetwork { .. }
+                | Step::CreateVolume { .. }
+                | Step::Pin { .. }
+                | Step::Create { .. }
+                | Step::Start { .. }
+                | Step::Needs { .. }
+                | Step::Steer { .. }
+                | Step::Hold { .. }
+                | Step::Watch { .. }
+                | Step::Drain { .. }
+                | Step::VerifyBackup { .. }
+                | Step::StartApart { .. }
+                | Step::HandOver { .. }
+                | Step::Reload { .. }
+                | Step::Upgrade { .. }
+                | Step::Rename { .. }
+                | Step::Commit { .. }
+                | Step::Remove { .. }
+                | Step::Unpin { .. }
+                | Step::RemoveNetwork { .. }
+                | Step::RemoveVolume { .. },
+            )
+            | None => slow(took),
         }
     }
 
@@ -164,10 +188,7 @@ impl<'a> RunView<'a> {
         if !self.printer.is_live() {
             return;
         }
-        let image = match self.plan.steps.get(step) {
-            Some(Step::Pull { image, .. }) => image.to_string(),
-            _ => String::new(),
-        };
+        let image = if let Some(Step::Pull { image, .. }) = self.plan.steps.get(step) { image.to_string() } else { String::new() };
         // What may be cut off on a narrow terminal comes last.
         let style =
             ProgressStyle::with_template("     {spinner} {prefix} [{bar:16}] {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());

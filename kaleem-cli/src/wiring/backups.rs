@@ -7,6 +7,8 @@ use kaleem_backup::setup::drill::DrillSetUp;
 use kaleem_backup::setup::{self, FoundStore, SetUp, StoreKind, Surroundings};
 use kaleem_core::backup::{BackupSets, Manifest};
 use kaleem_core::config::Project;
+use kaleem_core::kaleem::Kaleem;
+use kaleem_core::names::ProjectName;
 use kaleem_core::remedy::one_line;
 use kaleem_core::runtime::{Instance, Runtime};
 use kaleem_health::{Discovered, ProbeSettings, discover};
@@ -117,6 +119,25 @@ impl Wiring {
         let project = self.project().ok()?;
         let set_up = self.backups(&project, &BackupWish::default(), "resume").await.ok()?;
         Some(Arc::new(set_up.backups))
+    }
+
+    /// Kaleem for a command that finishes first what an earlier process left open: that may need backups even where the command itself,
+    /// or the project as it is now, does not.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError`] when the engine or the history cannot be reached.
+    pub(crate) async fn kaleem_to_finish(
+        &self,
+        verb: &str,
+        project: &ProjectName,
+        sets: Option<Arc<dyn BackupSets>>,
+    ) -> Result<Kaleem, CliError> {
+        let sets = match sets {
+            None if self.history(project)?.open().is_some() => self.sets_for_open_plan().await,
+            sets => sets,
+        };
+        self.kaleem_with(verb, sets).await
     }
 
     /// Where the backups of a project remember things between runs.

@@ -40,6 +40,7 @@ stories! {
     adopted_from_compose,
     an_engine_that_is_restarted,
     an_image_that_cannot_be_had,
+    an_open_plan_is_told_of_by_every_command,
     backups_are_made_and_proved,
     data_goes_back_with_a_release,
     images_are_built_first,

@@ -156,11 +156,9 @@ impl Progress {
 
     /// Whether the new release serves already: what fails now is a leftover.
     pub fn is_committed(&self) -> bool {
-        self.plan.steps.iter().zip(&self.steps).any(|(step, status)| match step {
-            // A commit touches nothing, so one that was started has happened.
-            Step::Commit { .. } => matches!(status, StepStatus::Started | StepStatus::Done),
-            _ => false,
-        })
+        // A commit touches nothing, so one that was started has happened.
+        let begun = |status: &StepStatus| matches!(status, StepStatus::Started | StepStatus::Done);
+        self.plan.steps.iter().zip(&self.steps).any(|(step, status)| matches!(step, Step::Commit { .. }) && begun(status))
     }
 
     /// Whether it is being taken back.

@@ -267,9 +267,9 @@ fn holds(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
 pub fn expected(plan: &Plan, service: &ServiceName) -> Duration {
     /// About what an engine needs that is not under load; the plan shows beside it what the last hand-over took.
     const ENGINE: Duration = Duration::from_millis(250);
-    let handed = plan.steps.iter().find_map(|step| match step {
-        Step::HandOver { service: of, from, .. } if of == service => from.iter().map(|one| one.stop.grace).max(),
-        _ => None,
+    let handed = plan.steps.iter().find_map(|step| {
+        let Step::HandOver { service: of, from, .. } = step else { return None };
+        from.iter().filter(|_| of == service).map(|one| one.stop.grace).max()
     });
     ENGINE.saturating_add(handed.unwrap_or_default())
 }

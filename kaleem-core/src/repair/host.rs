@@ -43,7 +43,7 @@ impl Host<'_> {
             let what = format!("plan {plan} ({} to {})", entry.plan.kind, entry.plan.release.id);
             let (kind, message) = match entry.progress.next() {
                 Next::Stuck { step, error } => ("plan-stuck", format!("{what} is stuck at step {}: {error}", step + 1)),
-                _ => ("plan-open", format!("{what} was interrupted")),
+                Next::Run(_) | Next::Undo(_) | Next::Finish(_) | Next::Over(_) => ("plan-open", format!("{what} was interrupted")),
             };
             return Ok(vec![Damage { kind, message, repair: Repair::Resume { plan } }]);
         }

@@ -165,18 +165,29 @@ pub(crate) fn lasting(text: &str) -> Option<DurationText> {
     DurationText::try_from(text.to_owned()).ok()
 }
 
+/// Where a call to a gateway is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Before,
+    /// It is carried out, and nobody was told.
+    After,
+}
+
+/// Called around every switch, drain and upgrade; what it answers is the failure there.
+pub(crate) type TrafficHook = dyn Fn(Moment) -> Option<TrafficError> + Send + Sync;
+
 /// Gateways that live as long as their containers run, and see the instances that run.
 pub(crate) struct WorldTraffic {
     pub(crate) fake: FakeTraffic,
     runtime: FakeRuntime,
     up: std::sync::Mutex<std::collections::BTreeSet<(GatewayName, u64)>>,
-    before_switch: std::sync::Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+    around_calls: std::sync::Mutex<Option<Arc<TrafficHook>>>,
 }
 
 impl WorldTraffic {
-    /// Has `hook` called before every switch and every drain.
-    pub(crate) fn before_switch(&self, hook: Option<Arc<dyn Fn() + Send + Sync>>) {
-        *self.before_switch.lock().unwrap() = hook;
+    /// Has `hook` called around every switch, drain and upgrade.
+    pub(crate) fn around_calls(&self, hook: Option<Arc<TrafficHook>>) {
+        *self.around_calls.lock().unwrap() = hook;
     }
 
     /// Sends a request; `None` where the gateway does not run.
@@ -185,11 +196,9 @@ impl WorldTraffic {
         Some(self.fake.request(gateway))
     }
 
-    fn tick(&self) {
-        let hook = self.before_switch.lock().unwrap().clone();
-        if let Some(hook) = hook {
-            hook();
-        }
+    fn tick(&self, moment: Moment) -> Result<(), TrafficError> {
+        let hook = self.around_calls.lock().unwrap().clone();
+        hook.and_then(|hook| hook(moment)).map_or(Ok(()), Err)
     }
 
     fn look(&self, gateway: &GatewayName) -> Result<(), TrafficError> {
@@ -215,26 +224,30 @@ impl WorldTraffic {
 #[async_trait::async_trait]
 impl Traffic for WorldTraffic {
     async fn steer(&self, gateway: &GatewayName, routing: &Routing) -> Result<(), TrafficError> {
-        self.tick();
+        self.tick(Moment::Before)?;
         self.look(gateway)?;
-        self.fake.steer(gateway, routing).await
+        self.fake.steer(gateway, routing).await?;
+        self.tick(Moment::After)
     }
     async fn probe(&self, gateway: &GatewayName, target: &Target, question: &Question, timeout: Duration) -> Result<Finding, TrafficError> {
         self.look(gateway)?;
         self.fake.probe(gateway, target, question, timeout).await
     }
     async fn drain(&self, gateway: &GatewayName, instance: &ContainerName, policy: &DrainPolicy) -> Result<DrainReport, TrafficError> {
-        self.tick();
+        self.tick(Moment::Before)?;
         self.look(gateway)?;
-        self.fake.drain(gateway, instance, policy).await
+        let report = self.fake.drain(gateway, instance, policy).await?;
+        self.tick(Moment::After).map(|()| report)
     }
     async fn stats(&self, gateway: &GatewayName) -> Result<GatewayStats, TrafficError> {
         self.look(gateway)?;
         self.fake.stats(gateway).await
     }
     async fn upgrade(&self, gateway: &GatewayName, binary: &Path) -> Result<String, TrafficError> {
+        self.tick(Moment::Before)?;
         self.look(gateway)?;
-        self.fake.upgrade(gateway, binary).await
+        let version = self.fake.upgrade(gateway, binary).await?;
+        self.tick(Moment::After).map(|()| version)
     }
 }
 
@@ -284,7 +297,7 @@ impl World {
             fake: FakeTraffic::new(),
             runtime: runtime.clone(),
             up: std::sync::Mutex::default(),
-            before_switch: std::sync::Mutex::default(),
+            around_calls: std::sync::Mutex::default(),
         });
         Self { runtime, registry, clock, kaleem, directory: Arc::new(directory), traffic, sets: FakeBackupSets::new() }
     }
@@ -294,6 +307,7 @@ impl World {
         let world = if gateways { Self::with_gateways() } else { Self::new() };
         let builder = Kaleem::builder(Arc::new(world.runtime.clone()), world.registry.clone(), Arc::new(FakeProbes))
             .state_directory(world.directory.path())
+            .hook_environment(hook_environment())
             .owner("a test")
             .clock(world.clock.clone())
             .backups(Arc::new(world.sets.clone()));

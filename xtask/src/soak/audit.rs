@@ -1,8 +1,9 @@
 //! What is on the engine and in the state directory, against what the journals say: the engine is asked itself, not kaleem.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use kaleem_core::backup::set::COMMIT_FILE;
 use kaleem_core::history::History;
 use kaleem_core::plan::pin_tag;
 use kaleem_core::state::StateDirectory;
@@ -68,7 +69,15 @@ pub(super) fn leaks(place: &Place, audited: Audited<'_>, history: &History, last
             found.push(format!("the tag {tag} belongs to no kept release"));
         }
     }
-    files(state.root(), last, &mut found);
+    // The state of the project, and beside it that of its gateways.
+    let base = state.root().parent().unwrap_or(state.root());
+    files(base, last, &mut found);
+    for path in children(&base.join(".gateways")) {
+        if !known.gateways.contains(&name_of(&path)) {
+            found.push(format!("the gateway directory {} belongs to no kept release", path.display()));
+        }
+    }
+    unfinished_sets(&state.root().join("backup/sets"), &mut found);
     Ok(found)
 }
 
@@ -79,6 +88,8 @@ struct Known {
     networks: BTreeSet<String>,
     volumes: BTreeSet<String>,
     pins: BTreeSet<String>,
+    /// Directories of gateways are named after these.
+    gateways: BTreeSet<String>,
 }
 
 impl Known {
@@ -87,7 +98,9 @@ impl Known {
         let serving = history.serving();
         // What was stopped by the newest plan is removed by the next one.
         for release in history.releases().iter().take(keep + 1) {
-            let gateways = release.target.services.values().filter_map(|wanted| wanted.gateway.as_ref()).map(|gateway| &gateway.container);
+            let gateways = release.target.services.values().filter_map(|wanted| wanted.gateway.as_ref());
+            known.gateways.extend(gateways.clone().map(|gateway| gateway.name.to_string()));
+            let gateways = gateways.map(|gateway| &gateway.container);
             let names = release.instances.values().flatten().chain(gateways).map(ToString::to_string);
             if Some(release.id) == serving {
                 known.serving.extend(names.clone());
@@ -108,11 +121,27 @@ impl Known {
     }
 }
 
+fn children(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Backup sets that were begun and are neither finished nor given up, though no plan is open.
+fn unfinished_sets(vault: &Path, found: &mut Vec<String>) {
+    for path in children(vault).into_iter().filter(|path| path.is_dir() && !path.join(COMMIT_FILE).is_file()) {
+        if !children(&path).is_empty() {
+            found.push(format!("the unfinished backup set {}", path.display()));
+        }
+    }
+}
+
 /// Files that only a process at work, or a crash, can have left.
 fn files(directory: &Path, last: Last, found: &mut Vec<String>) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for path in children(directory) {
+        let name = name_of(&path);
         if path.is_dir() {
             files(&path, last, found);
         } else if name.ends_with(".abort") || last == Last::Ended && (name.ends_with(".tmp") || name == "lease") {

@@ -22,10 +22,7 @@ const LOOK: Duration = Duration::from_secs(30);
 ///
 /// [`CliError::KeyNeeded`], [`CliError::YesNeeded`], [`CliError::NotAgreed`], [`CliError::Backups`]; nothing was touched.
 pub(super) async fn agree(plan: &Plan, backups: &Backups, yes: bool, wiring: &Wiring, printer: &Printer) -> Result<(), CliError> {
-    let restores = plan.steps.iter().find_map(|step| match step {
-        Step::RestoreData { set, .. } => Some(set),
-        _ => None,
-    });
+    let restores = plan.steps.iter().find_map(|step| if let Step::RestoreData { set, .. } = step { Some(set) } else { None });
     let Some(set) = restores else { return Ok(()) };
     let manifest = backups.find(Some(set)).await.map_err(|source| CliError::Backups { source })?;
     if !backups.can_open(&manifest) {

@@ -48,9 +48,9 @@ impl Builder<'_> {
 
     /// Whether a container runs for the release under the name that it gets in this plan.
     fn becomes(&self, instance: &Instance, release: &Release) -> bool {
-        self.switch.iter().chain(&self.retire).any(|step| match step {
-            Step::Rename { from, to, .. } => *from == instance.name && release.instances.values().flatten().any(|kept| kept == to),
-            _ => false,
+        self.switch.iter().chain(&self.retire).any(|step| {
+            let Step::Rename { from, to, .. } = step else { return false };
+            *from == instance.name && release.instances.values().flatten().any(|kept| kept == to)
         })
     }
 }

@@ -41,7 +41,8 @@ impl Builder<'_> {
             let over = (up + batch.len()).saturating_sub(most);
             let mut leaving: Vec<&Instance> = warm.drain(..over.min(warm.len())).collect();
             let away: Vec<&Instance> = serving.drain(..(over - leaving.len()).min(serving.len())).collect();
-            if !away.is_empty() {
+            // One that the release does not name may be sent to all the same, after a person has settled a plan that was stuck.
+            if !away.is_empty() || index == 0 && !leaving.is_empty() {
                 let to = self.routes(&kept, &fresh, &serving, &now);
                 self.steer(name, gateway, to, &mut now);
             }

@@ -7,9 +7,10 @@ use kaleem_core::engine::Ending;
 use kaleem_core::outcome::{Outcome, Resolution};
 use kaleem_core::runtime::RuntimeError;
 use kaleem_core::testing::{FakeCall, FakeOperation};
+use kaleem_core::traffic::{Refusal, TrafficError};
 
-use super::matrix::{Case, Left, cases, expected, left};
-use crate::world::World;
+use super::cases::{Case, Left, cases, expected, left};
+use crate::world::{Moment, World};
 
 fn refused() -> RuntimeError {
     RuntimeError::Refused { operation: "do it".to_owned(), status: 409, message: "injected".to_owned() }
@@ -29,11 +30,21 @@ fn nth(at: usize) -> (Arc<AtomicUsize>, impl Fn(&FakeCall) -> bool + Send + Sync
 }
 
 /// How a plan ended when one of its calls failed for good.
-fn judge(ending: &Ending, left: &Left, before: &Left, place: &str) {
+async fn judge(world: &World, case: &Case, ending: &Ending, expected: &(Left, Left), place: &str) {
+    let (before, after) = expected;
     match ending {
         Ending::Over(Outcome::RolledBack { error, .. }) => {
             assert!(error.contains("injected"), "{place}: {error}");
-            assert_eq!(left, before, "{place}");
+            let found = left(world).await;
+            // Both programs of a gateway do the same: going back leaves the one that is there.
+            assert!(found == *before || case.is_upgrade() && found == *after, "{place}: {found:?}\n{before:?}");
+        }
+        // From a one-way migration on, the way out is forward.
+        Ending::Stuck { error, .. } if case.is_one_way() => {
+            assert!(error.contains("injected") && error.contains("one-way"), "{place}: {error}");
+            let ending = world.resume().await.unwrap();
+            assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{place}: {ending:?}");
+            assert_eq!(left(world).await, *after, "{place}");
         }
         // A volume cannot go either when its container could not.
         Ending::Over(Outcome::Deployed { leftovers, .. }) => {
@@ -46,7 +57,7 @@ fn judge(ending: &Ending, left: &Left, before: &Left, place: &str) {
 #[tokio::test]
 async fn every_call_that_fails_is_taken_back_or_left_over() {
     for case in cases().into_iter().filter(Case::good) {
-        let (before, _) = expected(&case).await;
+        let wanted = expected(&case).await;
         let mut at = 0;
         loop {
             let world = case.prepared().await;
@@ -55,11 +66,11 @@ async fn every_call_that_fails_is_taken_back_or_left_over() {
             let place = format!("{}, call {at}", case.name());
             match case.run(&world).await {
                 Ok(_) if count.load(Ordering::SeqCst) <= at => break,
-                Ok(ending) => judge(&ending, &left(&world).await, &before, &place),
+                Ok(ending) => judge(&world, &case, &ending, &wanted, &place).await,
                 Err(error) => {
                     // It failed while the plan was made, such as at the gateway's image.
                     assert!(kaleem_core::remedy::one_line(&error).contains("injected"), "{place}: {error}");
-                    assert_eq!(left(&world).await, before, "{place}");
+                    assert_eq!(left(&world).await, wanted.0, "{place}");
                 }
             }
             at += 1;
@@ -70,7 +81,7 @@ async fn every_call_that_fails_is_taken_back_or_left_over() {
 
 /// The call did all it was meant to do, and says that it failed: it must be taken back as if it had not failed.
 pub(super) async fn lose_every_answer_for_good(case: &Case) {
-    let (before, _) = expected(case).await;
+    let wanted = expected(case).await;
     let mut at = 0;
     loop {
         let world = case.prepared().await;
@@ -79,7 +90,7 @@ pub(super) async fn lose_every_answer_for_good(case: &Case) {
         let place = format!("{}, answer {at}", case.name());
         match case.run(&world).await {
             Ok(_) if count.load(Ordering::SeqCst) <= at => break,
-            Ok(ending) => judge(&ending, &left(&world).await, &before, &place),
+            Ok(ending) => judge(&world, case, &ending, &wanted, &place).await,
             Err(error) => assert!(kaleem_core::remedy::one_line(&error).contains("injected"), "{place}: {error}"),
         }
         at += 1;
@@ -196,4 +207,88 @@ async fn an_undo_that_fails_for_ever_stays_stuck_until_a_person_settles_it() {
         }
     }
     assert!(stuck > 5, "only {stuck} undos could fail");
+}
+
+fn gateway_refuses() -> TrafficError {
+    let source = Refusal::NotUnderstood { reason: "injected".to_owned() };
+    TrafficError::Refused { gateway: "shop-api-gateway".parse().unwrap(), operation: "do it", source }
+}
+
+fn gateway_breaks() -> TrafficError {
+    let source = std::io::ErrorKind::UnexpectedEof.into();
+    TrafficError::Broken { gateway: "shop-api-gateway".parse().unwrap(), operation: "do what was injected", source }
+}
+
+/// The `at`th call to a gateway fails, before its work or after it. Answers how many there were.
+fn fail_at_gateway(world: &World, at: usize, wanted: Moment, error: fn() -> TrafficError) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    world
+        .traffic
+        .around_calls(Some(Arc::new(move |moment| (moment == wanted && counter.fetch_add(1, Ordering::SeqCst) == at).then(error))));
+    count
+}
+
+#[tokio::test]
+async fn every_switch_drain_and_upgrade_that_fails_is_taken_back_or_left_over() {
+    let mut failed = 0;
+    for (case, moment) in
+        cases().into_iter().filter(Case::good).flat_map(|case| [Moment::Before, Moment::After].map(|at| (case.clone(), at)))
+    {
+        let wanted = expected(&case).await;
+        for at in 0.. {
+            let world = case.prepared().await;
+            let count = fail_at_gateway(&world, at, moment, gateway_refuses);
+            let ending = case.run(&world).await.unwrap();
+            if count.load(Ordering::SeqCst) <= at {
+                break;
+            }
+            failed += 1;
+            judge(&world, &case, &ending, &wanted, &format!("{}, call {at} to a gateway, {moment:?}", case.name())).await;
+        }
+    }
+    assert!(failed > 20, "only {failed} calls to gateways");
+}
+
+#[tokio::test]
+async fn every_switch_drain_and_upgrade_that_is_made_twice_is_as_if_made_once() {
+    for case in cases() {
+        let (_, after) = expected(&case).await;
+        for at in 0.. {
+            let world = case.prepared().await;
+            let count = fail_at_gateway(&world, at, Moment::After, gateway_breaks);
+            let ending = case.run(&world).await.unwrap();
+            if count.load(Ordering::SeqCst) <= at {
+                break;
+            }
+            let place = format!("{}, call {at} to a gateway", case.name());
+            assert_eq!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), case.good(), "{place}: {ending:?}");
+            assert_eq!(left(&world).await, after, "{place}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_switch_back_that_fails_is_stuck_and_resume_is_the_way_out() {
+    let mut stuck = 0;
+    for case in cases().into_iter().filter(|case| !case.good()) {
+        let (before, _) = expected(&case).await;
+        for at in 0.. {
+            let world = case.prepared().await;
+            let count = fail_at_gateway(&world, at, Moment::Before, gateway_refuses);
+            let ending = case.run(&world).await.unwrap();
+            if count.load(Ordering::SeqCst) <= at {
+                break;
+            }
+            let place = format!("{}, call {at} to a gateway", case.name());
+            if let Ending::Stuck { error, .. } = &ending {
+                stuck += 1;
+                assert!(error.contains("injected"), "{place}: {error}");
+                let ending = world.resume().await.unwrap();
+                assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{place}: {ending:?}");
+            }
+            assert_eq!(left(&world).await, before, "{place}");
+        }
+    }
+    assert!(stuck > 1, "only {stuck} switches back could fail");
 }

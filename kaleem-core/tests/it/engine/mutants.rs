@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kaleem_core::mutant::{Mutant, plant};
 
+use super::cases::{Case, cases};
 use super::faults::lose_every_answer_for_good;
-use super::matrix::{Case, abort_after_every_death, cases, resume_after_every_death};
+use super::matrix::{abort_after_every_death, resume_after_every_death};
 
 /// Runs a matrix over one kind of plan in this thread, with and without the fault: sound it must pass, with the fault it must not.
 fn must_be_caught(mutant: Mutant, case: &str, matrix: &impl AsyncFn(&Case)) {

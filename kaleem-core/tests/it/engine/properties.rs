@@ -3,25 +3,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use kaleem_core::config::settings::StrategyName;
+use kaleem_core::config::settings::backup::BackupWhen;
+use kaleem_core::config::settings::{HookSettings, StrategyName};
 use kaleem_core::config::{DependencyCondition, Project};
 use kaleem_core::engine::Ending;
 use kaleem_core::image::Digest;
+use kaleem_core::kaleem::leaving::RemoveVolumes;
+use kaleem_core::kaleem::{KaleemError, Planned, Work};
 use kaleem_core::lease;
 use kaleem_core::names::{GatewayName, ReleaseId, ServiceName};
 use kaleem_core::outcome::Outcome;
-use kaleem_core::plan::{ChangeKind, Interruption, Plan};
-use kaleem_core::runtime::{InstanceStatus, RuntimeError};
+use kaleem_core::plan::{ChangeKind, Interruption, Plan, PlanKind, Step};
+use kaleem_core::runtime::{ExecOutput, InstanceStatus, RuntimeError};
 use kaleem_core::testing::traffic_fake::FakeAnswer;
-use kaleem_core::testing::{Behaviour, FakeCall};
+use kaleem_core::testing::{Behaviour, ExecReply, FakeCall};
+use kaleem_core::traffic::{Refusal, TrafficError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::matrix::{Reaper, left, quiet};
-use crate::world::{ServiceExt, World, project, service, strategy};
+use super::cases::left;
+use super::matrix::{Reaper, quiet};
+use crate::world::{Moment, ServiceExt, World, project, service, strategy};
 
 /// So many by default: the rest of the tests wait for them.
-const CASES: u32 = 40;
+const CASES: u32 = 60;
 const SERVICES: [&str; 3] = ["api", "web", "worker"];
 /// Tags, and what containers of them do.
 const TAGS: [&str; 5] = ["v1", "v2", "slow", "exits", "sick"];
@@ -48,6 +53,32 @@ enum Fault {
     Away(usize),
     /// The process dies, and the machine restarts.
     Reboots(usize),
+    /// A gateway refuses this call.
+    GatewayRefuses(usize),
+    /// A gateway carries this call out, and says that it failed.
+    GatewayLosesAnswer(usize),
+}
+
+/// What an operator does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Act {
+    Deploy,
+    /// Where there is something to go back to.
+    Rollback,
+    RollbackWithData,
+    Eject,
+    Down,
+    /// Of the gateways, to another program.
+    Upgrade,
+}
+
+/// When gateways can be set up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Gateways {
+    Never,
+    Always,
+    /// From the second release on: they take over from what runs without.
+    Later,
 }
 
 #[derive(Clone, Debug)]
@@ -57,13 +88,18 @@ struct Release {
     fault: Fault,
     /// What an operator does with an open plan.
     abort: bool,
-    /// Whether it is a rollback, where there is something to go back to.
-    rollback: bool,
+    act: Act,
+    /// Programs before and after a deploy; whether each succeeds.
+    hooks: (Option<bool>, Option<bool>),
 }
 
 #[derive(Clone, Debug)]
 struct Scenario {
-    gateways: bool,
+    gateways: Gateways,
+    /// Whether there is a store, which the first service needs.
+    store: bool,
+    /// Whether a backup set is made before each deploy.
+    backups: bool,
     shapes: Vec<ServiceShape>,
     releases: Vec<Release>,
 }
@@ -74,7 +110,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         replicas,
         recreate,
     });
-    let at = || 0..45_usize;
+    let at = || 0..60_usize;
     let fault = prop_oneof![
         2 => Just(Fault::None),
         3 => at().prop_map(Fault::Dies),
@@ -83,21 +119,36 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         2 => at().prop_map(Fault::LosesAnswer),
         1 => at().prop_map(Fault::Away),
         1 => at().prop_map(Fault::Reboots),
+        1 => (0..6_usize).prop_map(Fault::GatewayRefuses),
+        1 => (0..6_usize).prop_map(Fault::GatewayLosesAnswer),
     ];
     // Good releases are more likely, so that there is something to lose.
     let tag = || prop_oneof![5 => 0..3_usize, 1 => 3..TAGS.len()];
     let tags = prop::collection::vec(prop::option::weighted(0.85, tag()), SERVICES.len());
-    let release = (tags, fault, any::<bool>(), prop::bool::weighted(0.2)).prop_map(|(tags, fault, abort, rollback)| Release {
+    let act = prop_oneof![
+        8 => Just(Act::Deploy),
+        2 => Just(Act::Rollback),
+        1 => Just(Act::RollbackWithData),
+        1 => Just(Act::Eject),
+        1 => Just(Act::Down),
+        1 => Just(Act::Upgrade),
+    ];
+    let hook = || prop::option::weighted(0.2, prop::bool::weighted(0.8));
+    let release = (tags, fault, any::<bool>(), act, (hook(), hook())).prop_map(|(tags, fault, abort, act, hooks)| Release {
         tags,
         fault,
         abort,
-        rollback,
+        act,
+        hooks,
     });
-    (any::<bool>(), prop::collection::vec(shape, SERVICES.len()), prop::collection::vec(release, 1..5))
-        .prop_map(|(gateways, shapes, releases)| Scenario { gateways, shapes, releases })
+    let gateways = prop_oneof![2 => Just(Gateways::Never), 2 => Just(Gateways::Always), 2 => Just(Gateways::Later)];
+    let shapes = prop::collection::vec(shape, SERVICES.len());
+    (gateways, any::<bool>(), prop::bool::weighted(0.3), shapes, prop::collection::vec(release, 1..6))
+        .prop_map(|(gateways, store, backups, shapes, releases)| Scenario { gateways, store, backups, shapes, releases })
 }
 
-fn project_of(scenario: &Scenario, release: &Release) -> Option<Project> {
+fn project_of(scenario: &Scenario, number: usize) -> Option<Project> {
+    let release = scenario.releases.get(number)?;
     let mut services = Vec::new();
     for (index, (name, shape)) in SERVICES.iter().zip(&scenario.shapes).enumerate() {
         let Some(tag) = release.tags[index] else { continue };
@@ -106,21 +157,36 @@ fn project_of(scenario: &Scenario, release: &Release) -> Option<Project> {
             let port = 8000 + u16::try_from(index).unwrap();
             one = one.publishing(port, port);
             // A gateway holds the port for any number of them.
-            one = if scenario.gateways { one.times(shape.replicas) } else { one };
+            let fronted = scenario.gateways == Gateways::Always || (scenario.gateways == Gateways::Later && number > 0);
+            one = if fronted { one.times(shape.replicas) } else { one };
         } else {
             one = one.times(shape.replicas);
         }
         if index > 0 && release.tags[index - 1].is_some() {
             one = one.after(SERVICES[index - 1], DependencyCondition::ServiceStarted);
         }
+        if index == 0 && scenario.store {
+            one = one.after("redis", DependencyCondition::ServiceHealthy);
+        }
         services.push(one);
     }
     if services.is_empty() {
         return None;
     }
+    if scenario.store {
+        services.push(service("redis", "redis:7").storing("redis"));
+    }
     let mut project = project(services);
+    let command = |succeeds: bool| vec![if succeeds { "true" } else { "false" }.to_owned()];
+    let (before_deploy, after_deploy) = (release.hooks.0.map(command), release.hooks.1.map(command));
+    project.directory = "/".into();
+    project.settings.hooks = HookSettings { before_deploy, after_deploy, timeout: None };
+    if scenario.backups {
+        project.settings.backup.when = Some(BackupWhen::BeforeDeploy);
+    }
     for (index, (name, shape)) in SERVICES.iter().zip(&scenario.shapes).enumerate() {
-        if shape.recreate && release.tags[index].is_some() {
+        let not_yet = scenario.gateways == Gateways::Later && number == 0 && shape.publishes;
+        if (shape.recreate || not_yet) && release.tags[index].is_some() {
             project = strategy(project, name, StrategyName::Recreate);
         }
     }
@@ -130,6 +196,13 @@ fn project_of(scenario: &Scenario, release: &Release) -> Option<Project> {
 /// Images, and the digests of those that are not good.
 fn push_all(world: &World) -> BTreeSet<Digest> {
     let mut bad = BTreeSet::new();
+    world.push("redis:7", Behaviour::Healthy);
+    // The second service is a web server, which keeps the address of the first.
+    world.runtime.on_exec(Arc::new(|container, command| {
+        let nginx = container.as_str().contains("-web-") && command.first().is_some_and(|program| program == "nginx");
+        let output = "location / { proxy_pass http://api:8000; }".to_owned();
+        nginx.then_some(ExecReply::Ends(ExecOutput { exit_code: 0, output }))
+    }));
     for name in SERVICES {
         for tag in TAGS {
             let behaviour = match tag {
@@ -241,20 +314,58 @@ fn refuse(world: &World, from: usize, count: usize, error: fn() -> RuntimeError)
     })));
 }
 
+fn fail_at_gateway(world: &World, at: usize, wanted: Moment) {
+    let seen = std::sync::atomic::AtomicUsize::new(0);
+    world.traffic.around_calls(Some(Arc::new(move |moment| {
+        let source = Refusal::NotUnderstood { reason: "injected".to_owned() };
+        let error = TrafficError::Refused { gateway: "shop-api-gateway".parse().unwrap(), operation: "do it", source };
+        (moment == wanted && seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == at).then_some(error)
+    })));
+}
+
+/// What is planned, and the project that it leads to; `None` where it makes no sense now.
+async fn plan(world: &World, work: &Work, scenario: &Scenario, number: usize, known: &Projects) -> Option<(Planned, Option<Project>)> {
+    let act = scenario.releases.get(number)?.act;
+    let history = work.history();
+    let serving = history.serving().and_then(|serving| known.get(&serving)).cloned();
+    let possible = |planned: Result<Planned, KaleemError>| planned.ok();
+    match act {
+        Act::Rollback if history.releases().len() > 1 => Some((possible(world.kaleem.rollback_plan(work, None).await)?, None)),
+        Act::RollbackWithData if history.releases().len() > 1 => {
+            Some((possible(world.kaleem.rollback_plan_with_data(work, None).await)?, None))
+        }
+        Act::Eject => {
+            let project = serving?;
+            Some((world.kaleem.eject_plan(work, &project, &BTreeMap::new()).await.unwrap(), Some(project)))
+        }
+        Act::Down if serving.is_some() => Some((world.kaleem.down_plan(work, RemoveVolumes::No).await.unwrap(), None)),
+        Act::Upgrade if serving.is_some() => {
+            if scenario.gateways != Gateways::Never {
+                world.newer_program();
+            }
+            Some((world.kaleem.upgrade_plan(work, &[]).await.unwrap(), None))
+        }
+        Act::Deploy | Act::Rollback | Act::RollbackWithData | Act::Down | Act::Upgrade => {
+            let project = project_of(scenario, number)?;
+            Some((world.kaleem.deploy_plan(work, &project, &BTreeMap::new()).await.unwrap(), Some(project)))
+        }
+    }
+}
+
+/// What each release is made from.
+type Projects = BTreeMap<ReleaseId, Project>;
+
 /// Carries one plan out under its fault, and finishes what is left open; answers how it ended.
-async fn carry_out(world: &World, eyes: &Arc<Eyes>, scenario: &Scenario, release: &Release) -> Option<(Plan, Outcome)> {
-    let project = project_of(scenario, release)?;
+async fn carry_out(world: &World, eyes: &Arc<Eyes>, scenario: &Scenario, number: usize, known: &mut Projects) -> Option<(Plan, Outcome)> {
+    let release = scenario.releases.get(number)?;
     let work = world.kaleem.work(&world.project()).await.unwrap();
     assert!(world.kaleem.work(&world.project()).await.is_err(), "two own the lease");
-    let planned = if release.rollback && work.history().releases().len() > 1 {
-        world.kaleem.rollback_plan(&work, None).await.ok()?
-    } else {
-        world.kaleem.deploy_plan(&work, &project, &BTreeMap::new()).await.unwrap()
-    };
+    let (planned, project) = plan(world, &work, scenario, number, known).await?;
     if planned.plan.is_empty() || planned.plan.refusals().next().is_some() {
         return None;
     }
     let plan = planned.plan.clone();
+    known.extend(project.map(|project| (plan.release.id, project)));
     eyes.begin(&plan);
     watch(
         world,
@@ -273,6 +384,8 @@ async fn carry_out(world: &World, eyes: &Arc<Eyes>, scenario: &Scenario, release
             endpoint: "unix:///fake.sock".to_owned(),
             source: "injected: connection refused".into(),
         }),
+        Fault::GatewayRefuses(at) => fail_at_gateway(world, at, Moment::Before),
+        Fault::GatewayLosesAnswer(at) => fail_at_gateway(world, at, Moment::After),
         Fault::None | Fault::LosesAnswer(_) => {}
     }
     let ran = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.kaleem.start(work, &planned))) {
@@ -342,24 +455,40 @@ fn runs(world: &World, release: ReleaseId) {
 
 async fn play(scenario: &Scenario) {
     quiet();
-    let world = if scenario.gateways { World::with_gateways() } else { World::new() };
+    let gateways = scenario.gateways != Gateways::Never;
+    let world = match (scenario.backups, gateways) {
+        (true, _) => World::with_backups(gateways),
+        (false, true) => World::with_gateways(),
+        (false, false) => World::new(),
+    };
     let bad = push_all(&world);
     let eyes = Arc::new(Eyes { world: world.again(), bad, promised: Mutex::default(), complaints: Mutex::default() });
-    for release in &scenario.releases {
+    let mut known = Projects::new();
+    for (number, release) in scenario.releases.iter().enumerate() {
+        world.sets.write(&format!("written before plan {number}"));
         let (before, serving) = (left(&world).await, world.serving());
-        let Some((plan, outcome)) = carry_out(&world, &eyes, scenario, release).await else { continue };
+        let Some((plan, outcome)) = carry_out(&world, &eyes, scenario, number, &mut known).await else { continue };
         eyes.check();
-        assert_eq!(world.serving(), outcome.serving(), "{outcome:?}");
+        let is_down = plan.kind == PlanKind::Down && matches!(outcome, Outcome::Deployed { .. });
+        assert_eq!(world.serving(), outcome.serving().filter(|_| !is_down), "{outcome:?}");
         match &outcome {
+            Outcome::Deployed { leftovers, .. } if is_down => {
+                assert!(!leftovers.is_empty() || world.containers().is_empty(), "all is to be gone: {:?}", world.containers());
+            }
             Outcome::Deployed { release, .. } => {
                 assert_eq!(*release, plan.release.id);
                 runs(&world, *release);
+                let put_back = plan.steps.iter().find_map(|step| if let Step::RestoreData { set, .. } = step { Some(set) } else { None });
+                if let Some(set) = put_back {
+                    assert_eq!(Some(&world.sets.data()), world.sets.finished().get(set), "the data is not that of {set}");
+                }
             }
             Outcome::RolledBack { serving: said, .. } | Outcome::Aborted { serving: said, .. } => {
                 assert_eq!(*said, serving, "it says that something else serves than before");
-                let reboot = matches!(release.fault, Fault::Reboots(_));
+                // A reboot starts what its policy says, and both programs of a gateway do the same.
+                let elsewhere = matches!(release.fault, Fault::Reboots(_)) || plan.kind == PlanKind::Upgrade;
                 assert!(
-                    reboot || left(&world).await == before,
+                    elsewhere || left(&world).await == before,
                     "{outcome:?}: the host is not as before:\n{:?}\n{before:?}",
                     left(&world).await
                 );
