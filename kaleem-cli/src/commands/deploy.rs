@@ -81,8 +81,8 @@ pub(crate) async fn ready(
     let work = kaleem.work(project).await.map_err(|source| CliError::Kaleem { source })?;
     let Some(entry) = work.history().open() else { return Ok(Ready::Work(work)) };
     if let Some((text, help)) = notice {
-        let with_help = left_open == LeftOpen::Stays || matches!(entry.progress.next(), Next::Stuck { .. });
-        printer.warning(&text, with_help.then_some(help));
+        let stuck = matches!(entry.progress.next(), Next::Stuck { .. });
+        printer.warning(&text, stuck.then_some(help));
     }
     if left_open == LeftOpen::Stays {
         return Ok(Ready::Work(work));
