@@ -98,10 +98,13 @@ fn the_tests_that_the_document_names_exist() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let document = std::fs::read_to_string(root.join("docs/zero-downtime.md")).unwrap();
     let mut tests = String::new();
-    for directory in ["kaleem-agent/tests/it", "kaleem-core/tests/it"] {
-        for file in std::fs::read_dir(root.join(directory)).unwrap() {
+    let mut directories: Vec<_> = ["kaleem-agent/tests/it", "kaleem-core/tests/it"].map(|directory| root.join(directory)).into();
+    while let Some(directory) = directories.pop() {
+        for file in std::fs::read_dir(directory).unwrap() {
             let path = file.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "rs") {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 tests.push_str(&std::fs::read_to_string(path).unwrap());
             }
         }
