@@ -44,6 +44,9 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         // The builder's own times.
         (r"(transferring context: \d+B) \d+\.\ds done$", "$1 done"),
         (r"\bDONE \d+\.\ds$", "DONE N.Ns"),
+        // It numbers what it does at the same time in the order of the moment.
+        (r"^( +)#\d+ ", "$1#N "),
+        (r"\bdamaged at byte \d+", "damaged at byte N"),
         // Whoever is removed may be seen while it goes.
         (r"it crashed with exit code (-1|0|137)$|it was removed by somebody else$", "it is gone"),
         (r"\b\d+\.\d+\.\d+\.\d+:(8080|6379)\b", "ADDRESS:$1"),
