@@ -155,9 +155,15 @@ fn what_has_no_end_of_its_own_ends_in_order_when_the_shop_is_to_stop() {
         heard.push(byte[0]);
     }
     assert!(heard.starts_with(b"HTTP/1.1 101 "));
-    shop.terminate();
-    let mut text = String::new();
     events.set_read_timeout(Some(AT_MOST)).unwrap();
+    let mut told = Vec::new();
+    while !told.ends_with(b"data: 0\n") {
+        let mut byte = [0];
+        events.read_exact(&mut byte).unwrap();
+        told.push(byte[0]);
+    }
+    shop.terminate();
+    let mut text = String::from_utf8(told).unwrap();
     events.read_to_string(&mut text).unwrap();
     assert!(text.contains("text/event-stream") && text.contains("data: 0\n") && text.ends_with("\r\n0\r\n\r\n"), "{text}");
     let mut rest = Vec::new();
