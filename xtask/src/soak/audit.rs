@@ -77,7 +77,7 @@ pub(super) fn leaks(place: &Place, audited: Audited<'_>, history: &History, last
             found.push(format!("the gateway directory {} belongs to no kept release", path.display()));
         }
     }
-    unfinished_sets(&state.root().join("backup/sets"), &mut found);
+    unfinished_sets(&state.root().join("backup/sets/sets"), &mut found);
     Ok(found)
 }
 
