@@ -154,9 +154,14 @@ async fn stop_of_a_stopped_or_missing_container_succeeds(stage: &Stage) -> Resul
     Ok(())
 }
 
+/// Time after which a program on a busy machine surely handles signals: the kernel drops one for which the first process of a container
+/// has no handler yet.
+const LISTENS_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+
 async fn stop_returns_when_it_has_ended_and_disarms_the_restart_policy(stage: &Stage) -> Result<(), Complaint> {
     stage.up("api", &stage.runs, Definition::default(), RestartPolicy::Always).await?;
     ensure!(stage.inspect("api").await?.restart == RestartPolicy::Always, "start did not give the policy");
+    tokio::time::sleep(LISTENS_AFTER).await;
     stage.runtime.stop(&stage.owned("api")?, &patiently()).await.map_err(|error| told(&error))?;
     let found = stage.inspect("api").await?;
     ensure!(found.state.status == InstanceStatus::Exited, "it is {:?}", found.state.status);
@@ -186,6 +191,7 @@ async fn stop_of_a_container_that_keeps_restarting_ends_it(stage: &Stage) -> Res
 async fn stop_sends_the_signal_that_was_asked_for(stage: &Stage) -> Result<(), Complaint> {
     stage.up("api", &stage.runs, Definition::default(), RestartPolicy::No).await?;
     stage.eventually("api", "running", |state| state.status == InstanceStatus::Running).await?;
+    tokio::time::sleep(LISTENS_AFTER).await;
     let policy = StopPolicy { signal: Some("SIGTERM".to_owned()), grace: std::time::Duration::from_secs(20) };
     stage.runtime.stop(&stage.owned("api")?, &policy).await.map_err(|error| told(&error))?;
     let found = stage.inspect("api").await?;
