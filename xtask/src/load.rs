@@ -43,20 +43,25 @@ pub(crate) struct Slice {
     latencies_us: Vec<u32>,
 }
 
+/// The value within which `percent` of the sorted ones are; the default where there is none.
+pub(crate) fn percentile<T: Copy + Default>(sorted: &[T], percent: f64) -> T {
+    let last = sorted.len().saturating_sub(1);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index below a few million"
+    )]
+    let index = (last as f64 * percent / 100.0).round() as usize;
+    sorted.get(index).copied().unwrap_or_default()
+}
+
 impl Slice {
     /// The time within which `percent` of the requests were over; 100 is the slowest.
     pub(crate) fn percentile(&self, percent: f64) -> Duration {
         let mut sorted = self.latencies_us.clone();
         sorted.sort_unstable();
-        let last = sorted.len().saturating_sub(1);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "an index below a few million"
-        )]
-        let index = (last as f64 * percent / 100.0).round() as usize;
-        Duration::from_micros(sorted.get(index).copied().unwrap_or(0).into())
+        Duration::from_micros(percentile(&sorted, percent).into())
     }
 
     fn note(&mut self, took: Duration, outcome: &client::Outcome) {

@@ -14,7 +14,7 @@ use kaleem_core::testing::FakeVault;
 use tokio::io::AsyncReadExt;
 
 use crate::servers;
-use crate::support::{BAR, Habit, MemorySource, Noon, OPLOG, request};
+use crate::support::{BAR, Habit, MemorySource, Noon, OPLOG, export_into, request};
 
 fn sources() -> Vec<Arc<dyn BackupSource>> {
     vec![MemorySource::new("main", OPLOG, Habit::Sound), MemorySource::new("bar", BAR, Habit::Sound)]
@@ -80,15 +80,8 @@ async fn exported_while(happens: impl FnOnce(&std::path::Path)) -> Result<Consis
     let file = place.path().join("log");
     std::fs::File::create_new(&file).unwrap().set_len(64 << 20).unwrap();
     let source = FilesSource::new("logs".parse().unwrap(), place.path());
-    let (mut sender, mut reader) = kaleem_core::backup::pipe();
-    let writing = async {
-        let exported = source.export(&mut sender).await;
-        match &exported {
-            Ok(_) => sender.finish().await.unwrap(),
-            Err(_) => drop(sender),
-        }
-        exported
-    };
+    let (sender, mut reader) = kaleem_core::backup::pipe();
+    let writing = export_into(&source, sender);
     let reading = async {
         let mut first = [0; 4096];
         reader.read_exact(&mut first).await.unwrap();

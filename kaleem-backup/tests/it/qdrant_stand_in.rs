@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::http_server::{Head, converse_with_all, read_head};
+
 /// What goes wrong from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -57,12 +59,7 @@ impl StandIn {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Self { port: listener.local_addr().unwrap().port(), state: Arc::default() };
         let serving = server.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let server = serving.clone();
-                std::thread::spawn(move || drop(server.converse(stream)));
-            }
-        });
+        converse_with_all(listener, move |stream| serving.converse(stream));
         server
     }
 
@@ -75,20 +72,7 @@ impl StandIn {
     fn converse(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         let mut writer = stream;
-        loop {
-            let mut first = String::new();
-            if reader.read_line(&mut first)? == 0 {
-                return Ok(());
-            }
-            let mut headers = BTreeMap::new();
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line)?;
-                match line.trim_end().split_once(':') {
-                    Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.trim().to_owned()),
-                    None => break,
-                };
-            }
+        while let Some(Head { method, target, headers }) = read_head(&mut reader)? {
             let mut body = Vec::new();
             if headers.get("transfer-encoding").is_some_and(|value| value == "chunked") {
                 loop {
@@ -111,8 +95,6 @@ impl StandIn {
                     return Ok(());
                 }
             }
-            let mut words = first.split_whitespace();
-            let (method, target) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
             self.state.lock().unwrap().asked.push(format!("{method} {target}"));
             if headers.get("api-key").is_none_or(|key| key != KEY) {
                 answer(&mut writer, 401, b"Must provide an API key or an Authorization bearer token")?;
@@ -151,6 +133,7 @@ impl StandIn {
                 },
             }
         }
+        Ok(())
     }
 
     fn answer(&self, method: &str, target: &str, headers: &BTreeMap<String, String>, body: &[u8]) -> Answer {

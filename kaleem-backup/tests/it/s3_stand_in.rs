@@ -1,9 +1,11 @@
 //! A service that speaks as S3, in every bad habit that real ones have: strict about requests, wrong about answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+
+use crate::http_server::{Head, converse_with_all, read_head};
 
 /// What goes wrong from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,12 +116,7 @@ impl Service {
         };
         let service = Self { port: listener.local_addr().unwrap().port(), state: Arc::new(Mutex::new(state)) };
         let serving = service.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let service = serving.clone();
-                std::thread::spawn(move || drop(service.converse(stream)));
-            }
-        });
+        converse_with_all(listener, move |stream| serving.converse(stream));
         service
     }
 
@@ -357,27 +354,13 @@ fn list(state: &mut State, request: &Request) -> Answer {
 }
 
 fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
-    let mut first = String::new();
-    if reader.read_line(&mut first)? == 0 {
-        return Ok(None);
-    }
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        match line.trim_end().split_once(':') {
-            Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.trim().to_owned()),
-            None => break,
-        };
-    }
+    let Some(Head { method, target, headers }) = read_head(reader)? else { return Ok(None) };
     let length: u64 = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = Vec::new();
     reader.take(length).read_to_end(&mut body)?;
     if body.len() as u64 != length {
         return Ok(None);
     }
-    let mut words = first.split_whitespace();
-    let (method, target) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let decoded = |text: &str| text.replace("%2F", "/").replace("%3B", ";");
     let query = query

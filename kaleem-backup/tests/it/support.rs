@@ -119,19 +119,21 @@ impl BackupSource for MemorySource {
     }
 }
 
+/// Exports a source to its end.
+pub(crate) async fn export_into(source: &dyn BackupSource, mut sender: ByteSender) -> Result<Exported, SourceError> {
+    let exported = source.export(&mut sender).await;
+    match &exported {
+        Ok(_) => sender.finish().await.unwrap(),
+        Err(_) => drop(sender),
+    }
+    exported
+}
+
 /// Exports a source into memory.
 pub(crate) async fn export(source: &dyn BackupSource) -> Result<(Exported, Vec<u8>), SourceError> {
-    let (mut sender, mut receiver) = kaleem_core::backup::pipe();
-    let writing = async {
-        let exported = source.export(&mut sender).await;
-        match &exported {
-            Ok(_) => sender.finish().await.unwrap(),
-            Err(_) => drop(sender),
-        }
-        exported
-    };
+    let (sender, mut receiver) = kaleem_core::backup::pipe();
     let mut bytes = Vec::new();
-    let (exported, read) = tokio::join!(writing, receiver.read_to_end(&mut bytes));
+    let (exported, read) = tokio::join!(export_into(source, sender), receiver.read_to_end(&mut bytes));
     let exported = exported?;
     read.unwrap();
     Ok((exported, bytes))

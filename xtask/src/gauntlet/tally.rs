@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::gauntlet::flows::{Door, Kind};
+use crate::load::percentile;
 
 /// Around a swap: requests that begin in this time before and after its first answer.
 const BEFORE_SWAP: Duration = Duration::from_millis(500);
@@ -142,18 +143,6 @@ impl Tally {
         answered.sort_unstable();
         answered.iter().zip(answered.iter().skip(1)).map(|(before, after)| after.saturating_sub(*before)).max().unwrap_or_default()
     }
-}
-
-fn percentile(sorted: &[Duration], percent: f64) -> Duration {
-    let last = sorted.len().saturating_sub(1);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "an index below a few million"
-    )]
-    let index = (last as f64 * percent / 100.0).round() as usize;
-    sorted.get(index).copied().unwrap_or_default()
 }
 
 #[cfg(test)]

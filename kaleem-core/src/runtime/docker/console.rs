@@ -25,35 +25,51 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Longest line that is put together from pieces; a longer one is told in parts.
 const LINE_BYTES: usize = 1024 * 1024;
 
+/// What is told of a command that could not be run.
+const RUN: &str = "run a command in the container";
+
 impl DockerRuntime {
-    async fn run(&self, container: &ContainerName, command: &[String]) -> Result<ExecOutput, RuntimeError> {
-        let operation = "run a command in the container";
+    /// Starts a command. Answers its id, and its output.
+    async fn begin(
+        &self,
+        container: &ContainerName,
+        command: &[String],
+        has_input: bool,
+    ) -> Result<(String, StartExecResults), RuntimeError> {
         let options = CreateExecOptions {
+            attach_stdin: Some(has_input),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             cmd: Some(command.to_vec()),
             ..CreateExecOptions::default()
         };
-        let created = self.ask(operation, self.client.create_exec(container.as_str(), options)).await;
+        let created = self.ask(RUN, self.client.create_exec(container.as_str(), options)).await;
         let created = created.map_err(|failure| match failure.is_missing() {
             true => RuntimeError::NotFound { name: container.to_string() },
             false => failure.into_error(),
         })?;
-        let started =
-            self.ask(operation, self.client.start_exec(&created.id, None::<StartExecOptions>)).await.map_err(Failure::into_error)?;
+        let started = self.ask(RUN, self.client.start_exec(&created.id, None::<StartExecOptions>)).await.map_err(Failure::into_error)?;
+        Ok((created.id, started))
+    }
+
+    /// How a command ended whose output has ended.
+    async fn exit_code(&self, id: &str) -> Result<i64, RuntimeError> {
+        let ended = self.ask(RUN, self.client.inspect_exec(id)).await.map_err(Failure::into_error)?;
+        ended.exit_code.ok_or_else(|| super::nonsense(RUN, "the command has ended and has no exit code"))
+    }
+
+    async fn run(&self, container: &ContainerName, command: &[String]) -> Result<ExecOutput, RuntimeError> {
+        let (id, started) = self.begin(container, command, false).await?;
         let mut output = Vec::new();
         if let StartExecResults::Attached { output: mut pieces, input: _input } = started {
             while let Some(piece) = pieces.next().await {
-                let piece = piece.map_err(|error| Failure::new(operation, &self.endpoint, error).into_error())?;
+                let piece = piece.map_err(|error| Failure::new(RUN, &self.endpoint, error).into_error())?;
                 // It is read to its end also when nothing more is kept: else the command would block.
                 let room = OUTPUT_BYTES.saturating_sub(output.len());
                 output.extend(piece.as_ref().iter().take(room));
             }
         }
-        let ended = self.ask(operation, self.client.inspect_exec(&created.id)).await.map_err(Failure::into_error)?;
-        let Some(exit_code) = ended.exit_code else {
-            return Err(super::nonsense(operation, "the command has ended and has no exit code"));
-        };
+        let exit_code = self.exit_code(&id).await?;
         Ok(ExecOutput { exit_code, output: cut(&String::from_utf8_lossy(&output), OUTPUT_BYTES) })
     }
 
@@ -64,21 +80,7 @@ impl DockerRuntime {
         input: Option<ByteStream>,
         output: &mut ByteSender,
     ) -> Result<ExecOutput, RuntimeError> {
-        let operation = "run a command in the container";
-        let options = CreateExecOptions {
-            attach_stdin: Some(input.is_some()),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            cmd: Some(command.to_vec()),
-            ..CreateExecOptions::default()
-        };
-        let created = self.ask(operation, self.client.create_exec(container.as_str(), options)).await;
-        let created = created.map_err(|failure| match failure.is_missing() {
-            true => RuntimeError::NotFound { name: container.to_string() },
-            false => failure.into_error(),
-        })?;
-        let started =
-            self.ask(operation, self.client.start_exec(&created.id, None::<StartExecOptions>)).await.map_err(Failure::into_error)?;
+        let (id, started) = self.begin(container, command, input.is_some()).await?;
         let mut errors = Vec::new();
         if let StartExecResults::Attached { output: mut pieces, input: mut stdin } = started {
             let broken = |side| move |source| RuntimeError::StreamBroken { name: container.clone(), side, source };
@@ -105,7 +107,7 @@ impl DockerRuntime {
             };
             let draining = async {
                 while let Some(piece) = pieces.next().await {
-                    match piece.map_err(|error| Failure::new(operation, &self.endpoint, error).into_error())? {
+                    match piece.map_err(|error| Failure::new(RUN, &self.endpoint, error).into_error())? {
                         LogOutput::StdErr { message } => {
                             let room = OUTPUT_BYTES.saturating_sub(errors.len());
                             errors.extend(message.iter().take(room));
@@ -118,10 +120,7 @@ impl DockerRuntime {
             };
             tokio::try_join!(feeding, draining)?;
         }
-        let ended = self.ask(operation, self.client.inspect_exec(&created.id)).await.map_err(Failure::into_error)?;
-        let Some(exit_code) = ended.exit_code else {
-            return Err(super::nonsense(operation, "the command has ended and has no exit code"));
-        };
+        let exit_code = self.exit_code(&id).await?;
         Ok(ExecOutput { exit_code, output: cut(&String::from_utf8_lossy(&errors), OUTPUT_BYTES) })
     }
 }

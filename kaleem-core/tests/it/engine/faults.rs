@@ -129,6 +129,19 @@ async fn every_perform_and_every_undo_that_is_made_twice_is_as_if_made_once() {
     }
 }
 
+/// A plan that is stuck goes back when it is resumed, and everything is as before. Answers how often it was stuck.
+async fn goes_back_in_the_end(world: &World, ending: &Ending, before: &Left, place: &str) -> u32 {
+    let mut stuck = 0;
+    if let Ending::Stuck { error, .. } = ending {
+        stuck += 1;
+        assert!(error.contains("injected"), "{place}: {error}");
+        let ending = world.resume().await.unwrap();
+        assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{place}: {ending:?}");
+    }
+    assert_eq!(left(world).await, *before, "{place}");
+    stuck
+}
+
 #[tokio::test]
 async fn every_undo_that_fails_is_stuck_and_resume_is_the_way_out() {
     let mut stuck = 0;
@@ -144,13 +157,7 @@ async fn every_undo_that_fails_is_stuck_and_resume_is_the_way_out() {
                 break;
             }
             let place = format!("{}, call {at}", case.name());
-            if let Ending::Stuck { error, .. } = &ending {
-                stuck += 1;
-                assert!(error.contains("injected"), "{place}: {error}");
-                let ending = world.resume().await.unwrap();
-                assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{place}: {ending:?}");
-            }
-            assert_eq!(left(&world).await, before, "{place}");
+            stuck += goes_back_in_the_end(&world, &ending, &before, &place).await;
             at += 1;
         }
     }
@@ -281,13 +288,7 @@ async fn a_switch_back_that_fails_is_stuck_and_resume_is_the_way_out() {
                 break;
             }
             let place = format!("{}, call {at} to a gateway", case.name());
-            if let Ending::Stuck { error, .. } = &ending {
-                stuck += 1;
-                assert!(error.contains("injected"), "{place}: {error}");
-                let ending = world.resume().await.unwrap();
-                assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{place}: {ending:?}");
-            }
-            assert_eq!(left(&world).await, before, "{place}");
+            stuck += goes_back_in_the_end(&world, &ending, &before, &place).await;
         }
     }
     assert!(stuck > 1, "only {stuck} switches back could fail");
