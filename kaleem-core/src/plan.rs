@@ -12,10 +12,10 @@ use crate::image::{ImageRef, PinnedImage};
 use crate::names::{ContainerName, GatewayName, PlanId, ProjectName, ReleaseId, ServiceName};
 use crate::release::{GateSettings, Release, Strategy};
 
-pub mod away;
 pub mod check;
 pub mod compare;
 pub mod gateway;
+pub mod leaving;
 pub mod step;
 pub mod steps;
 pub mod strategy;

@@ -8,7 +8,7 @@ use crate::config::Project;
 use crate::definition::{Definition, DefinitionId};
 use crate::names::{ContainerName, NetworkName, ServiceName, VolumeName};
 use crate::observed::{Observed, ObservedImage, gateway_of};
-use crate::plan::away::{self, Program};
+use crate::plan::leaving::{self, Program};
 use crate::plan::steps::PlanData;
 use crate::plan::target::{Resolved, resolve};
 use crate::plan::{PlanKind, pin_tag};
@@ -90,7 +90,7 @@ impl Kaleem {
             .filter(|view| if services.is_empty() { !view.is_current } else { services.contains(&view.service) })
             .map(|view| (view.service, view.program))
             .collect();
-        let plan = away::upgrade(work.history.next_plan(), &release, &wanted, &program);
+        let plan = leaving::upgrade(work.history.next_plan(), &release, &wanted, &program);
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
     }
 
@@ -119,7 +119,7 @@ impl Kaleem {
             gone.extend(found.into_iter().filter(|(_, label)| ours(label)).map(|(name, _)| name));
         }
         let pins = self.pins(work).await?;
-        let plan = away::down(&away::Down {
+        let plan = leaving::down(&leaving::Down {
             id: work.history.next_plan(),
             release: &release,
             instances: &instances,
