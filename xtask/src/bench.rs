@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kaleem_core::clock::{Clock, SystemClock};
 
-use crate::demo::{Shop, kaleem};
+use crate::demo::{Shop, kaleem_as_shipped};
 use crate::fail::TaskError;
 use crate::load::{Load, Slice};
 use crate::place::Place;
@@ -51,7 +51,7 @@ pub(crate) fn deploy(
         parts.compose_oracle = compose;
     }
     let parts = parts;
-    let program = kaleem(place, program)?;
+    let program = kaleem_as_shipped(place, program)?;
     let shop = |name| Shop::new(place, &parts, name, &program);
     let (ours, theirs) = (shop("kaleem-bench-a")?, shop("kaleem-bench-b")?);
     // Compose asks nothing and watches nothing: the least that kaleem can be told to ask is compared with it.

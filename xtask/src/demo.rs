@@ -13,7 +13,7 @@ use crate::place::Place;
 use crate::say;
 use crate::setup::{self, Consent, Need, Parts};
 
-pub(crate) use shop::{Orders, Shop, kaleem, static_agent};
+pub(crate) use shop::{Orders, Shop, build_static_agent, kaleem, kaleem_as_shipped, static_agent};
 
 const CLIENTS: usize = 8;
 /// Load before and after a deploy, so that a slow start shows.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use kaleem_core::clock::{Clock, SystemClock};
 
-use crate::demo::kaleem;
+use crate::demo::{kaleem, kaleem_as_shipped};
 use crate::fail::TaskError;
 use crate::gauntlet::contender::Contender;
 use crate::gauntlet::engine::Engine;
@@ -70,7 +70,11 @@ pub(crate) fn run(place: &Place, consent: Consent, choices: Choices) -> Result<(
 
 /// Runs it with what is set up.
 pub(crate) fn run_with(place: &Place, parts: &Parts, choices: Choices) -> Result<(), TaskError> {
-    let program = kaleem(place, choices.kaleem)?;
+    // Figures for the document are those of the program as it ships.
+    let program = match choices.form {
+        Form::Short => kaleem(place, choices.kaleem)?,
+        Form::Long => kaleem_as_shipped(place, choices.kaleem)?,
+    };
     let number = choices.seed.unwrap_or_else(|| SystemClock.now().as_nanosecond().unsigned_abs() as u64 % 1_000_000);
     say::step(&format!("gauntlet, seed {number} (`--seed {number}` repeats it)"));
     let seed = Seed::new(number);

@@ -43,7 +43,7 @@ pub enum WatchError {
         /// The limit.
         limit: Duration,
     },
-    /// It ended, or was restarted.
+    /// It ended.
     #[error("`{container}` crashed with exit code {code}{log}")]
     Crashed {
         /// The container.
@@ -52,6 +52,20 @@ pub enum WatchError {
         code: i64,
         /// Its last lines.
         log: String,
+    },
+    /// It ended, and its restart policy has started it again: its exit code is not known any more.
+    #[error("`{container}` ended, and was started again by its restart policy{log}")]
+    Restarted {
+        /// The container.
+        container: ContainerName,
+        /// Its last lines.
+        log: String,
+    },
+    /// It is not there any more.
+    #[error("`{container}` was removed by somebody else")]
+    Removed {
+        /// The container.
+        container: ContainerName,
     },
     /// The kernel killed it for memory.
     #[error("`{container}` was killed because it used more memory than it may{log}")]
@@ -75,7 +89,8 @@ impl Remedy for WatchError {
         match self {
             Self::Failing { .. } => "read the log of the new release for its errors, mend it, and deploy again".to_owned(),
             Self::Slow { .. } => "find out what makes the new release slow, and deploy again".to_owned(),
-            Self::Crashed { .. } => "read its last lines, mend it, and deploy again".to_owned(),
+            Self::Crashed { .. } | Self::Restarted { .. } => "read its last lines, mend it, and deploy again".to_owned(),
+            Self::Removed { .. } => "find out who removed it, and deploy again".to_owned(),
             Self::OutOfMemory { .. } => "raise its memory limit, or find out what needs so much".to_owned(),
             Self::Runtime { source } => source.remedy(),
         }
@@ -212,8 +227,7 @@ impl Engine {
         restarts: &mut BTreeMap<ContainerName, u64>,
     ) -> Result<(), WatchError> {
         let instance = self.runtime.inspect(container).await.map_err(|source| WatchError::Runtime { source })?;
-        let gone = |log| WatchError::Crashed { container: container.clone(), code: -1, log };
-        let Some(instance) = instance else { return Err(gone("; it was removed by somebody else".to_owned())) };
+        let Some(instance) = instance else { return Err(WatchError::Removed { container: container.clone() }) };
         let state = &instance.state;
         let ended = !matches!(state.status, InstanceStatus::Running | InstanceStatus::Paused)
             || state.restart_count > *restarts.entry(container.clone()).or_insert(state.restart_count);
@@ -224,7 +238,11 @@ impl Engine {
         if state.oom_killed {
             return Err(WatchError::OutOfMemory { container: container.clone(), log });
         }
-        Err(WatchError::Crashed { container: container.clone(), code: state.exit_code.unwrap_or(-1), log })
+        // One that runs again has no exit code, or that of a life before.
+        match state.exit_code.filter(|_| state.status != InstanceStatus::Running) {
+            Some(code) => Err(WatchError::Crashed { container: container.clone(), code, log }),
+            None => Err(WatchError::Restarted { container: container.clone(), log }),
+        }
     }
 }
 

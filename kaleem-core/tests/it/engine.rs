@@ -10,3 +10,4 @@ mod mutants;
 mod needs;
 mod outcomes;
 mod properties;
+mod watches;

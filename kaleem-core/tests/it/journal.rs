@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kaleem_core::engine::Ending;
-use kaleem_core::journal::{Event, Journal, JournalError, file};
+use kaleem_core::journal::{Event, Evidence, IllegalEvent, Journal, JournalError, Progress, StepStatus, file};
 use kaleem_core::kaleem::KaleemError;
-use kaleem_core::outcome::Outcome;
+use kaleem_core::names::ReleaseId;
+use kaleem_core::outcome::{Outcome, Resolution};
 use kaleem_core::remedy::Remedy;
 use kaleem_core::testing::{Behaviour, FakeOperation};
 
@@ -211,6 +212,74 @@ fn golden_journals_of_format_1_are_read_for_ever() {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         insta::assert_snapshot!(format!("journal_{name}"), format!("{}\n{next}", story.join("\n")));
     }
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_follow_is_refused_and_changes_nothing() {
+    let (_world, path) = journal().await;
+    let (records, over) = file::read(&path).unwrap();
+    let events: Vec<Event> = records.into_iter().map(|record| record.event).collect();
+    let progress = |count: usize| Progress::fold(&events[..count]).unwrap();
+    let first_started = events.iter().position(|event| matches!(event, Event::Started { .. })).unwrap();
+    let Event::Started { step } = events[first_started] else { unreachable!() };
+    let by = || "root".to_owned();
+    let begun = progress(first_started + 1);
+    let out_of_turn = |event, status| IllegalEvent::OutOfTurn { step, event, status };
+    let cases = [
+        (
+            progress(1),
+            Event::Done { step, evidence: Evidence { took_ms: 1, seen: String::new() } },
+            out_of_turn("done", StepStatus::Pending),
+        ),
+        (progress(1), Event::Failed { step, error: by() }, out_of_turn("failed", StepStatus::Pending)),
+        (progress(1), Event::Started { step: 999 }, IllegalEvent::NoSuchStep { step: 999 }),
+        (begun.clone(), Event::Undone { step }, out_of_turn("undone", StepStatus::Started)),
+        (begun.clone(), Event::UndoFailed { step, error: by() }, out_of_turn("undo-failed", StepStatus::Started)),
+        (begun.clone(), events[0].clone(), IllegalEvent::PlanMisplaced),
+        (begun.clone(), Event::Resolved { by: by(), resolution: Resolution::Old }, IllegalEvent::NotStuck),
+        (
+            begun,
+            Event::Finished { outcome: Outcome::Deployed { release: ReleaseId::new(2), leftovers: Vec::new() } },
+            IllegalEvent::WrongOutcome,
+        ),
+        (over, Event::Started { step }, IllegalEvent::AfterTheEnd),
+    ];
+    for (before, event, wanted) in cases {
+        let mut progress = before.clone();
+        assert_eq!(progress.apply(&event), Err(wanted), "{event:?}");
+        assert_eq!(progress, before, "{event:?}");
+    }
+    assert_eq!(Progress::fold(&events[1..]), Err(IllegalEvent::PlanMisplaced), "the plan comes first");
+    assert_eq!(Progress::fold(&[]), Err(IllegalEvent::PlanMisplaced));
+}
+
+#[tokio::test]
+async fn an_examined_journal_says_how_far_it_can_be_read_and_what_is_wrong_behind() {
+    let (_world, path) = journal().await;
+    let whole = std::fs::read(&path).unwrap();
+    let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    let found = file::examine(&path).unwrap();
+    assert!(found.damage.is_none() && found.progress.is_some_and(|progress| progress.is_over()));
+    assert_eq!((found.whole_bytes, found.bytes), (whole.len() as u64, whole.len() as u64));
+
+    write(&path, &whole[..whole.len() - 5]);
+    let torn = file::examine(&path).unwrap();
+    assert!(torn.damage.is_none(), "a torn line is what a crash leaves, and no damage");
+    assert_eq!((torn.whole_bytes, torn.bytes), (last as u64, whole.len() as u64 - 5));
+
+    let mut damaged = whole.clone();
+    damaged[last + 20] ^= 1;
+    write(&path, &damaged);
+    let lines = whole.iter().filter(|byte| **byte == b'\n').count();
+    let found = file::examine(&path).unwrap();
+    assert!(matches!(found.damage, Some(JournalError::Damaged { line, .. }) if line == lines), "{:?}", found.damage);
+    assert_eq!(found.whole_bytes, last as u64, "what stands before it is whole");
+    assert!(found.progress.is_some_and(|progress| !progress.is_over()));
+
+    write(&path, &whole[..10]);
+    assert!(file::examine(&path).unwrap().progress.is_none(), "not even the plan is whole");
+    let missing = file::examine(&path.with_file_name("00000099.jsonl"));
+    assert!(matches!(missing, Err(JournalError::File { .. })));
 }
 
 /// Writes the golden journals. They were written once, and must not be written again for a format that is out.

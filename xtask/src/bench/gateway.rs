@@ -8,7 +8,7 @@ use kaleem_core::names::{GatewayName, ReleaseId};
 use kaleem_core::traffic::{Admission, Generation, HoldLimits, Routing, SocketTraffic, Target, Traffic};
 
 use super::median;
-use crate::demo::{kaleem, static_agent};
+use crate::demo::{build_static_agent, static_agent};
 use crate::fail::TaskError;
 use crate::load;
 use crate::place::{Place, create_directory, free_port, scratch, write};
@@ -52,7 +52,8 @@ pub(crate) struct Length {
 /// Runs it.
 pub(crate) fn run(place: &Place, consent: Consent, length: Length) -> Result<(), TaskError> {
     let _parts = setup::run(place, consent, Need::Tests)?;
-    kaleem(place, None)?;
+    say::step("building the gateway");
+    build_static_agent(place)?;
     let directory = scratch()?;
     let path = directory.path();
     let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
@@ -228,14 +229,17 @@ fn memory(place: &Place, gateway: &Proxy, minutes: u64) -> Result<(), TaskError>
     Ok(())
 }
 
-/// Of a process and its children.
+/// Of a process and its children. Pages that both map, as the program's own, count once (`Pss`).
 fn resident_kilobytes(place: &Place, id: u32) -> Result<u64, TaskError> {
-    let text = Program::new(place, "ps").args(["-o", "pid=,ppid=,rss=", "-A"]).output()?;
-    let numbers = text.lines().map(|line| line.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>());
-    let id = u64::from(id);
-    Ok(numbers
-        .filter_map(|line| matches!(line.as_slice(), [pid, parent, _] if *pid == id || *parent == id).then(|| line.last().copied())?)
-        .sum())
+    let children = Program::new(place, "ps").args(["-o", "pid=", "--ppid", &id.to_string()]).output()?;
+    let mut sum = 0;
+    for id in children.split_whitespace().chain([id.to_string().as_str()]) {
+        let path = std::path::PathBuf::from(format!("/proc/{id}/smaps_rollup"));
+        let text = std::fs::read_to_string(&path).map_err(|source| TaskError::File { operation: "read", path: path.clone(), source })?;
+        let pss = text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        sum += pss.ok_or_else(|| TaskError::Unexpected { what: format!("{} has no Pss", path.display()) })?;
+    }
+    Ok(sum)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use kaleem_core::observed::{HostQuestions, observe_host, observe_images};
 use kaleem_core::remedy::chain;
 
 use super::median;
-use crate::demo::{Shop, kaleem};
+use crate::demo::{Shop, kaleem_as_shipped};
 use crate::deploy::connect;
 use crate::fail::TaskError;
 use crate::place::{self, Place};
@@ -23,7 +23,7 @@ const SERVICES: usize = 10;
 /// Plans a project of ten services many times, and asks the same questions without planning, in turn.
 pub(crate) fn run(place: &Place, consent: Consent, runs: usize, program: Option<PathBuf>) -> Result<(), TaskError> {
     let parts = setup::run(place, consent, Need::Tests)?;
-    let program = kaleem(place, program)?;
+    let program = kaleem_as_shipped(place, program)?;
     let shop = Shop::new(place, &parts, "kaleem-bench-plan", &program)?;
     let mut text = String::from("services:\n");
     for number in 0..SERVICES {

@@ -32,15 +32,28 @@ pub(crate) struct Orders {
 
 /// The program to show: `given`, or the one that is built from these sources, with its gateway.
 pub(crate) fn kaleem(place: &Place, given: Option<PathBuf>) -> Result<PathBuf, TaskError> {
+    program(place, given, "dev")
+}
+
+/// The program to measure: `given`, or the one that is built from these sources as it ships, with its gateway.
+pub(crate) fn kaleem_as_shipped(place: &Place, given: Option<PathBuf>) -> Result<PathBuf, TaskError> {
+    program(place, given, "release")
+}
+
+fn program(place: &Place, given: Option<PathBuf>, profile: &str) -> Result<PathBuf, TaskError> {
     if let Some(given) = given {
         return std::path::absolute(&given).map_err(|source| TaskError::File { operation: "find", path: given, source });
     }
-    say::step("building kaleem (dev profile) and its gateway (static, release profile)");
-    let cargo = || Program::new(place, place.cargo()).args(["build", "--quiet"]);
-    cargo().args(["--package", "kaleem-cli", "--package", "kaleem-agent"]).run()?;
-    // The gateway carries the requests of the demo, so it is measured as it ships.
-    cargo().args(["--release", "--package", "kaleem-agent", "--target", &static_target()]).run()?;
-    Ok(place.target.join("debug/kaleem"))
+    say::step(&format!("building kaleem ({profile} profile) and its gateway (static, release profile)"));
+    Program::new(place, place.cargo()).args(["build", "--quiet", "--profile", profile, "--package", "kaleem-cli"]).run()?;
+    build_static_agent(place)?;
+    Ok(place.target.join(if profile == "dev" { "debug" } else { profile }).join("kaleem"))
+}
+
+/// Builds the gateway as it ships: it carries the requests, so it is measured as it ships.
+pub(crate) fn build_static_agent(place: &Place) -> Result<(), TaskError> {
+    let cargo = Program::new(place, place.cargo()).args(["build", "--quiet", "--release"]);
+    cargo.args(["--package", "kaleem-agent", "--target", &static_target()]).run()
 }
 
 /// The gateway's program, as `kaleem` builds it.

@@ -259,3 +259,31 @@ async fn a_registry_that_is_down_does_not_stop_what_serves_from_being_planned() 
     let error = world.kaleem.plan_deploy(&app("v2"), &std::collections::BTreeMap::new()).await.unwrap_err();
     assert!(matches!(error, KaleemError::Observe { .. }), "another tag cannot be guessed: {error}");
 }
+
+#[tokio::test]
+async fn what_others_did_to_a_half_made_release_does_not_stop_it_from_being_taken_back() {
+    type Meddle = fn(&World);
+    let cases: [(&str, Meddle); 3] = [
+        ("somebody joined its network", |world| {
+            world.runtime.fail_next(FakeOperation::RemoveNetwork, 1, || RuntimeError::InUse { name: "shop_default".to_owned() });
+        }),
+        ("its container was removed", |world| world.runtime.remove_by_hand(&container("shop-api-r1-1"))),
+        ("its container was killed", |world| world.runtime.kill_by_hand(&container("shop-api-r1-1"))),
+    ];
+    for (why, meddle) in cases {
+        let world = World::new();
+        world.push_with("registry.example/app:v1", Behaviour::NeverHealthy, |image| image.with_healthcheck());
+        let shared = world.again();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        world.runtime.before_call(Some(std::sync::Arc::new(move |call: &kaleem_core::testing::FakeCall| {
+            let polled = call.operation == FakeOperation::Inspect && call.target == "shop-api-r1-1";
+            if polled && shared.running() == ["shop-api-r1-1"] && !done.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                meddle(&shared);
+            }
+            None
+        })));
+        let ending = world.deploy(&app("v1")).await.unwrap();
+        assert!(matches!(ending, Ending::Over(Outcome::RolledBack { serving: None, .. })), "{why}: {ending:?}");
+        assert!(world.containers().is_empty(), "{why}: {:?}", world.containers());
+    }
+}

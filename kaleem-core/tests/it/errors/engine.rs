@@ -48,6 +48,8 @@ fn watch() {
         &WatchError::Failing { failed: 12, requests: 80, percent: 15 },
         &WatchError::Slow { slowest: Duration::from_millis(2500), limit: Duration::from_secs(1) },
         &WatchError::Crashed { container: container(), code: 139, log: LOG.to_owned() },
+        &WatchError::Restarted { container: container(), log: LOG.to_owned() },
+        &WatchError::Removed { container: container() },
         &WatchError::OutOfMemory { container: container(), log: String::new() },
         &WatchError::Runtime { source: away() },
     ]));
