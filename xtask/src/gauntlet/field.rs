@@ -38,7 +38,7 @@ pub(super) struct Version {
 pub(super) enum Layout {
     /// It keeps its published port and its `container_name`: the compose file is as it was.
     Unchanged,
-    /// It keeps its published port, and runs three times: a `container_name` cannot be there then.
+    /// It runs three times, for which Compose takes neither a name nor a published port: only nginx reaches it.
     Replicas,
     /// It gave both up, so that two of it can run: only nginx reaches it.
     BehindNginx,
@@ -75,11 +75,11 @@ impl<'a> Field<'a> {
         let unwanted = ["container_name:", "ports:", "- \"127.0.0.1:${SHOP_PORT}:3000\""];
         let compose: String = match layout {
             Layout::Unchanged => COMPOSE.to_owned(),
-            Layout::Replicas => COMPOSE.replace("    container_name: ${COMPOSE_PROJECT_NAME}-the-api\n", "    deploy: {replicas: 3}\n"),
-            Layout::BehindNginx => {
+            Layout::Replicas | Layout::BehindNginx => {
                 let (before, api) = COMPOSE.split_once("  api:\n").unwrap_or((COMPOSE, ""));
                 let api = api.lines().filter(|line| !unwanted.iter().any(|unwanted| line.trim_start().starts_with(unwanted)));
-                format!("{before}  api:\n{}\n", api.collect::<Vec<_>>().join("\n"))
+                let replicas = if layout == Layout::Replicas { "    deploy: {replicas: 3}\n" } else { "" };
+                format!("{before}  api:\n{replicas}{}\n", api.collect::<Vec<_>>().join("\n"))
             }
         };
         write(&path.join("compose.yaml"), &compose)?;
@@ -125,7 +125,7 @@ impl<'a> Field<'a> {
     /// Where requests go in.
     pub(super) fn doors(&self) -> Doors {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Doors { direct: (self.layout != Layout::BehindNginx).then(|| at(self.port)), edge: at(self.edge) }
+        Doors { direct: (self.layout == Layout::Unchanged).then(|| at(self.port)), edge: at(self.edge) }
     }
 
     /// Says whether two of the service may run at the same time, from the next deploy on.
