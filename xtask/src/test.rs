@@ -1,13 +1,20 @@
 //! Every test of the workspace, with the real parts that they need.
 
+use std::time::Duration;
+
 use crate::fail::TaskError;
+use crate::gauntlet;
 use crate::place::Place;
 use crate::programs::Program;
 use crate::say;
 use crate::setup::newer_engine::{self, NewerEngine};
 use crate::setup::{self, Consent, Need, Parts};
+use crate::soak;
 
-/// Sets up, runs `cargo test --workspace`, and ends what was started.
+/// How often the real program is killed. A run by hand (`cargo xtask soak --kills 200`) does more.
+const KILLS: u64 = 20;
+
+/// Sets up, runs `cargo test --workspace`, the soak and the gauntlet in their short forms, and ends what was started.
 pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Result<(), TaskError> {
     let parts = setup::run(place, consent, Need::Tests)?;
     say::step("cargo test --workspace");
@@ -18,12 +25,19 @@ pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Resu
         if !arguments.is_empty() {
             return Ok(());
         }
-        with_newer_engine(place, &parts)
+        with_newer_engine(place, &parts)?;
+        under_load(place, &parts)
     });
     drop(parts);
     outcome?;
     say::line("every test passed; what was started for them has ended");
     Ok(())
+}
+
+/// The real program on the real engine under load: killed again and again, and through everything in the life of a service.
+fn under_load(place: &Place, parts: &Parts) -> Result<(), TaskError> {
+    soak::with(place, parts, soak::Limits { time: Duration::ZERO, kills: KILLS }, None, None)?;
+    gauntlet::run_with(place, parts, gauntlet::Choices { form: gauntlet::Form::Short, seed: None, document: false, kaleem: None })
 }
 
 /// The tests of the engine's adapter once more, with a newer engine.

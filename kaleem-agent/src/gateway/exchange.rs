@@ -175,6 +175,7 @@ async fn send(asked: &Asked, outgoing: &mut Outgoing, repeatable: bool) -> Resul
         let flight = shard.admit(listener, asked.tag.as_deref(), avoid.as_ref()).await.map_err(|error| match error {
             HoldError::Full => (StatusCode::SERVICE_UNAVAILABLE, "too many requests wait for the service"),
             HoldError::Expired => (StatusCode::SERVICE_UNAVAILABLE, "the service did not come up in time"),
+            HoldError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "the gateway is being stopped, and the service is not there"),
         })?;
         let lane = flight.lane().clone();
         client.runs_at(&lane);

@@ -2,7 +2,7 @@
 //!
 //! Nothing is read from a client that waits, so what it sends stays in the kernel.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ pub(crate) enum HoldError {
     Full,
     /// It waited too long.
     Expired,
+    /// The gateway is being stopped, and nobody is there to have it.
+    Stopping,
 }
 
 /// All that wait, on all threads.
@@ -29,6 +31,7 @@ pub(crate) struct Hold {
     held: AtomicU64,
     expired: AtomicU64,
     overflowed: AtomicU64,
+    closed: AtomicBool,
     /// When the next one may go.
     next: Mutex<Duration>,
 }
@@ -53,6 +56,16 @@ impl Hold {
         }
         self.held.fetch_add(1, Ordering::Relaxed);
         Ok(Waiting(self))
+    }
+
+    /// Lets nobody wait from now on. Who waits already has to be told to look.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody may wait any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Counts one that waited too long.

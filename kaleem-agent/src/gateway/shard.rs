@@ -190,8 +190,11 @@ impl Shard {
                 if self.pick(&view, listener, tag, None).is_some() {
                     tokio::time::sleep(self.board.hold.pace(&view.table.limits)).await;
                     if let Some(flight) = self.pick(&self.view(), listener, tag, None) {
-                        return flight;
+                        return Ok(flight);
                     }
+                }
+                if self.board.hold.is_closed() {
+                    return Err(HoldError::Stopping);
                 }
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -199,7 +202,7 @@ impl Shard {
             }
         })
         .await;
-        waited.map_err(|_| self.board.hold.expire())
+        waited.unwrap_or_else(|_| Err(self.board.hold.expire()))
     }
 
     /// Remembers that connecting failed, where that says something about the target.

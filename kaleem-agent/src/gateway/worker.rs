@@ -110,14 +110,14 @@ async fn serve(hello: Hello, mut sockets: Vec<OwnedFd>, channel: OwnedFd) -> Res
     listening.abort();
     board.tell(|| ShardMessage::Leave);
     match stopping {
-        Stopping::Gateway => drain::leave(&board, settings.stop_grace, Duration::ZERO, Duration::ZERO).await,
+        Stopping::Gateway => stop(&board, &settings).await,
         Stopping::Worker => {
             let leaving = drain::leave(&board, settings.upgrade_requests, settings.upgrade_streams, IDLE_WHEN_LEAVING);
             tokio::select! {
                 () = leaving => {}
                 // Whatever comes, this worker only ends sooner.
                 () = obey_while_leaving(&control_state, &mut reader, &to_supervisor) => {
-                    drain::leave(&board, settings.stop_grace, Duration::ZERO, Duration::ZERO).await;
+                    stop(&board, &settings).await;
                 }
             }
         }
@@ -129,6 +129,14 @@ async fn serve(hello: Hello, mut sockets: Vec<OwnedFd>, channel: OwnedFd) -> Res
         shard.join().ok();
     }
     Ok(())
+}
+
+/// Ends everything with the gateway. What waits for an instance is answered: when the engine stops, with everything that it runs, none
+/// comes before the gateway has gone, and every second of waiting would be one more without service.
+async fn stop(board: &Switchboard, settings: &Settings) {
+    board.hold.close();
+    board.announce();
+    drain::leave(board, settings.stop_grace, Duration::ZERO, Duration::ZERO).await;
 }
 
 fn epoch() -> u64 {

@@ -202,3 +202,18 @@ async fn sigterm_lets_requests_finish_closes_websockets_and_ends_with_0() {
     assert_eq!(gateway.ended().await.code(), Some(0));
     assert!(!std::path::Path::new(&format!("/proc/{worker}")).exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_an_instance_does_not_keep_a_gateway_that_is_stopped() {
+    let mut gateway = Plan::http().start().await;
+    gateway.route(1, &[]).await;
+    let mut client = Raw::connect(gateway.address()).await;
+    client.send("POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 2\r\n\r\nhi").await;
+    until("it waits", async || gateway.stats().await.hold.waiting == 1).await;
+    let began = tokio::time::Instant::now();
+    gateway.signal(gateway.pid(), Signal::TERM);
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text().trim_end()), (503, "the gateway is being stopped, and the service is not there"));
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5), "it does not wait for the grace of requests that run");
+}

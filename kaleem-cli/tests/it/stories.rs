@@ -50,4 +50,5 @@ stories! {
     several_services_go_back_together,
     state_that_is_damaged,
     stuck_and_settled,
+    the_machine_reboots,
 }

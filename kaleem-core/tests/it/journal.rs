@@ -246,9 +246,15 @@ async fn an_event_that_cannot_follow_is_refused_and_changes_nothing() {
     ];
     for (before, event, wanted) in cases {
         let mut progress = before.clone();
+        assert!(wanted.remedy().contains("kaleem doctor"), "{wanted}");
         assert_eq!(progress.apply(&event), Err(wanted), "{event:?}");
         assert_eq!(progress, before, "{event:?}");
     }
+    let (bytes, mut journal) = (std::fs::read(&path).unwrap(), Journal::open(&path).unwrap());
+    let refused = journal.append(&Event::Started { step }, jiff::Timestamp::UNIX_EPOCH).unwrap_err();
+    assert!(matches!(&refused, JournalError::Illegal { source: IllegalEvent::AfterTheEnd, .. }), "{refused}");
+    assert!(refused.remedy().contains("kaleem doctor --repair"));
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing of it was written");
     assert_eq!(Progress::fold(&events[1..]), Err(IllegalEvent::PlanMisplaced), "the plan comes first");
     assert_eq!(Progress::fold(&[]), Err(IllegalEvent::PlanMisplaced));
 }

@@ -1,7 +1,6 @@
 //! All clients together: started, looked at, stopped. Bounded in number and in time, and only ever towards this machine.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +22,6 @@ const FINISH: Duration = Duration::from_secs(70);
 pub(super) struct Shared {
     start: Duration,
     tally: Mutex<Tally>,
-    open: AtomicU64,
     stop: watch::Receiver<bool>,
 }
 
@@ -35,13 +33,11 @@ impl Shared {
 
     /// A request begins.
     pub(super) fn begin(&self) -> Duration {
-        self.open.fetch_add(1, Ordering::SeqCst);
         self.now()
     }
 
     /// One that was begun is over.
     pub(super) fn end(&self, note: impl FnOnce(&mut Tally)) {
-        self.open.fetch_sub(1, Ordering::SeqCst);
         self.tally(note);
     }
 
@@ -95,7 +91,7 @@ impl Load {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| refuse(doors.edge, error.to_string()))?;
         let (stop, stopped) = watch::channel(false);
-        let shared = Arc::new(Shared { start: SystemClock.monotonic(), tally: Mutex::default(), open: AtomicU64::new(0), stop: stopped });
+        let shared = Arc::new(Shared { start: SystemClock.monotonic(), tally: Mutex::default(), stop: stopped });
         let mut clients = JoinSet::new();
         let flows: Vec<(Flow, SocketAddr)> = match doors.direct {
             Some(address) => DIRECT.iter().map(|flow| (*flow, address)).chain(EDGE.iter().map(|flow| (*flow, doors.edge))).collect(),
@@ -121,10 +117,16 @@ impl Load {
         Ok(Self { runtime, clients, shared, stop })
     }
 
-    /// Takes note that something is killed now.
+    /// Takes note that something is killed now; until [`Self::is_dead`] it may still take requests.
     pub(super) fn kills_now(&self) {
-        let (open, now) = (self.shared.open.load(Ordering::SeqCst), self.shared.now());
-        self.shared.tally(|tally| tally.killed = Some((open, now)));
+        let now = self.shared.now();
+        self.shared.tally(|tally| tally.killed = Some((now, now)));
+    }
+
+    /// Takes note that what was killed is gone, with its sockets.
+    pub(super) fn is_dead(&self) {
+        let now = self.shared.now();
+        self.shared.tally(|tally| tally.killed = tally.killed.map(|(begun, _)| (begun, now)));
     }
 
     /// Lets every client finish what it has begun, and returns all that was seen.

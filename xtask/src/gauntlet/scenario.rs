@@ -287,6 +287,9 @@ impl<'a, 'e> Stage<'a, 'e> {
             kill_process(pid, Signal::KILL)
                 .map_err(|errno| TaskError::Unexpected { what: format!("{name} could not be killed: {errno}") })?;
         }
+        let process = std::path::PathBuf::from(format!("/proc/{id}"));
+        wait_until(BACK_WITHIN, || !process.exists());
+        load.is_dead();
         // Back by its restart policy, and not by us.
         if !wait_until(BACK_WITHIN, || self.field.answers()) {
             let log = self.field.log().to_path_buf();

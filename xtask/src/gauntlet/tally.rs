@@ -49,8 +49,8 @@ pub(super) struct Tally {
     pub reasons: Vec<String>,
     /// How often each kind failed.
     pub failures: BTreeMap<(Kind, Door), u64>,
-    /// Set at the moment something was killed: how many requests were open, and when.
-    pub killed: Option<(u64, Duration)>,
+    /// When something was killed, and when it was gone: on a busy machine a process takes connections until its last thread has ended.
+    pub killed: Option<(Duration, Duration)>,
 }
 
 impl Tally {
@@ -88,8 +88,8 @@ impl Tally {
 
     /// Failed ones that were not open when something was killed.
     pub(super) fn failed_beyond_kill(&self) -> u64 {
-        let Some((_, at)) = self.killed else { return self.failed() };
-        self.samples.iter().filter(|sample| !sample.ok && (sample.begun > at || sample.begun + sample.took < at)).count() as u64
+        let Some((killed, gone)) = self.killed else { return self.failed() };
+        self.samples.iter().filter(|sample| !sample.ok && (sample.begun > gone || sample.begun + sample.took < killed)).count() as u64
     }
 
     /// Requests per second from the first to the last.
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn only_what_was_open_at_a_kill_may_fail_by_it() {
-        let mut tally = Tally { killed: Some((2, Duration::from_millis(100))), ..Tally::default() };
+        let mut tally = Tally { killed: Some((Duration::from_millis(100), Duration::from_millis(100))), ..Tally::default() };
         for (begun, took) in [(90, 20), (95, 10), (101, 5), (10, 20)] {
             tally.note(sample(begun, took, false), None, Some("broken"));
         }
