@@ -1,7 +1,8 @@
 //! A vault in a directory: an object is there in whole and on disk, or it is not there.
 //!
 //! An object is written beside its place, synced, and linked into its place without replacing anything; then its
-//! directory is synced. What a death leaves behind bears a name that is never listed.
+//! directory is synced. What a death leaves behind bears a name that is never listed, and goes with the set that it is of:
+//! whoever writes holds a lock on it, which ends with its process.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use kaleem_core::backup::{BackupVault, ByteStream, VaultEntry, VaultError, VaultPath, pipe};
 use kaleem_core::durable::{self, DurableError, FileOperation, PRIVATE_DIRECTORY};
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -67,7 +68,7 @@ impl LocalVault {
             let Ok(name) = entry.file_name().into_string() else {
                 return Err(Walk::Foreign(entry.path().display().to_string()));
             };
-            if name.starts_with(UNFINISHED_PREFIX) && name.ends_with(UNFINISHED_SUFFIX) {
+            if is_unfinished(&name) {
                 continue;
             }
             let path = format!("{prefix}/{name}");
@@ -90,6 +91,26 @@ impl LocalVault {
             }
         }
         Ok(())
+    }
+}
+
+fn is_unfinished(name: &str) -> bool {
+    name.starts_with(UNFINISHED_PREFIX) && name.ends_with(UNFINISHED_SUFFIX)
+}
+
+/// Removes from a directory what writers left there that are dead. One that lives holds its lock.
+fn sweep(directory: &Path) {
+    // What cannot be removed now is tried again with the next removal, and is never listed.
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if !entry.file_name().to_str().is_some_and(is_unfinished) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if let Ok(opened) = rustix::fs::open(entry.path(), flags, Mode::empty())
+            && rustix::fs::flock(&opened, FlockOperation::NonBlockingLockShared).is_ok()
+        {
+            rustix::fs::unlink(entry.path()).ok();
+        }
     }
 }
 
@@ -134,6 +155,11 @@ impl BackupVault for LocalVault {
         options.write(true).create_new(true).mode(durable::PRIVATE_FILE);
         let mut output = options.open(&temporary).await.map_err(&failed)?;
         let unfinished = Unfinished(temporary.clone());
+        match rustix::fs::flock(&output, FlockOperation::NonBlockingLockExclusive) {
+            // A file system without locks keeps what a death leaves, as nobody can tell it from what is being written.
+            Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK) => (),
+            Err(errno) => return Err(failed(errno.into())),
+        }
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut length = 0_u64;
         loop {
@@ -217,6 +243,9 @@ impl BackupVault for LocalVault {
     async fn delete(&self, path: &VaultPath) -> Result<(), VaultError> {
         let file = self.file(path);
         durable::remove(&file).map_err(self.disk(path))?;
+        if let Some(directory) = file.parent() {
+            sweep(directory);
+        }
         // A directory that is not empty stays, and one that stays empty is not listed.
         for directory in file.ancestors().skip(1).take_while(|directory| *directory != self.root) {
             if rustix::fs::rmdir(directory).is_err() {

@@ -1,6 +1,6 @@
 //! The archive format of mongodump: archives of the real tool are read, and nothing that is cut or changed passes.
 
-use kaleem_backup::format::mongo_archive::{ArchiveReader, ArchiveWriter, verify};
+use kaleem_backup::format::mongo_archive::{ArchiveCollection, ArchiveReader, ArchiveWriter, verify};
 use kaleem_core::backup::{SourceError, pipe};
 
 use crate::support::{BAR, OPLOG, stream};
@@ -77,5 +77,34 @@ async fn what_is_written_again_holds_the_same() {
         };
         let ((), found) = tokio::join!(writing, verify(Box::pin(receiver)));
         assert_eq!(found.unwrap(), reader.contents().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn names_with_dots_dollars_and_other_letters_are_kept() {
+    let reader = ArchiveReader::open(stream(BAR)).await.unwrap();
+    let model = reader.collections()[0].clone();
+    // Some servers refuse some of them, so that they cannot be asked about all.
+    let names = ["a.b$c.d", "pay$day", "...", "日本語.☃", "e\u{301}", "slash/back\\slash"];
+    let mut collections: Vec<_> = names.iter().map(|name| ArchiveCollection { collection: (*name).to_owned(), ..model.clone() }).collect();
+    collections.sort_by_key(ArchiveCollection::namespace);
+    let (mut sender, receiver) = pipe();
+    let writing = async {
+        let mut writer = ArchiveWriter::begin(&mut sender, "8.0", &collections).await.unwrap();
+        for collection in &collections {
+            writer.begin_collection(collection).unwrap();
+            writer
+                .document(&mongodb::bson::serialize_to_vec(&mongodb::bson::doc! { "_id": &collection.collection }).unwrap())
+                .await
+                .unwrap();
+            writer.end_collection().await.unwrap();
+        }
+        writer.finish().await.unwrap();
+        sender.finish().await.unwrap();
+    };
+    let ((), found) = tokio::join!(writing, verify(Box::pin(receiver)));
+    let found = found.unwrap();
+    for name in names {
+        assert_eq!(found[&format!("{}.{name}", model.database)].count, 1, "{name}");
     }
 }

@@ -185,3 +185,39 @@ async fn a_server_that_dies_or_is_not_there_is_an_error() {
     assert!(read.is_err(), "the bytes do not seem to be whole");
     assert!(matches!(source.inspect().await, Err(SourceError::Unreachable { .. })));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_512_mb_comes_back_where_it_can_be_packed_and_a_longer_one_than_a_command_takes_is_refused() {
+    let (place, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(server) = servers::redis(place.path(), &[]) else { return };
+    let name = "cache".parse().unwrap();
+    let target = servers::redis(other.path(), &[]).unwrap();
+    let into = source(&target, None);
+    // The longest value that Redis takes, which it packs where it may; and one that is just too long for a command as it is.
+    for (packed, length, comes_back) in [("yes", 512 << 20, true), ("no", (64 << 20) + 1, false)] {
+        servers::redis_cli(
+            &server,
+            &[],
+            &format!("FLUSHALL\nSETRANGE huge {} x\nSET small 1\nCONFIG SET rdbcompression {packed}\n", length - 1),
+        );
+        let vault = FakeVault::new();
+        let request = request(Protection::Unencrypted);
+        let sources: Vec<Arc<dyn BackupSource>> = vec![Arc::new(source(&server, None))];
+        let manifest = set::create(&vault, &sources, &request, &Noon).await.unwrap();
+        assert_eq!(manifest.artifacts[0].contents["db0"].count, 2);
+        assert_eq!(manifest.artifacts[0].plain_bytes > length, packed == "no", "{packed}");
+        servers::redis_cli(&target, &[], "FLUSHALL\nSET before 1\n");
+        let restored = set::restore(&vault, &request.set, &name, &into, RestoreMode::Replace, &Keys::none()).await;
+        let now = servers::redis_cli(&target, &[], "STRLEN huge\nGETRANGE huge -2 -1\nEXISTS before\nDBSIZE\nINFO keyspace\n");
+        let lines: Vec<&str> = now.split_inclusive('\n').map(str::trim_end).collect();
+        assert_eq!(now.matches("keys=").count(), 1, "nothing is left beside: {now}");
+        if comes_back {
+            restored.unwrap();
+            assert_eq!((lines[0], &lines[1][lines[1].len() - 1..], lines[2], lines[3]), ("536870912", "x", "0", "2"), "{packed}");
+        } else {
+            let told = kaleem_core::remedy::one_line(&restored.unwrap_err());
+            assert!(told.contains("huge") && told.contains("64 MiB"), "{told}");
+            assert_eq!((lines[0], lines[2], lines[3]), ("0", "1", "1"), "what was there serves on");
+        }
+    }
+}

@@ -67,6 +67,42 @@ async fn what_a_death_left_half_written_is_not_listed() {
     assert_eq!(vault.list(&"sets".parse().unwrap()).await.unwrap().len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_writer_left_goes_with_its_set_and_what_is_being_written_stays() {
+    let place = tempfile::tempdir().unwrap();
+    let vault = LocalVault::open(place.path()).unwrap();
+    let directory = place.path().join("sets/20260301t120000z-0a0b0c0d");
+    let path = |name: &str| kaleem_core::backup::VaultPath::in_set(&"20260301t120000z-0a0b0c0d".parse().unwrap(), name).unwrap();
+    let (one, two) = (path("one"), path("two"));
+    vault.put_if_absent(&one, stream(b"x")).await.unwrap();
+    let leftover = directory.join(".kaleem-0011.tmp");
+    kaleem_core::durable::create_new(&leftover, b"half").unwrap();
+    let (mut sender, body) = kaleem_core::backup::pipe();
+    sender.send(b"whole".to_vec()).await.unwrap();
+    let writing = tokio::spawn({
+        let vault = vault.clone();
+        let two = two.clone();
+        async move { vault.put_if_absent(&two, Box::pin(body)).await }
+    });
+    let count = || std::fs::read_dir(&directory).unwrap().count();
+    for _ in 0..1000 {
+        // Something was written, so the lock on it is held.
+        let sizes: u64 = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        if sizes == 10 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(count(), 3);
+    vault.delete(&one).await.unwrap();
+    assert!(!leftover.exists(), "its writer is dead");
+    assert_eq!(count(), 1, "the other is being written");
+    sender.finish().await.unwrap();
+    assert_eq!(writing.await.unwrap().unwrap(), 5);
+    vault.delete(&two).await.unwrap();
+    assert!(!directory.exists(), "nothing is left of the set");
+}
+
 #[tokio::test]
 async fn a_full_disk_is_an_error_and_leaves_nothing() {
     // A file system of its own which holds 64 KiB.

@@ -27,6 +27,7 @@ macro_rules! stories {
 stories! {
     a_bad_image_is_rolled_back,
     a_broken_project_touches_nothing,
+    a_broker_is_drilled,
     a_backup_set_is_drilled,
     a_first_deploy_and_a_change,
     a_full_disk,
@@ -42,6 +43,7 @@ stories! {
     an_image_that_cannot_be_had,
     an_open_plan_is_told_of_by_every_command,
     backups_are_made_and_proved,
+    backups_that_are_killed,
     data_goes_back_with_a_release,
     images_are_built_first,
     interrupted_and_resumed,

@@ -168,12 +168,12 @@ impl Connection {
     }
 
     async fn chunk(&mut self, left: &mut u64) -> Result<Vec<u8>, SourceError> {
-        let mut chunk = vec![0; usize::try_from((*left).min(CHUNK_BYTES)).unwrap_or(1)];
-        let read = self.stream.read(&mut chunk).await.map_err(|source| self.lost(source))?;
+        // Not zeroed first: the socket fills a small part of it at a time.
+        let mut chunk = Vec::with_capacity(usize::try_from((*left).min(CHUNK_BYTES)).unwrap_or(1));
+        let read = (&mut self.stream).take(*left).read_buf(&mut chunk).await.map_err(|source| self.lost(source))?;
         if read == 0 {
             return Err(self.lost(std::io::ErrorKind::UnexpectedEof.into()));
         }
-        chunk.truncate(read);
         *left -= read as u64;
         Ok(chunk)
     }
