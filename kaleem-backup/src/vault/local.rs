@@ -98,11 +98,17 @@ fn is_unfinished(name: &str) -> bool {
     name.starts_with(UNFINISHED_PREFIX) && name.ends_with(UNFINISHED_SUFFIX)
 }
 
+/// How the names of this process begin.
+fn own_prefix() -> String {
+    format!("{UNFINISHED_PREFIX}{:x}-", std::process::id())
+}
+
 /// Removes from a directory what writers left there that are dead. One that lives holds its lock.
 fn sweep(directory: &Path) {
     // What cannot be removed now is tried again with the next removal, and is never listed.
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if !entry.file_name().to_str().is_some_and(is_unfinished) {
+        // Those of this process end with it or before, and one may not have its lock yet.
+        if !entry.file_name().to_str().is_some_and(|name| is_unfinished(name) && !name.starts_with(&own_prefix())) {
             continue;
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -150,7 +156,7 @@ impl BackupVault for LocalVault {
         durable::create_directory(&directory, PRIVATE_DIRECTORY).map_err(self.disk(path))?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error)))?;
-        let temporary = directory.join(format!("{UNFINISHED_PREFIX}{}{UNFINISHED_SUFFIX}", hex::encode(random)));
+        let temporary = directory.join(format!("{}{}{UNFINISHED_SUFFIX}", own_prefix(), hex::encode(random)));
         let mut options = tokio::fs::OpenOptions::new();
         options.write(true).create_new(true).mode(durable::PRIVATE_FILE);
         let mut output = options.open(&temporary).await.map_err(&failed)?;
@@ -180,6 +186,8 @@ impl BackupVault for LocalVault {
         }
         drop(unfinished);
         sync_directory(&directory).map_err(&failed)?;
+        // A set that was begun again after a death has its files beside what that left.
+        sweep(&directory);
         Ok(length)
     }
 

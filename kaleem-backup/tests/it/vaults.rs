@@ -65,6 +65,14 @@ async fn what_a_death_left_half_written_is_not_listed() {
     let leftover = place.path().join("sets/a/.kaleem-0011.tmp");
     kaleem_core::durable::create_new(&leftover, b"half").unwrap();
     assert_eq!(vault.list(&"sets".parse().unwrap()).await.unwrap().len(), 1);
+    // Another program writes this one.
+    let alive = place.path().join("sets/a/.kaleem-0-22.tmp");
+    kaleem_core::durable::create_new(&alive, b"ha").unwrap();
+    let writer = std::fs::File::open(&alive).unwrap();
+    rustix::fs::flock(&writer, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    vault.put_if_absent(&"sets/a/other".parse().unwrap(), stream(b"x")).await.unwrap();
+    assert!(!leftover.exists(), "a set that is gone on with is swept");
+    assert!(alive.exists(), "who lives holds a lock");
 }
 
 #[tokio::test(flavor = "multi_thread")]
