@@ -58,6 +58,8 @@ pub(crate) struct Choices {
     pub seed: Option<u64>,
     /// Whether the result goes into the documents.
     pub document: bool,
+    /// Only scenarios with this in their title.
+    pub only: Option<String>,
     /// This program instead of one that is built now.
     pub kaleem: Option<PathBuf>,
 }
@@ -79,7 +81,7 @@ pub(crate) fn run_with(place: &Place, parts: &Parts, choices: Choices) -> Result
     say::step(&format!("gauntlet, seed {number} (`--seed {number}` repeats it)"));
     let seed = Seed::new(number);
     let around = if choices.form == Form::Short { AROUND_SHORT } else { AROUND };
-    let lab = Lab { place, parts, program: &program, seed, around };
+    let lab = Lab { place, parts, program: &program, seed, around, only: choices.only };
     let mut rows = lab.kaleem(choices.form)?;
     if choices.form == Form::Long {
         rows.extend(lab.peer(Contender::Compose, Layout::Unchanged)?);
@@ -111,9 +113,15 @@ struct Lab<'a> {
     seed: Seed,
     /// Load before and after each scenario.
     around: Duration,
+    /// Only scenarios with this in their title.
+    only: Option<String>,
 }
 
 impl Lab<'_> {
+    fn plays(&self, act: Act) -> bool {
+        self.only.as_ref().is_none_or(|only| act.title().contains(only.as_str()))
+    }
+
     fn kaleem(&self, form: Form) -> Result<Vec<Row>, TaskError> {
         let acts: &[Act] = match form {
             Form::Short => &[
@@ -166,8 +174,12 @@ impl Lab<'_> {
     }
 
     fn play(&self, contender: Contender, field: &Field<'_>, acts: &[Act]) -> Result<Vec<Row>, TaskError> {
+        let acts: Vec<Act> = acts.iter().copied().filter(|act| self.plays(*act)).collect();
+        if acts.is_empty() {
+            return Ok(Vec::new());
+        }
         let outcome = Stage::set(contender, field, None, self.seed, self.around)
-            .and_then(|mut stage| acts.iter().map(|act| stage.play(*act)).collect::<Result<Vec<Row>, TaskError>>());
+            .and_then(|mut stage| acts.into_iter().map(|act| stage.play(act)).collect::<Result<Vec<Row>, TaskError>>());
         let cleaned = field.clean();
         let rows = outcome?;
         cleaned?;
@@ -177,6 +189,9 @@ impl Lab<'_> {
     /// An engine of its own, once with kaleem and once with Compose.
     fn restarts(&self) -> Result<Vec<Row>, TaskError> {
         let mut rows = Vec::new();
+        if !self.plays(Act::RestartEngine) {
+            return Ok(rows);
+        }
         for contender in [Contender::Kaleem, Contender::Compose] {
             let mut engine = Engine::start(self.place)?;
             let name = if contender == Contender::Kaleem { "kaleem-gauntlet-own" } else { "kaleem-gauntlet-own-compose" };

@@ -93,7 +93,7 @@ enum Task {
         /// Installs what is missing without asking.
         #[arg(long)]
         yes: bool,
-        /// kaleem alone, in two minutes.
+        /// kaleem alone, in a few minutes.
         #[arg(long)]
         short: bool,
         /// Where chance begins.
@@ -102,6 +102,9 @@ enum Task {
         /// Puts the result into `docs/zero-downtime.md`.
         #[arg(long)]
         document: bool,
+        /// Only scenarios with this in their title, such as `rollback`.
+        #[arg(long, value_name = "TEXT", conflicts_with = "document")]
+        only: Option<String>,
         /// Ships with this program instead of one that is built now.
         #[arg(long, value_name = "FILE")]
         kaleem: Option<PathBuf>,
@@ -221,9 +224,9 @@ fn run(task: Task) -> Result<(), TaskError> {
             let limits = soak::Limits { time: std::time::Duration::from_secs(minutes * 60), kills };
             soak::run(&place, Consent::from_flag(yes), limits, seed, kaleem)
         }
-        Task::Gauntlet { yes, short, seed, document, kaleem } => {
+        Task::Gauntlet { yes, short, seed, document, only, kaleem } => {
             let form = if short { gauntlet::Form::Short } else { gauntlet::Form::Long };
-            gauntlet::run(&place, Consent::from_flag(yes), gauntlet::Choices { form, seed, document, kaleem })
+            gauntlet::run(&place, Consent::from_flag(yes), gauntlet::Choices { form, seed, document, only, kaleem })
         }
         Task::Fuzz { minutes, seed } => fuzz::run(&place, minutes, seed),
         Task::Deploy { directory, state_dir, images } => deploy::run(&place, &directory, state_dir, &images),

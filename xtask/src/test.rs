@@ -37,7 +37,11 @@ pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Resu
 /// The real program on the real engine under load: killed again and again, and through everything in the life of a service.
 fn under_load(place: &Place, parts: &Parts) -> Result<(), TaskError> {
     soak::with(place, parts, soak::Limits { time: Duration::ZERO, kills: KILLS }, None, None)?;
-    gauntlet::run_with(place, parts, gauntlet::Choices { form: gauntlet::Form::Short, seed: None, document: false, kaleem: None })
+    gauntlet::run_with(
+        place,
+        parts,
+        gauntlet::Choices { form: gauntlet::Form::Short, seed: None, document: false, only: None, kaleem: None },
+    )
 }
 
 /// The tests of the engine's adapter once more, with a newer engine.
