@@ -235,7 +235,7 @@ pub(crate) struct Down {
     #[arg(long)]
     pub volumes: bool,
     /// Do not ask
-    #[arg(long, requires = "volumes")]
+    #[arg(long)]
     pub yes: bool,
 }
 

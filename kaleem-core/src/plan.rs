@@ -62,6 +62,17 @@ impl Plan {
         &self.release.target.project
     }
 
+    /// What a step does, as people read it: as the step has it, but that nothing serves at the end of a plan that takes everything down.
+    /// Empty for a step that is not in the plan.
+    pub fn step_text(&self, step: usize) -> String {
+        match (self.kind, self.steps.get(step)) {
+            (PlanKind::Down, Some(Step::Commit { .. })) => "nothing serves any more".to_owned(),
+            (PlanKind::Eject, Some(Step::Commit { release })) => format!("{release} serves without kaleem"),
+            (_, Some(step)) => step.to_string(),
+            (_, None) => String::new(),
+        }
+    }
+
     /// The objections that forbid it.
     pub fn refusals(&self) -> impl Iterator<Item = &Objection> {
         self.objections.iter().filter(|objection| objection.severity == Severity::Refuse)

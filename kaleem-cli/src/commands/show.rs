@@ -56,7 +56,8 @@ fn show_entry(printer: &Printer, entry: &Entry) {
     printer.result(&format!("{} after {took}", paint(STRONG, &head)));
     let evidence = History::evidence(entry);
     let digits = entry.plan.steps.len().to_string().len();
-    for (index, step) in entry.plan.steps.iter().enumerate() {
+    for index in 0..entry.plan.steps.len() {
+        let what = entry.plan.step_text(index);
         let (word, style) = match entry.progress.status(index) {
             StepStatus::Pending => ("", FAINT),
             StepStatus::Started => ("begun", WARN),
@@ -69,7 +70,7 @@ fn show_entry(printer: &Printer, entry: &Entry) {
         let took = seen.map_or_else(String::new, |seen| format!("  {} ms", seen.took_ms));
         let saw = seen.filter(|seen| !seen.seen.is_empty()).map_or_else(String::new, |seen| format!("  {}", seen.seen));
         printer.result(&format!(
-            "{:>digits$}. {} {step}{}",
+            "{:>digits$}. {} {what}{}",
             index + 1,
             paint(style, &format!("{word:>6}")),
             paint(FAINT, &format!("{took}{saw}"))
@@ -78,7 +79,7 @@ fn show_entry(printer: &Printer, entry: &Entry) {
             "type": "step",
             "plan": entry.plan.id.to_string(),
             "step": index,
-            "what": step.to_string(),
+            "what": what,
             "status": word,
             "took_ms": seen.map(|seen| seen.took_ms),
             "seen": seen.map(|seen| seen.seen.as_str()),

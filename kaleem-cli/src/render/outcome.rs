@@ -5,7 +5,7 @@ use std::time::Duration;
 use kaleem_core::engine::Ending;
 use kaleem_core::history::History;
 use kaleem_core::outcome::{Outcome, Resolution};
-use kaleem_core::plan::Plan;
+use kaleem_core::plan::{Plan, PlanKind};
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
@@ -19,12 +19,22 @@ impl Printer {
         let exit = Exit::of_ending(ending);
         let serving = history.map_or_else(|| "unknown: what was released before cannot be read".to_owned(), words::serving);
         let release = plan.release.id;
+        let subject = match plan.kind {
+            PlanKind::Deploy | PlanKind::Rollback => release.to_string(),
+            PlanKind::Eject | PlanKind::Down | PlanKind::Upgrade => format!("plan {}", plan.id),
+        };
         let error = match ending {
             Ending::Over(Outcome::Deployed { leftovers, .. }) => {
                 for leftover in leftovers {
                     self.label("left", WARN, leftover);
                 }
-                self.note(&format!("{release} serves after {}", words::duration(took)));
+                let took = words::duration(took);
+                self.note(&match plan.kind {
+                    PlanKind::Deploy | PlanKind::Rollback => format!("{release} serves after {took}"),
+                    PlanKind::Eject => format!("{} is plain Compose again after {took}: nothing of kaleem's runs", plan.project()),
+                    PlanKind::Down => format!("nothing of {} runs any more after {took}", plan.project()),
+                    PlanKind::Upgrade => format!("the gateways run the newer program after {took}"),
+                });
                 self.result(&format!("{} {serving}", paint(GOOD, "serving:")));
                 None
             }
@@ -38,14 +48,14 @@ impl Printer {
                 None
             }
             Ending::Over(Outcome::RolledBack { step, error, .. }) => {
-                let what = plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
-                self.label("error", BAD, &format!("{release} was taken back, because a step failed: {what}"));
+                let what = plan.step_text(*step);
+                self.label("error", BAD, &format!("{subject} was taken back, because a step failed: {what}"));
                 self.label("cause", BAD, error);
                 self.label("help", HELP, "mend it and deploy again; every step is in `kaleem show` of the release");
                 Some(error.clone())
             }
             Ending::Over(Outcome::Aborted { by, .. }) => {
-                self.label("error", BAD, &format!("{release} was taken back, because {by} asked for it"));
+                self.label("error", BAD, &format!("{subject} was taken back, because {by} asked for it"));
                 self.label("help", HELP, "deploy again when you are ready");
                 None
             }
@@ -55,7 +65,7 @@ impl Printer {
                 None
             }
             Ending::Stuck { step, error, commands } => {
-                let what = plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
+                let what = plan.step_text(*step);
                 self.label("error", BAD, &format!("plan {} is stuck: this could not be taken back: {what}", plan.id));
                 self.label("cause", BAD, error);
                 let mut help = "mend what is in its way, then run `kaleem resume`; or do by hand".to_owned();

@@ -45,7 +45,13 @@ impl PlanView<'_> {
             return lines;
         }
         let before = plan.previous.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
-        let mut lines = vec![paint(STRONG, &format!("{} {} of {}: {before} -> {}", plan.kind, plan.id, plan.project(), plan.release.id))];
+        let way = match plan.kind {
+            PlanKind::Deploy | PlanKind::Rollback => format!("{before} -> {}", plan.release.id),
+            PlanKind::Eject => format!("{before} -> plain Compose"),
+            PlanKind::Down => format!("{before} -> nothing"),
+            PlanKind::Upgrade => format!("{before} stays"),
+        };
+        let mut lines = vec![paint(STRONG, &format!("{} {} of {}: {way}", plan.kind, plan.id, plan.project()))];
         lines.push(String::new());
         let width = plan.changes.iter().map(|change| change.service.as_str().chars().count()).max().unwrap_or(0);
         if plan.changes.iter().all(|change| change.kind == ChangeKind::Keep) {
@@ -61,7 +67,7 @@ impl PlanView<'_> {
         if detail == Detail::Steps {
             lines.push(String::new());
             let digits = plan.steps.len().to_string().len();
-            lines.extend(plan.steps.iter().enumerate().map(|(index, step)| format!("{:>digits$}. {step}", index + 1)));
+            lines.extend((0..plan.steps.len()).map(|index| format!("{:>digits$}. {}", index + 1, plan.step_text(index))));
         }
         lines.push(String::new());
         lines.push(self.summary());
@@ -70,6 +76,8 @@ impl PlanView<'_> {
 
     fn nothing(&self) -> String {
         match self.plan.previous {
+            _ if self.plan.kind == PlanKind::Eject => format!("nothing to do: nothing of kaleem's runs in {}", self.plan.project()),
+            _ if self.plan.kind == PlanKind::Down => format!("nothing to do: nothing of {} is there", self.plan.project()),
             Some(release) if self.plan.kind == PlanKind::Rollback => format!("nothing to do: {release} serves already"),
             Some(release) => format!("nothing to do: {release} serves, and it is what the files say"),
             None => "nothing to do: there are no services".to_owned(),
@@ -105,6 +113,7 @@ impl PlanView<'_> {
             }
         }
         match (change.interruption, change.kind) {
+            (Interruption::StopAndStart, ChangeKind::Stop) => lines.push(detail_line("gap", "from its stop on")),
             (Interruption::StopAndStart, _) => lines.push(detail_line("gap", &self.gap(&change.service))),
             (Interruption::HandOver, _) => lines.push(detail_line("gap", &self.hand_over(&change.service))),
             (Interruption::Held, _) => lines.push(detail_line("gap", &self.held(&change.service))),
@@ -214,7 +223,7 @@ impl PlanView<'_> {
                 "key": warning.key,
                 "reason": warning.reason,
             })).collect::<Vec<_>>(),
-            "steps": plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "steps": (0..plan.steps.len()).map(|index| plan.step_text(index)).collect::<Vec<_>>(),
         })
     }
 }

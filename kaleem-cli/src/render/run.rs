@@ -77,7 +77,7 @@ impl<'a> RunView<'a> {
             Notice::Retrying { error, .. } => self.line(WARN, "again", &first_line(error)),
             Notice::Done { step, evidence } => {
                 let took = Duration::from_millis(evidence.took_ms);
-                let what = self.plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
+                let what = self.plan.step_text(*step);
                 self.line(GOOD, "ok", &format!("{what}{}", self.measured(*step, took)));
                 if let Some(Step::Needs { .. }) = self.plan.steps.get(*step) {
                     // What could not be asked, or only just passes, is nothing to be silent about.
@@ -87,7 +87,7 @@ impl<'a> RunView<'a> {
                 }
             }
             Notice::Failed { step, error, goes_back } => {
-                let what = self.plan.steps.get(*step).map(ToString::to_string).unwrap_or_default();
+                let what = self.plan.step_text(*step);
                 let label = if *goes_back { "failed" } else { "left" };
                 self.line(if *goes_back { BAD } else { WARN }, label, &what);
                 if !goes_back {

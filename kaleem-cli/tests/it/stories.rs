@@ -33,6 +33,7 @@ stories! {
     a_full_disk,
     a_host_that_is_not_ready,
     a_project_is_looked_at,
+    a_project_leaves,
     damage_is_repaired,
     dependencies_are_asked,
     hooks_run_around_a_deploy,
