@@ -83,15 +83,18 @@ enum Broken {
 /// [`PipedError`]; no process of the group is left running.
 pub async fn run_piped(request: &ExecRequest, input: Option<ByteStream>, output: &mut ByteSender) -> Result<PipedResult, PipedError> {
     let mut child = start(request, input.is_some()).map_err(PipedError::Exec)?;
-    let mut group = Group(leader(&child));
-    let talking = Box::pin(converse(&mut child, request.max_output_bytes, input, output));
-    let talked = tokio::time::timeout(request.timeout, talking).await;
+    let leader = leader(&child);
+    let mut talking = Box::pin(converse(&mut child, request.max_output_bytes, input, output));
+    // After `talking`, so that a program whose run is given up is killed before its input closes: it must not take that for the end.
+    let mut group = Group(leader);
+    let talked = tokio::time::timeout(request.timeout, &mut talking).await;
     if let Ok(Ok(result)) = talked {
         // The id may belong to somebody else from here on.
         group.0 = None;
         return Ok(result);
     }
     group.kill();
+    drop(talking);
     let program = request.program.display().to_string();
     let failure = match talked {
         Ok(Err(Broken::Input(source, _stdin))) => PipedError::Input { program, source },
