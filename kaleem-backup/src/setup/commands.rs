@@ -16,7 +16,7 @@ use crate::source::command::{CommandPlace, CommandSource, Commands};
 /// How long a command may run where nothing is said.
 const COMMAND: Duration = Duration::from_secs(3600);
 /// What a command on this host is given of the caller's environment without being asked: no secret is in these.
-const GIVEN: [&str; 8] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "DOCKER_HOST"];
+pub(super) const GIVEN: [&str; 8] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "DOCKER_HOST"];
 
 /// The running container of a service, the first in order of numbers.
 pub(super) fn container(around: &Surroundings<'_>, service: &ServiceName) -> Option<ContainerName> {

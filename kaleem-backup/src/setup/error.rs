@@ -72,6 +72,14 @@ pub enum SetUpError {
         /// Why.
         reason: String,
     },
+    /// The program that a vault needs is not installed.
+    #[error("the vault `{vault}` needs the program `{program}`, which is not here")]
+    NoProgram {
+        /// The vault.
+        vault: String,
+        /// The program.
+        program: String,
+    },
     /// A bucket cannot be used as it is described.
     #[error("the vault `{name}` cannot be used")]
     Bucket {
@@ -92,6 +100,9 @@ impl Remedy for SetUpError {
             Self::Key { source } => source.remedy(),
             Self::Source { source, .. } => source.remedy(),
             Self::Address { name, .. } => format!("name its address in a variable: `url-env` under `[backup.sources.{name}]`"),
+            Self::NoProgram { vault, program } => {
+                format!("install it (on Debian: `apt-get install {program}`), or remove `[backup.vaults.{vault}]` from kaleem.toml")
+            }
             Self::Bucket { source, .. } => source.remedy(),
         }
     }

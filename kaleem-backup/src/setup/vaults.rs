@@ -9,12 +9,15 @@ use kaleem_core::config::settings::backup::{BucketStyleName, VaultSettings};
 use kaleem_core::durable::{self, DurableError, FileOperation, PRIVATE_DIRECTORY, PRIVATE_FILE};
 use kaleem_core::secret::Secret;
 
+use super::commands::GIVEN;
 use super::{SetUpError, Surroundings, line, variable};
 use crate::backups::NamedVault;
-use crate::vault::{AwayVault, BucketStyle, LocalVault, S3Settings, S3Vault};
+use crate::vault::{AwayVault, BucketStyle, LocalVault, ResticSettings, ResticVault, S3Settings, S3Vault};
 
 /// The vault's name where none is configured.
 const DEFAULT_VAULT: &str = "local";
+/// The program that works with its repositories.
+const RESTIC: &str = "restic";
 /// The file that tells a vault from an empty directory.
 const MARK: &str = "kaleem-vault";
 /// Where a bucket is when nothing is said.
@@ -33,6 +36,7 @@ pub(super) fn vaults(around: &Surroundings<'_>) -> Result<Vec<NamedVault>, SetUp
     }
     let open = |(name, said): (&String, &VaultSettings)| match (&said.path, &said.bucket) {
         (Some(path), _) => directory(around, name, &around.project.directory.join(path)),
+        (None, None) => repository(around, name, said),
         (None, named) => bucket(around, name, said, named.as_deref().unwrap_or_default()),
     };
     settings.vaults.iter().map(open).collect()
@@ -84,6 +88,36 @@ fn new_mark(mark: &Path) -> Result<String, DurableError> {
         |error| DurableError::Failed { operation: FileOperation::Write, path: mark.to_owned(), source: std::io::Error::other(error) };
     getrandom::fill(&mut random).map_err(failed)?;
     Ok(hex::encode(random))
+}
+
+/// A vault in a repository of restic, whose program must be here.
+fn repository(around: &Surroundings<'_>, name: &str, said: &VaultSettings) -> Result<NamedVault, SetUpError> {
+    let search = around.environment.get("PATH").map(String::as_str).unwrap_or_default();
+    let program = search.split(':').map(|directory| Path::new(directory).join(RESTIC)).find(|path| path.is_file());
+    let Some(program) = program else {
+        return Err(SetUpError::NoProgram { vault: name.to_owned(), program: RESTIC.to_owned() });
+    };
+    let what = format!("the repository of the vault `{name}`");
+    let repository = match (&said.restic, &said.restic_env) {
+        // A colon tells a store that is reached in another way from a directory.
+        (Some(place), _) if place.contains(':') => Secret::new(place.clone()),
+        (Some(place), _) => Secret::new(around.project.directory.join(place).display().to_string()),
+        (None, variable_name) => variable(around, variable_name.as_deref().unwrap_or_default(), &what)?,
+    };
+    let password_file = around.project.directory.join(said.password_file.as_deref().unwrap_or(Path::new("")));
+    // Read here for its error alone: restic gets the name.
+    line(around, &password_file, &format!("the password of the repository of the vault `{name}`"))?;
+    let mut environment = std::collections::BTreeMap::new();
+    for given in GIVEN {
+        environment.extend(around.environment.get(given).map(|value| (given.to_owned(), value.clone())));
+    }
+    for given in &said.variables {
+        let value = variable(around, given, &format!("what restic is given for the vault `{name}`"))?;
+        environment.insert(given.clone(), value.expose().clone());
+    }
+    let cache = around.directory.join("restic-cache");
+    let vault = ResticVault::new(ResticSettings { program, repository, password_file, cache, environment });
+    Ok(NamedVault { name: name.to_owned(), vault: Arc::new(vault) })
 }
 
 fn bucket(around: &Surroundings<'_>, name: &str, said: &VaultSettings, bucket: &str) -> Result<NamedVault, SetUpError> {

@@ -25,6 +25,8 @@ mod rabbitmq;
 #[cfg(test)]
 mod redis;
 #[cfg(test)]
+mod restic;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod s3;

@@ -42,7 +42,7 @@ fn named(variable: &str) -> Option<PathBuf> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests look for the programs that they start")]
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 

@@ -19,7 +19,7 @@ use crate::{rabbitmq, s3, servers};
 
 const COMPOSE: &str = "name: shop\nservices:\n  web: {image: 'kaleem.invalid/web:1', volumes: ['shared:/data']}\nvolumes: {shared: {}}\n";
 
-async fn set_up(directory: &Path, settings: &str, variables: &[(&str, String)]) -> Result<SetUp, SetUpError> {
+pub(crate) async fn set_up(directory: &Path, settings: &str, variables: &[(&str, String)]) -> Result<SetUp, SetUpError> {
     let file = |name: &str, text: &str| kaleem_core::durable::write_atomic(&directory.join(name), text.as_bytes(), 0o644).unwrap();
     file("compose.yaml", COMPOSE);
     file("kaleem.toml", settings);

@@ -17,7 +17,7 @@ pub(crate) struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 15] = [
+const PACKAGES: [Package; 16] = [
     Package { name: "iproute2", program: "ip", need: Need::Tests, why: "a network bridge for an engine of a test's own" },
     Package { name: "docker.io", program: "dockerd", need: Need::Demo, why: "the engine that everything is deployed to" },
     Package { name: "docker-compose", program: "docker-compose", need: Need::Tests, why: "what kaleem is measured against" },
@@ -28,6 +28,12 @@ const PACKAGES: [Package; 15] = [
     Package { name: "redis-server", program: "redis-server", need: Need::Tests, why: "a real Redis for tests" },
     Package { name: "age", program: "age", need: Need::Tests, why: "recovers a backup set without kaleem" },
     Package { name: "zstd", program: "zstd", need: Need::Tests, why: "recovers a backup set without kaleem" },
+    Package {
+        name: "restic",
+        program: "restic",
+        need: Need::Tests,
+        why: "the other engine for backups, and what ours is measured against",
+    },
     Package {
         name: "virtualenv",
         program: "virtualenv",

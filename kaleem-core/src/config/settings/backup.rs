@@ -76,7 +76,7 @@ pub enum BackupWhen {
     BeforeDeploy,
 }
 
-/// One place where sets are kept: a directory, or a bucket.
+/// One place where sets are kept: a directory, a bucket, or a repository of restic.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct VaultSettings {
@@ -98,6 +98,14 @@ pub struct VaultSettings {
     pub access_key_file: Option<PathBuf>,
     /// File with the secret key, in place of a variable; relative to the project's directory.
     pub secret_key_file: Option<PathBuf>,
+    /// A repository of restic, such as `/srv/restic` or `sftp:host:/restic`; a path is relative to the project's directory.
+    pub restic: Option<String>,
+    /// Name of the variable that holds the repository, where its address has a password, in place of `restic`.
+    pub restic_env: Option<String>,
+    /// File with the password of that repository; relative to the project's directory.
+    pub password_file: Option<PathBuf>,
+    /// Names of variables that restic is given, beside `PATH`, `HOME` and the like: what the store behind the repository needs.
+    pub variables: Vec<String>,
     /// How the bucket stands in addresses; `host` at Amazon and `path` elsewhere where nothing is said.
     pub style: Option<BucketStyleName>,
 }
@@ -276,23 +284,42 @@ fn check_vault(name: &str, vault: &VaultSettings) -> Result<(), Wrong> {
     if name.parse::<ArtifactName>().is_err() {
         return wrong(&place, format!("`{name}` is no name for a vault"), "use lower case letters, digits, `-` and `_`");
     }
-    match (&vault.path, &vault.bucket) {
-        _ if vault.access_key_env.is_some() && vault.access_key_file.is_some()
-            || vault.secret_key_env.is_some() && vault.secret_key_file.is_some() =>
-        {
-            wrong(
-                &place,
-                format!("a key of the vault `{name}` is said twice"),
-                "keep one of `access-key-env` and `access-key-file`, and one of `secret-key-env` and `secret-key-file`",
-            )
-        }
-        (Some(_), None) if of_a_bucket(vault) => wrong(
+    if vault.access_key_env.is_some() && vault.access_key_file.is_some()
+        || vault.secret_key_env.is_some() && vault.secret_key_file.is_some()
+    {
+        return wrong(
+            &place,
+            format!("a key of the vault `{name}` is said twice"),
+            "keep one of `access-key-env` and `access-key-file`, and one of `secret-key-env` and `secret-key-file`",
+        );
+    }
+    let restic = vault.restic.is_some() || vault.restic_env.is_some();
+    match (&vault.path, &vault.bucket, restic) {
+        (Some(_), None, false) if of_a_bucket(vault) => wrong(
             &place,
             format!("the vault `{name}` is a directory, and has keys of a bucket"),
             "remove them, or write `bucket` in place of `path`",
         ),
-        (Some(_), None) | (None, Some(_)) => Ok(()),
-        _ => wrong(&place, format!("the vault `{name}` needs a `path` or a `bucket`"), "write one of the two"),
+        (None, None, true) if of_a_bucket(vault) => wrong(
+            &place,
+            format!("the vault `{name}` is a repository of restic, and has keys of a bucket"),
+            "remove them; name in `variables` what restic is to be given",
+        ),
+        (None, None, true) if vault.restic.is_some() && vault.restic_env.is_some() => {
+            wrong(&place, format!("the repository of the vault `{name}` is said twice"), "keep one of `restic` and `restic-env`")
+        }
+        (None, None, true) if vault.password_file.is_none() => wrong(
+            &place,
+            format!("the vault `{name}` does not say which file holds the password of its repository"),
+            "write `password-file`",
+        ),
+        (_, _, false) if vault.password_file.is_some() || !vault.variables.is_empty() => wrong(
+            &place,
+            format!("the vault `{name}` has keys of a repository of restic, and names none"),
+            "remove `password-file` and `variables`, or write `restic`",
+        ),
+        (Some(_), None, false) | (None, Some(_), false) | (None, None, true) => Ok(()),
+        _ => wrong(&place, format!("the vault `{name}` needs a `path`, a `bucket` or `restic`"), "write one of the three"),
     }
 }
 

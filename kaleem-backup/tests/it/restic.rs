@@ -1,0 +1,155 @@
+//! A repository of restic as a vault, with the real program.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kaleem_backup::backups::{Act, Depth, NewSet};
+use kaleem_backup::retention::Policy;
+use kaleem_backup::seal::{Keys, Protection};
+use kaleem_backup::set::{self, CreateRequest, SetFailure};
+use kaleem_backup::setup::SetUpError;
+use kaleem_backup::vault::{ResticSettings, ResticVault};
+use kaleem_core::backup::{BackupSource, BackupVault, RestoreMode, VaultError};
+use kaleem_core::remedy::{Remedy, one_line};
+use kaleem_core::secret::Secret;
+use kaleem_core::testing::backup_contract;
+
+use crate::servers;
+use crate::setup::set_up;
+use crate::support::{BAR, Habit, MemorySource, Noon, OPLOG, request};
+
+/// A repository of the test's own, in `place`; `None` where there is no restic, which was said.
+fn repository(place: &Path) -> Option<ResticVault> {
+    if !servers::all_there(&["restic"]) {
+        return None;
+    }
+    kaleem_core::durable::create_new(&place.join("password"), b"a word\n").unwrap();
+    assert!(servers::shell("restic -q -r repository -p password --cache-dir cache init", place));
+    Some(vault(place, &place.join("repository").display().to_string()))
+}
+
+fn vault(place: &Path, repository: &str) -> ResticVault {
+    let program = servers::on_path("restic").unwrap();
+    ResticVault::new(ResticSettings {
+        program,
+        repository: Secret::new(repository.to_owned()),
+        password_file: place.join("password"),
+        cache: place.join("cache"),
+        environment: BTreeMap::new(),
+    })
+}
+
+fn sources(habit: Habit) -> Vec<Arc<dyn BackupSource>> {
+    vec![MemorySource::new("bar", BAR, Habit::Sound), MemorySource::new("main", OPLOG, habit)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_keeps_the_contract_of_vaults() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(vault) = repository(place.path()) else { return };
+    assert_eq!(backup_contract::check_slow(&vault).await, Vec::<String>::new());
+    assert!(servers::shell("restic -q -r repository -p password --cache-dir cache check --read-data", place.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_is_made_verified_and_put_back_and_stock_tools_recover_it() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(vault) = repository(place.path()) else { return };
+    let request = request(Protection::Unencrypted);
+    let manifest = set::create(&vault, &sources(Habit::Sound), &request, &Noon).await.unwrap();
+    assert_eq!(set::verify(&vault, &request.set, &Keys::none()).await.unwrap(), manifest);
+    let listed = set::list(&vault).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert!(listed[0].size_bytes > manifest.artifacts.iter().map(|record| record.stored_bytes).sum::<u64>());
+    let target = MemorySource::new("bar", BAR, Habit::Sound);
+    let name = "bar".parse().unwrap();
+    set::restore(&vault, &request.set, &name, target.as_ref(), RestoreMode::IntoEmpty, &Keys::none()).await.unwrap();
+    assert_eq!(target.restored.lock().unwrap().as_deref(), Some(BAR));
+    if servers::all_there(&["zstd"]) {
+        let file = format!("/kaleem+sets+{}+bar.zst", request.set);
+        let recover =
+            format!("restic -q -r repository -p password --cache-dir cache dump latest --path {file} {file} | zstd -dc > recovered");
+        assert!(servers::shell(&recover, place.path()));
+        assert_eq!(std::fs::read(place.path().join("recovered")).unwrap(), BAR);
+    }
+    set::discard(&vault, &request.set).await.unwrap();
+    assert!(set::list(&vault).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_fails_or_a_verifier_that_does_leaves_no_snapshot() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(vault) = repository(place.path()) else { return };
+    let all = "sets".parse().unwrap();
+    for habit in [Habit::DiesAfter(4000), Habit::HangsAfter(2000), Habit::Lies] {
+        let silence = if matches!(habit, Habit::HangsAfter(_)) { Duration::from_secs(5) } else { Duration::from_secs(300) };
+        let request = CreateRequest { silence, ..request(Protection::Unencrypted) };
+        let failure = set::create(&vault, &sources(habit), &request, &Noon).await.unwrap_err();
+        let right = match habit {
+            Habit::DiesAfter(_) => matches!(failure, SetFailure::Source { .. }),
+            Habit::HangsAfter(_) => matches!(failure, SetFailure::Stalled { .. }),
+            _ => matches!(failure, SetFailure::Contents { .. }),
+        };
+        assert!(right, "{habit:?}: {failure:?}");
+        assert_eq!(vault.list(&all).await.unwrap(), Vec::new(), "{habit:?}");
+    }
+    // What others keep in the repository stays theirs.
+    assert!(servers::shell("restic -q -r repository -p password --cache-dir cache backup password", place.path()));
+    assert_eq!(vault.list(&all).await.unwrap(), Vec::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_missing_or_locked_up_is_an_error_that_shows_no_password() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(vault) = repository(place.path()) else { return };
+    let request = request(Protection::Unencrypted);
+    set::create(&vault, &sources(Habit::Sound), &request, &Noon).await.unwrap();
+    let other = self::vault(place.path(), "rest:http://user:hunter2@127.0.0.1:1/shop");
+    let gone = other.list(&"sets".parse().unwrap()).await;
+    let Err(VaultError::Unreachable { .. }) = &gone else { panic!("{gone:?}") };
+    let shown = format!("{gone:?} {} {other:?}", one_line(gone.as_ref().unwrap_err()));
+    assert!(!shown.contains("hunter2"), "{shown}");
+    // One byte of every pack in its middle.
+    let flip = "import glob\nfor name in glob.glob('repository/data/*/*'):\n  f = open(name, 'r+b'); n = f.seek(0, 2) // 2; f.seek(n); b = f.read(1); f.seek(n); f.write(bytes([b[0] ^ 1]))";
+    assert!(servers::shell(&format!("chmod -R u+w repository/data; rm -rf cache; python3 -c \"{flip}\""), place.path()));
+    assert!(set::verify(&vault, &request.set, &Keys::none()).await.is_err());
+    kaleem_core::durable::write_atomic(&place.path().join("password"), b"hunter2\n", 0o600).unwrap();
+    let refused = vault.list(&"sets".parse().unwrap()).await.unwrap_err();
+    let shown = one_line(&refused);
+    assert!(shown.contains("wrong password") && !shown.contains("hunter2"), "{shown}");
+    std::fs::remove_dir_all(place.path().join("repository")).unwrap();
+    assert!(vault.list(&"sets".parse().unwrap()).await.is_err(), "a repository that is not there is not an empty one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kaleem_toml_names_a_repository_and_sets_are_made_listed_verified_restored_and_pruned_there() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(_vault) = repository(place.path()) else { return };
+    std::fs::create_dir(place.path().join("uploads")).unwrap();
+    kaleem_core::durable::create_new(&place.path().join("uploads/picture"), &[7; 10_000]).unwrap();
+    let settings = "[backup]\nunencrypted = true\n[backup.vaults.theirs]\nrestic = \"repository\"\npassword-file = \"password\"\n\
+                    [backup.sources.uploads]\nkind = \"files\"\npath = \"uploads\"\n";
+    let program = servers::on_path("restic").unwrap();
+    let variables = [("PATH", program.parent().unwrap().display().to_string())];
+    let backups = set_up(place.path(), settings, &variables).await.unwrap().backups;
+    let quiet = || -> Arc<kaleem_backup::vault::metered::MoveObserver> { Arc::new(|_| {}) };
+    let first = backups.create(&NewSet::default(), quiet()).await.unwrap().manifest;
+    let second = backups.create(&NewSet::default(), quiet()).await.unwrap().manifest;
+    let verified = backups.verify(&first.set, quiet()).await.unwrap();
+    assert_eq!((verified.len(), verified[0].depth), (1, Depth::Whole));
+    verified[0].outcome.as_ref().unwrap();
+    std::fs::remove_file(place.path().join("uploads/picture")).unwrap();
+    backups.restore(&first.set, &BTreeSet::new(), &[], RestoreMode::IntoEmpty, quiet(), &|_| {}).await.unwrap();
+    assert_eq!(std::fs::read(place.path().join("uploads/picture")).unwrap(), [7; 10_000]);
+    assert_eq!(backups.prune(&Policy::usual(), Act::Remove).await.unwrap()[0].removed.len(), 1);
+    let left: Vec<_> = backups.finished().await.unwrap().into_iter().map(|(manifest, _)| manifest.set).collect();
+    assert_eq!(left.len(), 1);
+    assert!(left[0] == first.set || left[0] == second.set);
+
+    let missing = set_up(place.path(), settings, &[("PATH", "/nowhere".to_owned())]).await.err().unwrap();
+    assert!(matches!(missing, SetUpError::NoProgram { .. }), "{missing:?}");
+    assert_eq!(missing.to_string(), "the vault `theirs` needs the program `restic`, which is not here");
+    assert!(missing.remedy().contains("apt-get install restic"), "{}", missing.remedy());
+}
