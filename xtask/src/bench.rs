@@ -1,5 +1,6 @@
 //! Measurements of kaleem against what it replaces: in turn, so that a slow minute of the machine hits both.
 
+pub(crate) mod backup;
 pub(crate) mod plan;
 pub(crate) mod gateway;
 pub(crate) mod health;

@@ -181,6 +181,27 @@ enum Benchmark {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// `kaleem backup create` against `redis-cli --rdb | zstd`, `restic backup` and a loop of pymongo, in turn.
+    Backup {
+        /// Installs what is missing without asking.
+        #[arg(long)]
+        yes: bool,
+        /// MB of Redis values, and of files.
+        #[arg(long, default_value_t = 1000)]
+        megabytes: usize,
+        /// Documents of about 1 kB.
+        #[arg(long, default_value_t = 50_000)]
+        documents: usize,
+        /// GB of a stream of which kaleem makes a set while its memory is looked at; as much disk is taken.
+        #[arg(long, default_value_t = 5)]
+        gigabytes: usize,
+        /// How often each has its turn.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Measures this program instead of one that is built now.
+        #[arg(long, value_name = "FILE")]
+        kaleem: Option<PathBuf>,
+    },
     /// `kaleem plan` for ten services, beside the answers of the engine and the registry.
     Plan {
         /// Installs what is missing without asking.
@@ -232,6 +253,10 @@ fn run(task: Task) -> Result<(), TaskError> {
         Task::Deploy { directory, state_dir, images } => deploy::run(&place, &directory, state_dir, &images),
         Task::Bench { what: Benchmark::Plan { yes, runs, kaleem } } => bench::plan::run(&place, Consent::from_flag(yes), runs, kaleem),
         Task::Bench { what: Benchmark::Health { yes, seconds } } => bench::health::run(&place, Consent::from_flag(yes), seconds),
+        Task::Bench { what: Benchmark::Backup { yes, megabytes, documents, gigabytes, rounds, kaleem } } => {
+            let size = bench::backup::Size { megabytes, documents, gigabytes, rounds };
+            bench::backup::run(&place, Consent::from_flag(yes), &size, kaleem)
+        }
         Task::Bench { what: Benchmark::Gateway { yes, rounds, seconds, minutes } } => {
             bench::gateway::run(&place, Consent::from_flag(yes), bench::gateway::Length { rounds, seconds, minutes })
         }
