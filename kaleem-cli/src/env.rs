@@ -15,6 +15,8 @@ pub(crate) struct Environment {
     pub directory: PathBuf,
     /// Whether somebody can be asked.
     pub stdin_is_terminal: bool,
+    /// Whether results go to a terminal.
+    pub stdout_is_terminal: bool,
     /// Whether progress goes to a terminal.
     pub stderr_is_terminal: bool,
     /// The program itself; its gateway is looked for beside it.
@@ -38,6 +40,7 @@ impl Environment {
             variables: variables.collect(),
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
             stdin_is_terminal: std::io::stdin().is_terminal(),
+            stdout_is_terminal: std::io::stdout().is_terminal(),
             stderr_is_terminal: std::io::stderr().is_terminal(),
             executable: std::env::current_exe().ok(),
             is_root: uid.is_root(),

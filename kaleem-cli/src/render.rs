@@ -33,6 +33,7 @@ pub(crate) struct Printer {
     json: bool,
     quiet: bool,
     live: bool,
+    screen: bool,
     can_ask: bool,
     closed: AtomicBool,
 }
@@ -55,6 +56,7 @@ impl Printer {
             json: global.json,
             quiet: global.quiet,
             live: environment.stderr_is_terminal && !global.json && !global.quiet && !dumb,
+            screen: environment.stdout_is_terminal && !global.json && !dumb,
             can_ask: environment.stdin_is_terminal && environment.stderr_is_terminal && !global.json,
             closed: AtomicBool::new(false),
         }
@@ -70,6 +72,20 @@ impl Printer {
     /// Whether progress can move on a terminal.
     pub(crate) fn is_live(&self) -> bool {
         self.live
+    }
+
+    /// Columns and rows of the terminal that results go to; `None` where they go elsewhere.
+    pub(crate) fn screen(&self) -> Option<(usize, usize)> {
+        if self.screen { Some(terminal::size_of_results()) } else { None }
+    }
+
+    /// Puts lines over the last `above` lines of results, each of which fits into a row of the terminal.
+    pub(crate) fn redraw(&self, above: usize, lines: &[String]) {
+        if above > 0 {
+            // Past the stream that takes colours away: it would take these away too.
+            std::io::stdout().write_all(format!("\x1b[{above}A\r\x1b[J").as_bytes()).ok();
+        }
+        self.raw(&format!("{}\n", lines.join("\n")));
     }
 
     /// Whether notes are shown.

@@ -21,6 +21,15 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// How long an answer took: `4 ms`, `830 ms`, from a second on as other durations.
+pub(crate) fn latency(duration: Duration) -> String {
+    match duration.as_micros() {
+        0..1000 => "< 1 ms".to_owned(),
+        1000..1_000_000 => format!("{} ms", duration.as_millis()),
+        _ => self::duration(duration),
+    }
+}
+
 fn parts((large, unit): (u64, &str), (small, part): (u64, &str)) -> String {
     if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {part}") }
 }

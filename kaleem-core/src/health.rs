@@ -191,6 +191,15 @@ pub trait HealthProbe: Send + Sync {
     async fn check(&self, timeout: Duration) -> Finding;
 }
 
+/// Why a host name has no address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAddress {
+    /// Nobody here knows one, in words, lower case: that says nothing about the server.
+    Unknown(String),
+    /// It is known that nothing runs behind the name, in words, lower case: that is a failure.
+    Down(String),
+}
+
 /// Where a host name of a project is reached from here.
 ///
 /// Names of services mean something only inside the project's networks; kaleem runs beside them.
@@ -199,6 +208,6 @@ pub trait Resolver: Send + Sync {
     /// The addresses of `host`, best first, never an empty list.
     ///
     /// # Errors
-    /// In words, lower case, when the name has no address.
-    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String>;
+    /// [`NoAddress`], when the name has none.
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, NoAddress>;
 }

@@ -95,6 +95,8 @@ pub struct Monitor {
     running: BTreeSet<ProbeId>,
     /// When each probe runs next.
     next: BTreeMap<ProbeId, Duration>,
+    /// The same of those that do not run, by time: a thousand probes are not looked through at every step.
+    idle: BTreeSet<(Duration, ProbeId)>,
     /// How far the caller's clock is ahead of the monitor's.
     offset: Duration,
     last: Duration,
@@ -115,12 +117,15 @@ impl Monitor {
         let offset = now.saturating_sub(state.time);
         let gone: Vec<IncidentId> =
             state.incidents.values().filter(|one| !settings.probes.contains_key(&one.probe)).map(|one| one.id).collect();
-        let mut monitor = Self { settings, state, running: BTreeSet::new(), next: BTreeMap::new(), offset, last: now };
+        let (running, next, idle) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+        let mut monitor = Self { settings, state, running, next, idle, offset, last: now };
         let start = monitor.state.time;
         for (id, watch) in &monitor.settings.probes {
             monitor.state.probes.entry(id.clone()).or_default();
             // The first runs are spread over one interval, so that they stay spread.
-            monitor.next.insert(id.clone(), start + schedule::share(monitor.settings.seed, id, 0, watch.interval));
+            let first = start + schedule::share(monitor.settings.seed, id, 0, watch.interval);
+            monitor.next.insert(id.clone(), first);
+            monitor.idle.insert((first, id.clone()));
         }
         let events = gone.into_iter().flat_map(|id| monitor.close(id, wall)).collect();
         (monitor, events)
@@ -135,15 +140,16 @@ impl Monitor {
     pub fn due(&mut self, now: Duration) -> Vec<ProbeId> {
         let time = self.advance(now);
         let room = self.settings.concurrency.max(1).saturating_sub(self.running.len());
-        let mut waiting: Vec<(Duration, ProbeId)> =
-            self.next.iter().filter(|(id, at)| **at <= time && !self.running.contains(*id)).map(|(id, at)| (*at, id.clone())).collect();
+        let mut started = Vec::new();
         // Who has waited longest goes first, so that nobody starves behind the cap.
-        waiting.sort();
-        waiting.truncate(room);
-        for (_, id) in &waiting {
+        while started.len() < room
+            && self.idle.first().is_some_and(|(at, _)| *at <= time)
+            && let Some((_, id)) = self.idle.pop_first()
+        {
             self.running.insert(id.clone());
+            started.push(id);
         }
-        waiting.into_iter().map(|(_, id)| id).collect()
+        started
     }
 
     /// When to call [`Monitor::due`] again, on the caller's clock; `None` while everything runs or nothing is watched.
@@ -151,8 +157,7 @@ impl Monitor {
         if self.running.len() >= self.settings.concurrency.max(1) {
             return None;
         }
-        let idle = self.next.iter().filter(|(id, _)| !self.running.contains(*id));
-        idle.map(|(_, at)| *at + self.offset).min()
+        self.idle.first().map(|(at, _)| *at + self.offset)
     }
 
     /// Takes in what a probe found. A probe that is not watched changes nothing.
@@ -164,7 +169,12 @@ impl Monitor {
         let mut events = Vec::new();
         let probe = self.state.probes.entry(id.clone()).or_default();
         probe.runs = probe.runs.wrapping_add(1);
-        self.next.insert(id.clone(), schedule::next_run(self.settings.seed, id, probe.runs, watch.interval, time));
+        let next = schedule::next_run(self.settings.seed, id, probe.runs, watch.interval, time);
+        // What was recorded without having been due stood in the queue.
+        if let Some(before) = self.next.insert(id.clone(), next) {
+            self.idle.remove(&(before, id.clone()));
+        }
+        self.idle.insert((next, id.clone()));
         probe.last = Some(finding.verdict);
         if finding.verdict == Verdict::Unknown {
             probe.unknowns = probe.unknowns.saturating_add(1);

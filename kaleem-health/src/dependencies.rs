@@ -9,13 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use kaleem_core::config::{ConfigError, Project};
-use kaleem_core::health::{Finding, HealthProbe, Need, Resolver, Verdict};
+use kaleem_core::health::{Finding, HealthProbe, Need, NoAddress, Resolver, Verdict};
 use kaleem_core::names::ServiceName;
 use kaleem_core::remedy::{Remedy, one_line};
 use kaleem_core::runtime::Runtime;
 use tokio::sync::OnceCell;
 
 use crate::discover::{Discovered, discover};
+use crate::reach::Reach;
 use crate::report::Report;
 use crate::resolver::KnownHosts;
 use crate::settings::SettingsError;
@@ -74,9 +75,10 @@ impl Dependencies {
 
     fn make(&self) -> Result<Vec<Known>, String> {
         let project = Arc::new((self.read)()?);
-        let hosts: Arc<dyn Resolver> = Arc::new(LiveHosts { project: project.clone(), runtime: self.runtime.clone() });
+        let hosts = Arc::new(LiveHosts { project: project.clone(), runtime: self.runtime.clone() });
+        let reach = Reach::network(hosts).with_engine(project.name.clone(), self.runtime.clone(), self.runtime.clone());
         let known = discover(&project).into_iter().map(|found| {
-            let probe = found.probe(hosts.clone()).map_err(|error| unusable(&error));
+            let probe = found.probe(&reach).map_err(|error| error.finding());
             Known { service: found.service, name: found.name, probe }
         });
         Ok(known.collect())
@@ -88,22 +90,10 @@ impl Discovered {
     ///
     /// # Errors
     /// [`SettingsError`]
-    pub fn probe(&self, resolver: Arc<dyn Resolver>) -> Result<Arc<dyn HealthProbe>, SettingsError> {
+    pub fn probe(&self, reach: &Reach) -> Result<Arc<dyn HealthProbe>, SettingsError> {
         let settings = self.settings.as_ref().map_err(Clone::clone)?;
-        crate::build_probe(&self.name, settings, resolver)
+        crate::build_probe(&self.name, settings, reach)
     }
-
-    /// Makes the probe and asks once; a probe that cannot be made could not ask.
-    pub async fn check(&self, resolver: Arc<dyn Resolver>, timeout: Duration) -> Finding {
-        match self.probe(resolver) {
-            Ok(probe) => probe.check(timeout).await,
-            Err(error) => unusable(&error),
-        }
-    }
-}
-
-fn unusable(error: &SettingsError) -> Finding {
-    Finding::new(Verdict::Unknown, one_line(error)).with_remedy(error.remedy())
 }
 
 /// Checks what `kaleem.toml` says of probes and needs, as far as it can be told without asking anybody.
@@ -113,10 +103,11 @@ fn unusable(error: &SettingsError) -> Finding {
 pub fn check(project: &Project) -> Result<(), ConfigError> {
     let found = discover(project);
     let settings = &project.settings;
+    let nowhere = Reach::network(Arc::new(KnownHosts::new()));
     for one in &found {
         let Some(options) = settings.probes.get(&one.service).and_then(|probes| probes.get(&one.name)) else { continue };
         let Some(origin) = &options.read.origin else { continue };
-        match one.probe(Arc::new(KnownHosts::new())) {
+        match one.probe(&nowhere) {
             // A variable that is not set here is no reason to refuse a deploy: the probe says so when it is asked.
             Ok(_) | Err(SettingsError::NotRead { .. }) => {}
             Err(error) => {
@@ -157,8 +148,8 @@ struct LiveHosts {
 
 #[async_trait]
 impl Resolver for LiveHosts {
-    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<std::net::SocketAddr>, String> {
-        let instances = self.runtime.list(&self.project.name).await.map_err(|error| one_line(&error))?;
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<std::net::SocketAddr>, NoAddress> {
+        let instances = self.runtime.list(&self.project.name).await.map_err(|error| NoAddress::Unknown(one_line(&error)))?;
         KnownHosts::of(&self.project, &instances).resolve(host, port).await
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use kaleem_core::clock::{Clock, SystemClock};
-use kaleem_core::health::{Finding, Resolver, Verdict};
+use kaleem_core::health::{Finding, NoAddress, Resolver, Verdict};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -57,6 +57,8 @@ pub(crate) struct Dialed {
 pub(crate) enum DialError {
     /// The name has no address.
     Name(String),
+    /// Nothing runs behind the name.
+    Down(String),
     /// Nobody listens.
     Refused(SocketAddr),
     /// Nobody answers.
@@ -70,7 +72,7 @@ pub(crate) enum DialError {
 impl DialError {
     fn weight(&self) -> u8 {
         match self {
-            Self::Name(_) => 0,
+            Self::Name(_) | Self::Down(_) => 0,
             Self::NoWay(..) => 1,
             Self::Silent(..) => 2,
             Self::Refused(_) => 3,
@@ -86,6 +88,8 @@ impl DialError {
             Self::Name(why) => Finding::new(Verdict::Unknown, format!("`{host}` has no address: {why}")).with_remedy(format!(
                 "check the name `{host}` and the resolver (/etc/resolv.conf); names of services are known only while their containers run"
             )),
+            Self::Down(why) => Finding::new(Verdict::Fail, format!("`{host}` is down: {why}"))
+                .with_remedy("see what became of it: `kaleem status`, `docker ps -a`; `kaleem deploy` starts what is missing"),
             Self::Refused(place) => Finding::new(Verdict::Fail, format!("connection refused on {place}: nothing listens there"))
                 .with_remedy(format!("check that `{host}` runs and listens on port {port} of 0.0.0.0, not of 127.0.0.1 alone")),
             Self::Silent(place, waited) => Finding::new(Verdict::Fail, format!("no connection to {place} within {waited:?}"))
@@ -114,7 +118,11 @@ pub(crate) async fn connect(
     // A resolver that hangs says nothing about the server: it must not use up the time in which the server would be to blame.
     let patience = timeout.mul_f64(NAME_SHARE);
     let named = tokio::time::timeout(patience, resolver.resolve(&endpoint.host, endpoint.port)).await;
-    let places = named.unwrap_or_else(|_| Err(format!("the resolver did not answer within {patience:?}"))).map_err(DialError::Name)?;
+    let late = || NoAddress::Unknown(format!("the resolver did not answer within {patience:?}"));
+    let places = named.unwrap_or_else(|_| Err(late())).map_err(|none| match none {
+        NoAddress::Unknown(why) => DialError::Name(why),
+        NoAddress::Down(why) => DialError::Down(why),
+    })?;
     let resolved = SystemClock.monotonic();
     phases.insert("dns".to_owned(), resolved.saturating_sub(start));
     let mut missed = DialError::Name("the list of addresses is empty".to_owned());

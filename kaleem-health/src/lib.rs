@@ -2,7 +2,7 @@
 //!
 //! [`discover`] reads off a project what its services depend on, [`build_probe`] makes a probe of each of them, and
 //! every probe is a [`HealthProbe`](kaleem_core::health::HealthProbe): Redis, MongoDB, RabbitMQ, Qdrant, HTTP, pages,
-//! ports, disks and certificates, each behind a feature of its name.
+//! ports, disks, certificates, containers and commands in them, each behind a feature of its name.
 //!
 //! [`Dependencies`] answers what a plan means by the name of a probe, so that a gate can ask what a service needs.
 //!
@@ -17,12 +17,15 @@
 
 #![cfg_attr(
     not(all(feature = "mongodb", feature = "rabbitmq", feature = "redis", feature = "spa", feature = "disk")),
-    allow(dead_code, reason = "a build with few probes uses few of the tools that they share")
+    allow(dead_code, unused_imports, reason = "a build with few probes uses few of the tools that they share")
 )]
 
 mod report;
 mod resolver;
 pub mod settings;
+mod reach;
+#[cfg(any(feature = "http", feature = "command"))]
+mod rules;
 #[cfg(feature = "dial")]
 mod der;
 #[cfg(feature = "dial")]
@@ -31,7 +34,7 @@ mod tls;
 mod dial;
 #[cfg(any(feature = "http", feature = "tcp"))]
 mod address;
-#[cfg(feature = "container")]
+#[cfg(any(feature = "container", feature = "http", feature = "tcp", feature = "command"))]
 mod container;
 #[cfg(feature = "tcp")]
 mod tcp;
@@ -67,6 +70,10 @@ pub use crate::mongodb::MongodbProbe;
 pub use build::build_probe;
 #[cfg(feature = "certificate")]
 pub use certificate::CertificateProbe;
+#[cfg(feature = "command")]
+pub use command::CommandProbe;
+#[cfg(feature = "container")]
+pub use container::ContainerProbe;
 pub use dependencies::{Dependencies, ReadProject, check};
 pub use discover::{Discovered, Found, discover};
 #[cfg(feature = "disk")]
@@ -77,9 +84,10 @@ pub use port::TcpProbe;
 pub use qdrant::QdrantProbe;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::RabbitmqProbe;
+pub use reach::Reach;
 #[cfg(feature = "redis")]
 pub use redis::RedisProbe;
-pub use resolver::KnownHosts;
+pub use resolver::{CurrentHosts, KnownHosts};
 pub use settings::{ProbeSettings, SettingsError};
 #[cfg(feature = "spa")]
 pub use spa::SpaProbe;

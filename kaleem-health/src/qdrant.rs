@@ -1,6 +1,7 @@
 //! Qdrant over REST and gRPC: `/readyz` stays true once it was, so collections, their optimizer and the cluster are asked.
 
 mod grpc;
+mod shards;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,35 @@ impl QdrantProbe {
         })
     }
 
+    /// What every collection says, a few at a time; `rest` is what stands behind its name in the path.
+    async fn of_each(
+        &self,
+        report: &mut Report,
+        names: &[String],
+        rest: &'static [&'static str],
+        timeout: Duration,
+    ) -> Vec<(String, Value)> {
+        let answers: Vec<_> = stream::iter(names.to_vec())
+            .map(|name| async move {
+                let path = [&["collections", name.as_str()], rest].concat();
+                let answer = self.result(&path, timeout).await;
+                (name, answer)
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        let mut told = Vec::new();
+        for (name, answer) in answers {
+            match answer {
+                Ok(value) => told.push((name, value)),
+                Err(Miss::Said(finding)) => report.take("", finding),
+                // It was deleted between two questions.
+                Err(Miss::Absent) => {}
+            }
+        }
+        told
+    }
+
     async fn attempt(&self, timeout: Duration) -> Finding {
         let mut report = Report::default();
         let ready = match self.fetch(&["readyz"], timeout).await {
@@ -137,28 +167,20 @@ impl QdrantProbe {
             .cloned()
             .collect();
         let count = asked.len();
-        let answers: Vec<_> = stream::iter(asked)
-            .map(|name| async move {
-                let answer = self.result(&["collections", &name], timeout).await;
-                (name, answer)
-            })
-            .buffered(AT_ONCE)
-            .collect()
-            .await;
         let mut points = 0.0;
-        for (name, answer) in answers {
-            match answer {
-                Ok(collection) => points += judge_collection(&mut report, &name, &collection),
-                Err(Miss::Said(finding)) => report.take("", finding),
-                // It was deleted between two questions.
-                Err(Miss::Absent) => {}
-            }
+        for (name, collection) in self.of_each(&mut report, &asked, &[], timeout).await {
+            points += judge_collection(&mut report, &name, &collection);
         }
         report.measure("points", points, "");
         match self.result(&["cluster"], timeout).await {
-            Ok(cluster) => judge_cluster(&mut report, &cluster),
+            Ok(cluster) if is_enabled(&cluster) => {
+                judge_cluster(&mut report, &cluster);
+                for (name, shards) in self.of_each(&mut report, &asked, &["cluster"], timeout).await {
+                    shards::judge(&mut report, &name, &shards);
+                }
+            }
+            Ok(_) | Err(Miss::Absent) => {}
             Err(Miss::Said(finding)) => report.take("", finding),
-            Err(Miss::Absent) => {}
         }
         let mut version = String::new();
         if let Some((url, client)) = &self.grpc
@@ -208,10 +230,11 @@ fn judge_collection(report: &mut Report, name: &str, collection: &Value) -> f64 
     collection.get("points_count").and_then(Value::as_f64).unwrap_or(0.0)
 }
 
+fn is_enabled(cluster: &Value) -> bool {
+    cluster.get("status").and_then(Value::as_str) == Some("enabled")
+}
+
 fn judge_cluster(report: &mut Report, cluster: &Value) {
-    if cluster.get("status").and_then(Value::as_str) != Some("enabled") {
-        return;
-    }
     let peers = cluster.get("peers").and_then(Value::as_object).map_or(0, serde_json::Map::len);
     report.measure("peers", f64::from(u32::try_from(peers).unwrap_or(u32::MAX)), "");
     let raft = cluster.get("raft_info");

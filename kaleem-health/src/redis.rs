@@ -16,7 +16,7 @@ use crate::dial::Endpoint;
 use crate::report::{Report, bounded, word};
 use crate::settings::{RedisLogin, RedisSettings, RedisTopology, SettingsError, redis_address};
 use crate::tls::Tls;
-use info::Info;
+use info::{Counters, Info};
 use wire::{Reply, Session, WireError};
 
 /// What the user of the probe must be allowed to do, as `ACL SETUSER` takes it.
@@ -33,7 +33,7 @@ pub struct RedisProbe {
     login: RedisLogin,
     resolver: Arc<dyn Resolver>,
     /// What the last run saw, for counters that only grow.
-    before: Mutex<Option<Info>>,
+    before: Mutex<Option<Counters>>,
 }
 
 impl RedisProbe {
@@ -70,11 +70,11 @@ impl RedisProbe {
     }
 
     async fn questions(&self, session: &mut Session, canary: bool) -> Result<Finding, WireError> {
-        let ping = session.ask(&["PING"]).await?;
-        let info = match (ping, session.ask(&["INFO"]).await?) {
+        let (ping, info) = session.ask_both(&["PING"], &["INFO"]).await?;
+        let info = match (ping, info) {
             // While it loads, it answers `INFO`: how far it is belongs to the finding.
-            (Reply::Text(_), Reply::Text(text)) => Info::parse(&text),
-            (Reply::Error(code), Reply::Text(text)) if code == "LOADING" => Info::parse(&text),
+            (Reply::Text(_), Reply::Text(text)) => Info::parse(text),
+            (Reply::Error(code), Reply::Text(text)) if code == "LOADING" => Info::parse(text),
             (Reply::Error(code), _) | (_, Reply::Error(code)) => return Err(WireError::Refused(code)),
             _ => return Err(WireError::NotRedis),
         };
@@ -85,8 +85,8 @@ impl RedisProbe {
         let mut report = Report::default();
         {
             let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-            info::judge(&mut report, &info, before.as_ref(), &self.settings.limits);
-            *before = Some(info.clone());
+            info::judge(&mut report, &info, *before, &self.settings.limits);
+            *before = Some(info.counters());
         }
         if canary && !info.is_loading() && !info.is_replica() {
             write_and_read(session).await?;

@@ -83,6 +83,12 @@ pub(crate) async fn bounded(timeout: Duration, attempt: impl Future<Output = Fin
     finding.with_phase("total", SystemClock.monotonic().saturating_sub(start))
 }
 
+/// What is said when the engine had no time to answer.
+pub(crate) fn waited(what: &str, timeout: Duration) -> Finding {
+    Finding::new(Verdict::Unknown, format!("{what} did not answer within {timeout:?}"))
+        .with_remedy("check that the engine answers: `docker info`")
+}
+
 /// Words of a server that are safe to show: an identifier, never a sentence.
 pub(crate) fn word(text: &str) -> &str {
     let fits =

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use kaleem_core::config::Project;
-use kaleem_core::health::Resolver;
+use kaleem_core::health::{NoAddress, Resolver};
 use kaleem_core::runtime::{Instance, InstanceStatus};
 
 /// Names that the caller knows (services and their aliases), and the machine's resolver for all others.
@@ -15,6 +16,8 @@ use kaleem_core::runtime::{Instance, InstanceStatus};
 pub struct KnownHosts {
     hosts: BTreeMap<String, Vec<IpAddr>>,
     ports: BTreeMap<(String, u16), Vec<SocketAddr>>,
+    /// Names of services of which no container runs, with the service.
+    down: BTreeMap<String, String>,
 }
 
 impl KnownHosts {
@@ -34,6 +37,9 @@ impl KnownHosts {
             let mut found: Vec<&Instance> =
                 up.filter(|instance| instance.service == service || instance.name.as_str().starts_with(&gateway)).collect();
             found.sort_by_key(|instance| instance.service == service);
+            if found.is_empty() {
+                hosts.down.insert(host.clone(), service.to_string());
+            }
             for instance in found {
                 let addresses = instance.addresses.values().filter_map(|address| address.parse::<IpAddr>().ok());
                 hosts = hosts.with_host(&host, addresses);
@@ -65,7 +71,7 @@ impl KnownHosts {
 
 #[async_trait]
 impl Resolver for KnownHosts {
-    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, NoAddress> {
         let mut known = self.ports.get(&(host.to_owned(), port)).cloned().unwrap_or_default();
         known.extend(self.hosts.get(host).into_iter().flatten().map(|address| SocketAddr::new(*address, port)));
         if !known.is_empty() {
@@ -74,8 +80,35 @@ impl Resolver for KnownHosts {
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let found = tokio::net::lookup_host((host, port)).await.map_err(|error| error.to_string())?;
-        let found: Vec<_> = found.collect();
-        if found.is_empty() { Err("the name has no address".to_owned()) } else { Ok(found) }
+        let found: Vec<SocketAddr> = match tokio::net::lookup_host((host, port)).await {
+            Ok(found) => found.collect(),
+            Err(_) if self.down.contains_key(host) => Vec::new(),
+            Err(error) => return Err(NoAddress::Unknown(error.to_string())),
+        };
+        match self.down.get(host) {
+            _ if !found.is_empty() => Ok(found),
+            // Only where the machine knows no server of that name does it mean the service.
+            Some(service) => Err(NoAddress::Down(format!("no container of `{service}` runs"))),
+            None => Err(NoAddress::Unknown("the name has no address".to_owned())),
+        }
+    }
+}
+
+/// Known names that change under probes which are held: containers come and go, and the probes stay.
+#[derive(Debug, Default)]
+pub struct CurrentHosts(RwLock<Arc<KnownHosts>>);
+
+impl CurrentHosts {
+    /// Takes in where everything is now.
+    pub fn set(&self, hosts: KnownHosts) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
+    }
+}
+
+#[async_trait]
+impl Resolver for CurrentHosts {
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, NoAddress> {
+        let hosts = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        hosts.resolve(host, port).await
     }
 }

@@ -6,11 +6,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kaleem_core::remedy::Remedy;
+use kaleem_core::names::ServiceName;
 use kaleem_core::secret::Secret;
-use url::Url;
 
+mod address;
+mod error;
 mod shown;
+
+pub(crate) use address::{RedisLogin, host, login, parse, redis_address};
+pub use error::SettingsError;
 
 /// One probe, by what it speaks.
 #[derive(Clone, Debug)]
@@ -33,6 +37,10 @@ pub enum ProbeSettings {
     Disk(DiskSettings),
     /// The certificate of a host.
     Certificate(CertificateSettings),
+    /// The containers of a service, as the engine sees them.
+    Container(ContainerSettings),
+    /// A command in the containers of a service.
+    Command(CommandSettings),
 }
 
 impl ProbeSettings {
@@ -48,87 +56,9 @@ impl ProbeSettings {
             Self::Qdrant(_) => "qdrant",
             Self::Disk(_) => "disk",
             Self::Certificate(_) => "certificate",
+            Self::Container(_) => "container",
+            Self::Command(_) => "command",
         }
-    }
-}
-
-/// Settings that cannot be used. No text of an address is repeated, since it may hold a password.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SettingsError {
-    /// Not an address of that kind.
-    #[error("the address of the {kind} probe cannot be used: {reason}")]
-    Address {
-        /// What speaks there.
-        kind: &'static str,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// PEM text that holds something else.
-    #[error("the {what} cannot be read")]
-    Pem {
-        /// Which text.
-        what: &'static str,
-    },
-    /// A pattern or a JSON rule.
-    #[error("`{text}` is not a rule that can be checked: {reason}")]
-    Rule {
-        /// The rule.
-        text: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Neither found nor written.
-    #[error("the {kind} probe has no address: none was found, and none is written")]
-    NoAddress {
-        /// What is to be asked.
-        kind: &'static str,
-    },
-    /// The same of a port.
-    #[error("the {kind} probe has no port: none was found, and none is written")]
-    NoPort {
-        /// What is to be asked.
-        kind: &'static str,
-    },
-    /// A variable, a file or a secret that the settings name.
-    #[error("it cannot be asked, since {what}")]
-    NotRead {
-        /// What could not be read, by name.
-        what: String,
-    },
-    /// This build cannot ask that.
-    #[error("this build has no {kind} probe")]
-    NotBuilt {
-        /// The kind.
-        kind: &'static str,
-    },
-}
-
-impl Remedy for SettingsError {
-    fn remedy(&self) -> String {
-        match self {
-            Self::Address { kind, .. } => format!("write it as `{}`", example(kind)),
-            Self::Pem { .. } => "give it as PEM text, from `-----BEGIN` to `-----END`".to_owned(),
-            Self::Rule { .. } => "write JSON rules as `info.redis.status == \"up\"`, and patterns as regular expressions".to_owned(),
-            Self::NoAddress { kind } => {
-                format!("write its address, such as `url = \"{}\"`, or `url-env` with the variable that holds it", example(kind))
-            }
-            Self::NoPort { .. } => "write its `port`".to_owned(),
-            Self::NotRead { .. } => "set the variable (also in `.env`), or correct the name under `[probes]` in kaleem.toml".to_owned(),
-            Self::NotBuilt { kind } => format!("build kaleem-health with the feature `{kind}`"),
-        }
-    }
-}
-
-fn example(kind: &str) -> &'static str {
-    match kind {
-        "redis" => "redis://user:password@host:6379",
-        "rabbitmq" => "amqp://user:password@host:5672/vhost",
-        "rabbitmq management" => "http://host:15672",
-        "mongodb" => "mongodb://user:password@host:27017/?replicaSet=rs0",
-        "qdrant" => "http://host:6333",
-        "qdrant grpc" => "http://host:6334",
-        _ => "https://host/path",
     }
 }
 
@@ -434,75 +364,46 @@ pub struct CertificateSettings {
     pub tls: TlsSettings,
 }
 
-/// User and password of Redis.
-#[derive(Clone, Debug)]
-pub(crate) struct RedisLogin {
-    pub user: Option<String>,
-    pub password: Option<Secret<String>>,
+/// What the containers of a service must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerSettings {
+    /// The service.
+    pub service: ServiceName,
+    /// How many must run.
+    pub replicas: u32,
+    /// Restarts of one container since it was made: warning, failure.
+    pub restarts: (u64, u64),
 }
 
-/// Host, port, whether TLS, and login of an address of Redis.
-pub(crate) fn redis_address(url: &Secret<String>) -> Result<(String, u16, bool, RedisLogin), SettingsError> {
-    let kind = "redis";
-    let url = parse(kind, url)?;
-    let with_tls = match url.scheme() {
-        "redis" => false,
-        "rediss" => true,
-        _ => return Err(SettingsError::Address { kind, reason: "it does not start with `redis://` or `rediss://`" }),
-    };
-    let host = host(kind, &url)?;
-    let (user, password) = login(&url);
-    Ok((host, url.port().unwrap_or(6379), with_tls, RedisLogin { user, password }))
-}
-
-/// An address; its text is never part of the error.
-pub(crate) fn parse(kind: &'static str, url: &Secret<String>) -> Result<Url, SettingsError> {
-    Url::parse(url.expose()).map_err(|_| SettingsError::Address { kind, reason: "it is not an address" })
-}
-
-pub(crate) fn host(kind: &'static str, url: &Url) -> Result<String, SettingsError> {
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or(SettingsError::Address { kind, reason: "it has no host" })?;
-    Ok(host.trim_matches(['[', ']']).to_owned())
-}
-
-/// User and password, decoded.
-pub(crate) fn login(url: &Url) -> (Option<String>, Option<Secret<String>>) {
-    let user = Some(decode(url.username())).filter(|user| !user.is_empty());
-    (user, url.password().map(|password| Secret::new(decode(password))))
-}
-
-/// `%xx` to bytes.
-pub(crate) fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let hex = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match (first, hex) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            _ => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
+impl ContainerSettings {
+    /// `replicas` containers; one that was restarted is a warning, however often.
+    pub fn standard(service: ServiceName, replicas: u32) -> Self {
+        Self { service, replicas, restarts: (1, u64::MAX) }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A command and what is right of its end. The words of the command are never shown, but for the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandSettings {
+    /// The service in whose containers it runs: in each that is up.
+    pub service: ServiceName,
+    /// Program and arguments; no shell.
+    pub command: Vec<String>,
+    /// The exit code that is right.
+    pub exit_code: u8,
+    /// The exit code that is a warning.
+    pub exit_warn: Option<u8>,
+    /// Text that its output must hold.
+    pub contains: Option<String>,
+    /// Pattern that its output must match.
+    pub pattern: Option<String>,
+    /// Rules about its output as JSON.
+    pub json: Vec<String>,
+}
 
-    #[test]
-    fn an_address_of_redis_is_taken_apart_and_never_repeated() {
-        let (host, port, tls, login) = redis_address(&Secret::new("rediss://app:p%40ss@cache:6380/2".to_owned())).unwrap();
-        assert_eq!((host.as_str(), port, tls, login.user.as_deref()), ("cache", 6380, true, Some("app")));
-        assert_eq!(login.password.unwrap().expose(), "p@ss");
-        for text in ["hunter2", "http://hunter2@x", "redis://"] {
-            let error = redis_address(&Secret::new(text.to_owned())).unwrap_err();
-            assert!(!format!("{error} {error:?} {}", error.remedy()).contains("hunter2"), "{text}");
-        }
+impl CommandSettings {
+    /// Exit code 0 is right, whatever it prints.
+    pub fn standard(service: ServiceName, command: Vec<String>) -> Self {
+        Self { service, command, exit_code: 0, exit_warn: None, contains: None, pattern: None, json: Vec::new() }
     }
 }

@@ -3,7 +3,6 @@
 mod api;
 pub(crate) mod client;
 pub(crate) mod h2;
-mod json;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +12,10 @@ use kaleem_core::health::{Finding, HealthProbe, Resolver, Verdict};
 use url::Url;
 
 use crate::report::{Report, bounded};
+use crate::rules::Rules;
 use crate::settings::{HttpSettings, SettingsError, parse};
 use crate::tls::judge_expiry;
 use client::{Client, Fetched, shown};
-use json::JsonRule;
 
 /// Asks an HTTP address.
 pub struct HttpProbe {
@@ -24,8 +23,7 @@ pub struct HttpProbe {
     settings: HttpSettings,
     url: Url,
     client: Client,
-    pattern: Option<regex::bytes::Regex>,
-    json: Vec<JsonRule>,
+    rules: Rules,
 }
 
 impl HttpProbe {
@@ -36,10 +34,8 @@ impl HttpProbe {
     pub fn new(name: &str, settings: HttpSettings, resolver: Arc<dyn Resolver>) -> Result<Self, SettingsError> {
         let url = client::web_address("http", parse("http", &settings.url)?)?;
         let client = Client::new(&settings.tls, resolver)?.speaking(settings.version);
-        let bad = |text: &str| SettingsError::Rule { text: text.to_owned(), reason: "it is not a regular expression".to_owned() };
-        let pattern = settings.pattern.as_deref().map(|text| regex::bytes::Regex::new(text).map_err(|_| bad(text))).transpose()?;
-        let json = settings.json.iter().map(|text| JsonRule::parse(text)).collect::<Result<_, _>>()?;
-        Ok(Self { name: name.to_owned(), settings, url, client, pattern, json })
+        let rules = Rules::new(settings.contains.as_deref(), settings.pattern.as_deref(), &settings.json)?;
+        Ok(Self { name: name.to_owned(), settings, url, client, rules })
     }
 
     async fn attempt(&self, timeout: Duration) -> Finding {
@@ -98,37 +94,11 @@ impl HttpProbe {
             }
         }
         if right {
-            self.judge_body(&mut report, &place, fetched, &look);
+            self.rules.judge(&mut report, &format!("the answer of {place}"), &fetched.body, &look);
         }
         self.judge_latency(&mut report, &place, fetched.total);
         let of = parts.map_or(String::new(), |parts| format!(", {}", parts.names()));
         report.finish(format!("{place} answered {}{of}", fetched.status))
-    }
-
-    fn judge_body(&self, report: &mut Report, place: &str, fetched: &Fetched, look: &str) {
-        if let Some(text) = &self.settings.contains
-            && !text.is_empty()
-            && !fetched.body.windows(text.len()).any(|window| window == text.as_bytes())
-        {
-            report.fail(format!("the answer of {place} does not hold the text that `contains` asks for"), look);
-        }
-        if let Some(pattern) = &self.pattern
-            && !pattern.is_match(&fetched.body)
-        {
-            report.fail(format!("the answer of {place} does not match `{pattern}`"), look);
-        }
-        if self.json.is_empty() {
-            return;
-        }
-        let Ok(body) = serde_json::from_slice(&fetched.body) else {
-            report.fail(format!("the answer of {place} is not JSON"), look);
-            return;
-        };
-        for rule in &self.json {
-            if let Err(why) = rule.check(&body) {
-                report.fail(format!("the answer of {place} breaks `{rule}`: {why}"), look);
-            }
-        }
     }
 
     fn judge_latency(&self, report: &mut Report, place: &str, took: Duration) {

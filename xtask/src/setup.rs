@@ -9,7 +9,7 @@ mod engine;
 mod registry;
 mod images;
 mod compose_oracle;
-mod mongo_server;
+pub(crate) mod mongo_server;
 pub(crate) mod newer_engine;
 mod s3_server;
 

@@ -12,12 +12,12 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use kaleem_core::clock::{Clock, SystemClock};
-use kaleem_core::health::{Finding, HealthProbe, Resolver, Verdict};
+use kaleem_core::health::{Finding, HealthProbe, Verdict};
 use kaleem_core::monitor::{Monitor, MonitorEvent, MonitorSettings, ProbeId, WatchSettings};
 use kaleem_core::names::ServiceName;
 use kaleem_core::secret::Secret;
-use kaleem_health::settings::{HttpSettings, ProbeSettings, RedisSettings, TcpSettings};
-use kaleem_health::{KnownHosts, build_probe};
+use kaleem_health::settings::{HttpSettings, MongodbSettings, ProbeSettings, QdrantSettings, RabbitmqSettings, RedisSettings, TcpSettings};
+use kaleem_health::{KnownHosts, Reach, build_probe};
 
 /// Time that one probe may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,14 +49,14 @@ async fn main() -> ExitCode {
 async fn watch(length: Duration, addresses: &[String]) -> Result<(), Box<dyn Error>> {
     // 1. The probes, each with the service that it belongs to.
     let (mut probes, mut watched) = (Probes::new(), BTreeMap::new());
-    let hosts: Arc<dyn Resolver> = Arc::new(KnownHosts::new());
+    let reach = Reach::network(Arc::new(KnownHosts::new()));
     for text in addresses {
         let (times, address) = text.split_once('x').and_then(|(times, rest)| Some((times.parse().ok()?, rest))).unwrap_or((1, text));
         for _ in 0..times {
             let service: ServiceName = format!("s{}", probes.len()).parse()?;
             let settings = settings(address)?;
             let id = ProbeId::new(&service, settings.kind());
-            probes.insert(id.clone(), build_probe(settings.kind(), &settings, hosts.clone())?);
+            probes.insert(id.clone(), build_probe(settings.kind(), &settings, &reach)?);
             watched.insert(id, WatchSettings::standard(service));
         }
     }
@@ -116,11 +116,16 @@ async fn watch(length: Duration, addresses: &[String]) -> Result<(), Box<dyn Err
 
 fn settings(address: &str) -> Result<ProbeSettings, Box<dyn Error>> {
     let url = Secret::new(address.to_owned());
-    if address.starts_with("redis") {
-        return Ok(ProbeSettings::Redis(RedisSettings::single(url)));
-    }
-    if address.starts_with("http") {
-        return Ok(ProbeSettings::Http(HttpSettings::api(url)));
+    match address.split_once("://").map_or("", |(scheme, _)| scheme) {
+        "redis" | "rediss" => return Ok(ProbeSettings::Redis(RedisSettings::single(url))),
+        "http" | "https" => return Ok(ProbeSettings::Http(HttpSettings::api(url))),
+        "amqp" | "amqps" => return Ok(ProbeSettings::Rabbitmq(RabbitmqSettings::amqp(url))),
+        "mongodb" => return Ok(ProbeSettings::Mongodb(MongodbSettings::standard(url))),
+        "qdrant+http" => {
+            let plain = Secret::new(address.trim_start_matches("qdrant+").to_owned());
+            return Ok(ProbeSettings::Qdrant(QdrantSettings::standard(plain, None)));
+        }
+        _ => {}
     }
     let (host, port) = address.rsplit_once(':').ok_or("write an address as HOST:PORT")?;
     Ok(ProbeSettings::Tcp(TcpSettings { host: host.to_owned(), port: port.parse()? }))

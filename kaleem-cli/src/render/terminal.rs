@@ -12,6 +12,16 @@ const ECHO: u16 = 4;
 /// Width of a terminal that does not tell.
 const UNKNOWN: u16 = 80;
 
+/// Rows of a terminal that does not tell.
+const UNKNOWN_ROWS: u16 = 24;
+
+/// Columns and rows of the terminal that results go to.
+pub(crate) fn size_of_results() -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    let (columns, rows) = size.map_or((UNKNOWN, UNKNOWN_ROWS), |size| (size.ws_col, size.ws_row));
+    (usize::from(columns), usize::from(rows))
+}
+
 /// Standard error, a bit narrower.
 #[derive(Debug)]
 pub(crate) struct Narrow;

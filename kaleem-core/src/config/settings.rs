@@ -284,11 +284,13 @@ fn probes(
                 let inner: Vec<&str> = path.into_iter().chain(key.as_deref()).collect();
                 return Err(refuse(place_of(text, &inner), reason, remedy));
             }
-            if !project.services.contains_key(service) && probe.kind.is_none() {
+            let inside = probe.kind_of(name).filter(|kind| kind.is_inside());
+            if !project.services.contains_key(service) && (probe.kind.is_none() || inside.is_some()) {
                 let known = project.services.keys().map(ServiceName::as_str);
-                let remedy = match super::compose::nearest(service.as_str(), known) {
-                    Some(meant) => format!("did you mean `{meant}`?"),
-                    None => "name a service; a probe of something else takes a `kind`".to_owned(),
+                let remedy = match (super::compose::nearest(service.as_str(), known), inside) {
+                    (Some(meant), _) => format!("did you mean `{meant}`?"),
+                    (None, Some(kind)) => format!("name a service: a `{}` probe looks into its containers", kind.name()),
+                    (None, None) => "name a service; a probe of something else takes a `kind`".to_owned(),
                 };
                 return Err(refuse(place_of(text, &path), format!("the compose file has no service `{service}`"), remedy));
             }

@@ -279,6 +279,15 @@ fn a_wrong_kaleem_toml_is_refused_with_its_place() {
         ("a sentinel without a master", "[probes.api.redis]\ntopology = \"sentinel\"\n"),
         ("limits in the wrong order", "[probes.api.redis]\nlag-warn = \"60s\"\nlag-fail = \"30s\"\n"),
         ("depths in the wrong order", "[probes.api.rabbitmq.queues.orders]\ndepth-warn = 9\ndepth-fail = 3\n"),
+        ("a command without a program", "[probes.api.command]\nexit-code = 3\n"),
+        ("a command that is blank", "[probes.api.ready]\nkind = \"command\"\ncommand = [\" \", \"-q\"]\n"),
+        ("a command as a text", "[probes.api.command]\ncommand = \"pg_isready -q\"\n"),
+        ("an exit code that is none", "[probes.api.command]\ncommand = [\"x\"]\nexit-code = 256\n"),
+        ("one exit code with two meanings", "[probes.api.command]\ncommand = [\"x\"]\nexit-warn = 0\n"),
+        ("a command where there is no container", "[probes.host.load]\nkind = \"command\"\ncommand = [\"uptime\"]\n"),
+        ("a container that is none", "[probes.host.container]\nkind = \"container\"\n"),
+        ("an address of a container", "[probes.api.container]\nurl = \"http://api/\"\n"),
+        ("restarts in the wrong order", "[probes.api.container]\nrestarts-warn = 9\nrestarts-fail = 3\n"),
         ("a name that is none", "[probes.api.\"a b\"]\nkind = \"tcp\"\n"),
     ] {
         let said = refused(&[("compose.yaml", &service("")), ("kaleem.toml", text)]);

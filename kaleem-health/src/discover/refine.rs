@@ -5,13 +5,15 @@ use std::time::Duration;
 use kaleem_core::config::Project;
 use kaleem_core::config::settings::probes::{HttpVersionName, TopologyName};
 use kaleem_core::config::settings::{ProbeKind, ProbeOptions};
+use kaleem_core::names::ServiceName;
 use kaleem_core::secret::Secret;
 
 use super::address::encode;
 use super::{Discovered, Found};
 use crate::settings::{
-    CertificateSettings, ClientCertificate, DiskSettings, HttpSettings, HttpVersion, MongodbSettings, ProbeSettings, QdrantSettings,
-    QueueRule, RabbitmqSettings, RedisSettings, RedisTopology, SettingsError, SpaSettings, TcpSettings, TlsSettings,
+    CertificateSettings, ClientCertificate, CommandSettings, ContainerSettings, DiskSettings, HttpSettings, HttpVersion, MongodbSettings,
+    ProbeSettings, QdrantSettings, QueueRule, RabbitmqSettings, RedisSettings, RedisTopology, SettingsError, SpaSettings, TcpSettings,
+    TlsSettings,
 };
 
 /// What a limit is that was not written beside one that was: never reached.
@@ -31,7 +33,7 @@ pub(super) fn refined(project: &Project, mut found: Vec<Discovered>) -> Vec<Disc
             let has_address = options.url.is_some() || options.url_env.is_some() || options.host.is_some();
             let origin = before.as_ref().filter(|_| !has_address).map_or(Found::Settings, |before| before.found.clone());
             let settings = if options.read.missing.is_empty() {
-                settings(kind, options, known, service.as_str())
+                settings(project, kind, options, known, service)
             } else {
                 Err(SettingsError::NotRead { what: options.read.missing.join("; ") })
             };
@@ -43,10 +45,11 @@ pub(super) fn refined(project: &Project, mut found: Vec<Discovered>) -> Vec<Disc
 }
 
 fn settings(
+    project: &Project,
     kind: ProbeKind,
     options: &ProbeOptions,
     before: Option<&ProbeSettings>,
-    service: &str,
+    service: &ServiceName,
 ) -> Result<ProbeSettings, SettingsError> {
     Ok(match kind {
         ProbeKind::Http | ProbeKind::Api => ProbeSettings::Http(http(kind, options, before)?),
@@ -66,7 +69,7 @@ fn settings(
             };
             let host = options.host.clone().or_else(|| before.as_ref().map(|before| before.host.clone()));
             let port = options.port.or_else(|| before.as_ref().map(|before| before.port)).ok_or(SettingsError::NoPort { kind: "tcp" })?;
-            ProbeSettings::Tcp(TcpSettings { host: host.unwrap_or_else(|| service.to_owned()), port })
+            ProbeSettings::Tcp(TcpSettings { host: host.unwrap_or_else(|| service.to_string()), port })
         }
         ProbeKind::Redis => ProbeSettings::Redis(redis(options, before)?),
         ProbeKind::Rabbitmq => ProbeSettings::Rabbitmq(rabbitmq(options, before)?),
@@ -82,8 +85,26 @@ fn settings(
             })
         }
         ProbeKind::Certificate => {
-            let host = options.host.clone().unwrap_or_else(|| service.to_owned());
+            let host = options.host.clone().unwrap_or_else(|| service.to_string());
             ProbeSettings::Certificate(CertificateSettings { host, port: options.port.unwrap_or(443), tls: tls(options, None) })
+        }
+        ProbeKind::Container => {
+            let replicas = project.services.get(service).map_or(1, |service| service.replicas);
+            let standard = ContainerSettings::standard(service.clone(), replicas);
+            let (warn, fail) = (options.restarts_warn.map(u64::from), options.restarts_fail.map(u64::from));
+            let restarts = (warn.unwrap_or(standard.restarts.0), fail.unwrap_or(standard.restarts.1));
+            ProbeSettings::Container(ContainerSettings { restarts, ..standard })
+        }
+        ProbeKind::Command => {
+            let standard = CommandSettings::standard(service.clone(), options.command.clone().unwrap_or_default());
+            ProbeSettings::Command(CommandSettings {
+                exit_code: options.exit_code.unwrap_or(standard.exit_code),
+                exit_warn: options.exit_warn,
+                contains: options.contains.clone(),
+                pattern: options.matches.clone(),
+                json: options.json.clone(),
+                ..standard
+            })
         }
     })
 }

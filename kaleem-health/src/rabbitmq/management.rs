@@ -10,11 +10,16 @@ use crate::report::Report;
 use crate::web::client::{Client, FetchError, shown};
 
 /// Path below `/api/health/checks/`, what is wrong when it fails, and what to do.
-const CHECKS: [(&str, &str, &str); 5] = [
+const CHECKS: [(&str, &str, &str); 6] = [
     (
         "alarms",
         "a memory or disk alarm is set in the cluster: nobody can publish",
         "see which: `rabbitmq-diagnostics alarms`; drain queues, free the disk, or raise the limit",
+    ),
+    (
+        "local-alarms",
+        "the alarm is one of this node",
+        "see which: `rabbitmq-diagnostics check_local_alarms`; drain its queues, free its disk, or raise its limit",
     ),
     (
         "virtual-hosts",
@@ -38,7 +43,7 @@ const CHECKS: [(&str, &str, &str); 5] = [
     ),
 ];
 /// These of them are failures; the others are warnings.
-const FAILURES: usize = 3;
+const FAILURES: usize = 4;
 
 pub(super) async fn ask(report: &mut Report, url: &Url, client: &Client, timeout: Duration) {
     for (index, (path, wrong, remedy)) in CHECKS.iter().enumerate() {

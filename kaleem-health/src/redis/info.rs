@@ -1,22 +1,54 @@
 //! What `INFO` says, and what that means: persistence, memory, clients, replication.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::report::Report;
 use crate::settings::RedisLimits;
 
-/// The fields of `INFO`.
+/// The fields of `INFO`: the text, and where in it each of them stands, by name. It is read a hundred times a second where much is watched.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Info(BTreeMap<String, String>);
+pub(crate) struct Info {
+    text: String,
+    fields: Vec<(Range<usize>, Range<usize>)>,
+}
+
+/// Counters that only grow: their growth between two looks is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counters {
+    evicted: Option<f64>,
+    rejected: Option<f64>,
+}
 
 impl Info {
-    pub(crate) fn parse(text: &str) -> Self {
-        let fields = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.trim_end().split_once(':'));
-        Self(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    pub(crate) fn parse(text: String) -> Self {
+        let mut fields = Vec::with_capacity(256);
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            let kept = line.trim_end();
+            if let Some((name, value)) = kept.split_once(':').filter(|_| !kept.starts_with('#')) {
+                let begin = at + name.len() + 1;
+                fields.push((at..at + name.len(), begin..begin + value.len()));
+            }
+            at += line.len();
+        }
+        // Of a name that stands twice the last one counts.
+        fields.reverse();
+        fields.sort_by_key(|(name, _): &(Range<usize>, Range<usize>)| text.get(name.clone()));
+        fields.dedup_by_key(|(name, _)| text.get(name.clone()));
+        Self { text, fields }
     }
 
     pub(crate) fn text(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
+        let found = self.fields.binary_search_by(|(range, _)| self.part(range).cmp(name)).ok();
+        found.and_then(|at| self.fields.get(at)).map_or("", |(_, value)| self.part(value))
+    }
+
+    fn part(&self, range: &Range<usize>) -> &str {
+        self.text.get(range.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        Counters { evicted: self.number("evicted_keys"), rejected: self.number("rejected_connections") }
     }
 
     pub(crate) fn number(&self, name: &str) -> Option<f64> {
@@ -33,9 +65,10 @@ impl Info {
 
     /// State and lag in seconds of every replica.
     pub(crate) fn replicas(&self) -> Vec<(String, f64)> {
-        let lines = self.0.iter().filter(|(name, _)| name.strip_prefix("slave").is_some_and(|n| n.parse::<u32>().is_ok()));
+        let numbered = |name: &str| name.strip_prefix("slave").is_some_and(|n| n.parse::<u32>().is_ok());
+        let lines = self.fields.iter().filter(|(name, _)| numbered(self.part(name))).map(|(_, value)| self.part(value));
         lines
-            .map(|(_, line)| {
+            .map(|line| {
                 let field = |wanted: &str| line.split(',').find_map(|pair| pair.strip_prefix(wanted)?.strip_prefix('='));
                 let lag = field("lag").and_then(|lag| lag.parse().ok()).unwrap_or(0.0);
                 (field("state").unwrap_or_default().to_owned(), lag)
@@ -45,7 +78,7 @@ impl Info {
 }
 
 /// Judges one server by its `INFO`; `before` is what the last run saw, for counters that only grow.
-pub(crate) fn judge(report: &mut Report, info: &Info, before: Option<&Info>, limits: &RedisLimits) {
+pub(crate) fn judge(report: &mut Report, info: &Info, before: Option<Counters>, limits: &RedisLimits) {
     if info.is_loading() {
         let percent = info.text("loading_loaded_perc");
         let left = info.text("loading_eta_seconds");
@@ -76,7 +109,7 @@ fn persistence(report: &mut Report, info: &Info) {
     }
 }
 
-fn memory(report: &mut Report, info: &Info, before: Option<&Info>, limits: &RedisLimits) {
+fn memory(report: &mut Report, info: &Info, before: Option<Counters>, limits: &RedisLimits) {
     let Some(used) = info.number("used_memory") else { return };
     report.measure("used_memory", used, "bytes");
     let policy = info.text("maxmemory_policy");
@@ -92,7 +125,7 @@ fn memory(report: &mut Report, info: &Info, before: Option<&Info>, limits: &Redi
             }
         }
     }
-    if let Some(growth) = grown(info, before, "evicted_keys") {
+    if let Some(growth) = grown(info.counters().evicted, before.and_then(|before| before.evicted)) {
         report.measure("evicted_keys", growth, "");
         // With allkeys-* it is a cache, and evicting is its work; volatile-* may hold data that somebody counts on.
         if growth > 0.0 && policy.starts_with("volatile-") {
@@ -104,7 +137,7 @@ fn memory(report: &mut Report, info: &Info, before: Option<&Info>, limits: &Redi
     }
 }
 
-fn clients(report: &mut Report, info: &Info, before: Option<&Info>) {
+fn clients(report: &mut Report, info: &Info, before: Option<Counters>) {
     if let (Some(now), Some(most)) = (info.number("connected_clients"), info.number("maxclients").filter(|most| *most > 0.0)) {
         report.measure("connected_clients", now, "");
         report.share(
@@ -114,7 +147,7 @@ fn clients(report: &mut Report, info: &Info, before: Option<&Info>) {
             "find the client that leaks connections (`redis-cli client list`), or raise `maxclients`",
         );
     }
-    if let Some(refused) = grown(info, before, "rejected_connections").filter(|refused| *refused > 0.0) {
+    if let Some(refused) = grown(info.counters().rejected, before.and_then(|before| before.rejected)).filter(|refused| *refused > 0.0) {
         report.warn(
             format!("it refused {refused:.0} connections since the last look"),
             "raise `maxclients`, or find the client that leaks connections",
@@ -162,8 +195,8 @@ fn replication(report: &mut Report, info: &Info, limits: &RedisLimits) {
     }
 }
 
-fn grown(info: &Info, before: Option<&Info>, name: &str) -> Option<f64> {
-    let (now, then) = (info.number(name)?, before?.number(name)?);
+fn grown(now: Option<f64>, then: Option<f64>) -> Option<f64> {
+    let (now, then) = (now?, then?);
     // A restart sets counters back.
     Some(if now >= then { now - then } else { now })
 }
@@ -196,7 +229,7 @@ mod tests {
         ];
         for (why, lines, verdict, reason) in table {
             let mut report = Report::default();
-            judge(&mut report, &Info::parse(&format!("{well}{lines}")), None, &RedisLimits::STANDARD);
+            judge(&mut report, &Info::parse(format!("{well}{lines}")), None, &RedisLimits::STANDARD);
             let finding = report.finish("well");
             assert_eq!((finding.verdict, finding.reason.contains(reason)), (verdict, true), "{why}: {}", finding.reason);
         }
@@ -204,18 +237,18 @@ mod tests {
 
     #[test]
     fn counters_are_judged_by_their_growth() {
-        let then = Info::parse("used_memory:1\r\nevicted_keys:10\r\nrejected_connections:5\r\nmaxmemory_policy:volatile-ttl");
+        let then = Info::parse("used_memory:1\r\nevicted_keys:10\r\nrejected_connections:5\r\nmaxmemory_policy:volatile-ttl".to_owned());
         for (why, evicted, rejected, verdict) in [
             ("nothing new", 10, 5, Verdict::Ok),
             ("evictions", 12, 5, Verdict::Warn),
             ("refusals", 10, 6, Verdict::Warn),
             ("restarted, clean", 0, 0, Verdict::Ok),
         ] {
-            let now = Info::parse(&format!(
+            let now = Info::parse(format!(
                 "used_memory:1\r\nevicted_keys:{evicted}\r\nrejected_connections:{rejected}\r\nmaxmemory_policy:volatile-ttl"
             ));
             let mut report = Report::default();
-            judge(&mut report, &now, Some(&then), &RedisLimits::STANDARD);
+            judge(&mut report, &now, Some(then.counters()), &RedisLimits::STANDARD);
             assert_eq!(report.finish("well").verdict, verdict, "{why}");
         }
     }
@@ -224,7 +257,7 @@ mod tests {
     fn too_few_replicas_are_a_warning() {
         let limits = RedisLimits { least_replicas: 1, ..RedisLimits::STANDARD };
         let mut report = Report::default();
-        judge(&mut report, &Info::parse("role:master"), None, &limits);
+        judge(&mut report, &Info::parse("role:master".to_owned()), None, &limits);
         assert_eq!(report.finish("well").reason, "0 of 1 replicas are online");
     }
 }

@@ -70,12 +70,30 @@ impl Session {
 
     /// Sends one command and reads its reply.
     pub(crate) async fn ask(&mut self, command: &[&str]) -> Result<Reply, WireError> {
-        let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
-        for part in command {
-            bytes.extend_from_slice(format!("${}\r\n{part}\r\n", part.len()).as_bytes());
+        self.send(&encoded(command)).await;
+        self.reply().await
+    }
+
+    /// Sends two commands at once and reads their replies.
+    pub(crate) async fn ask_both(&mut self, first: &[&str], second: &[&str]) -> Result<(Reply, Reply), WireError> {
+        self.send(&[encoded(first), encoded(second)].concat()).await;
+        let first = self.reply().await?;
+        let second = match (self.reply().await, &first) {
+            // It said why, and closed: that counts for both.
+            (Err(WireError::Closed), Reply::Error(code)) => Reply::Error(code.clone()),
+            (second, _) => second?,
+        };
+        Ok((first, second))
+    }
+
+    /// A server that has too many clients says so and closes before it was asked: whether it takes the question is no matter.
+    async fn send(&mut self, bytes: &[u8]) {
+        if self.wire.write_all(bytes).await.is_ok() {
+            drop(self.wire.flush().await);
         }
-        self.wire.write_all(&bytes).await.map_err(|_| WireError::Closed)?;
-        self.wire.flush().await.map_err(|_| WireError::Closed)?;
+    }
+
+    async fn reply(&mut self) -> Result<Reply, WireError> {
         self.left = LONGEST_REPLY_BYTES;
         self.read(DEEPEST_ARRAY).await
     }
@@ -101,7 +119,8 @@ impl Session {
                 let mut bytes = vec![0; length + 2];
                 self.wire.read_exact(&mut bytes).await.map_err(|_| WireError::Closed)?;
                 bytes.truncate(length);
-                Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned()))
+                let text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+                Ok(Reply::Text(text))
             }
             "*" => {
                 let Some(count) = length(rest)? else { return Ok(Reply::Nil) };
@@ -128,6 +147,14 @@ impl Session {
         // Another protocol is told by its first byte, before a line of it is waited for any longer.
         String::from_utf8(line.to_vec()).map_err(|_| WireError::NotRedis)
     }
+}
+
+fn encoded(command: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
+    for part in command {
+        bytes.extend_from_slice(format!("${}\r\n{part}\r\n", part.len()).as_bytes());
+    }
+    bytes
 }
 
 fn length(text: &str) -> Result<Option<usize>, WireError> {

@@ -15,6 +15,9 @@ impl ProbeSettings {
             Self::Tcp(settings) => format!("{}:{}", settings.host, settings.port),
             Self::Certificate(settings) => format!("{}:{}", settings.host, settings.port),
             Self::Disk(settings) => settings.path.display().to_string(),
+            Self::Container(settings) => settings.service.to_string(),
+            // Its arguments may hold a secret.
+            Self::Command(settings) => settings.command.first().cloned().unwrap_or_default(),
         }
     }
 }

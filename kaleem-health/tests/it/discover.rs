@@ -10,7 +10,7 @@ use kaleem_core::config::{Origin, Project, PullPolicy, Service, Settings, Update
 use kaleem_core::definition::{ContainerPort, Definition, HealthTest, Healthcheck, Protocol};
 use kaleem_core::health::Verdict;
 use kaleem_core::testing::probe_contract::{SECRET, discreet};
-use kaleem_health::{Discovered, KnownHosts, ProbeSettings, discover};
+use kaleem_health::{Discovered, KnownHosts, ProbeSettings, Reach, discover};
 
 fn service(name: &str, image: &str, variables: &[(&str, &str)]) -> Service {
     let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect();
@@ -107,7 +107,7 @@ fn a_project_with_nothing_configured_has_a_probe_for_each_of_its_five_kinds() {
         ]
     );
     for one in &found {
-        assert!(one.probe(Arc::new(KnownHosts::new())).is_ok(), "{}", one.name);
+        assert!(one.probe(&Reach::network(Arc::new(KnownHosts::new()))).is_ok(), "{}", one.name);
         assert!(!format!("{one:?}").contains("pw"), "{one:?}");
     }
 }
@@ -160,7 +160,7 @@ async fn what_was_found_is_asked_where_its_containers_are() {
     let known = Arc::new(KnownHosts::new().with_host("api", [loopback]).with_host("cache", [loopback]).with_host("web", [loopback]));
     let mut verdicts = Vec::new();
     for one in discover(&project) {
-        let probe = one.probe(known.clone()).unwrap();
+        let probe = one.probe(&Reach::network(known.clone())).unwrap();
         let finding = probe.check(Duration::from_secs(5)).await;
         discreet(&one.name, &finding);
         verdicts.push((one.service.to_string(), probe.kind(), finding.verdict));
@@ -168,4 +168,20 @@ async fn what_was_found_is_asked_where_its_containers_are() {
     assert_eq!(verdicts[0], ("api".to_owned(), "http", Verdict::Ok));
     assert_eq!(verdicts[1], ("cache".to_owned(), "redis", Verdict::Fail), "an HTTP server is no Redis");
     assert_eq!(verdicts[2], ("web".to_owned(), "tcp", Verdict::Ok));
+}
+
+#[tokio::test]
+async fn a_service_without_a_running_container_is_down_and_not_unknown() {
+    // A name that no resolver knows, so that nothing but the project is meant.
+    let project = project(vec![service("kaleem-test-cache", "redis:7", &[])]);
+    let found = discover(&project);
+    let hosts = Arc::new(kaleem_health::CurrentHosts::default());
+    let probe = found[0].probe(&Reach::network(hosts.clone())).unwrap();
+    let finding = probe.check(Duration::from_secs(5)).await;
+    assert_eq!(finding.verdict, Verdict::Unknown, "nobody said yet what runs: {}", finding.reason);
+    hosts.set(KnownHosts::of(&project, &[]));
+    let finding = probe.check(Duration::from_secs(5)).await;
+    discreet("down", &finding);
+    assert_eq!(finding.verdict, Verdict::Fail, "{}", finding.reason);
+    assert!(finding.reason.contains("is down: no container of `kaleem-test-cache` runs"), "{}", finding.reason);
 }

@@ -5,10 +5,12 @@
 mod support;
 mod contract;
 mod container;
+mod inside;
 mod reach;
 mod servers;
 mod redis;
 mod web;
+mod http2;
 mod qdrant;
 mod rabbitmq;
 mod mongo_stand_in;

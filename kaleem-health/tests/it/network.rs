@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use kaleem_core::health::{Resolver, Verdict};
+use kaleem_core::health::{NoAddress, Resolver, Verdict};
 use kaleem_core::secret::Secret;
 use kaleem_core::testing::probe_contract::{SECRET, discreet};
 use kaleem_health::settings::{
     CertificateSettings, DiskSettings, HttpSettings, MongodbSettings, ProbeSettings, QdrantSettings, RabbitmqSettings, RedisSettings,
     SpaSettings, TcpSettings, TlsSettings,
 };
-use kaleem_health::{KnownHosts, build_probe};
+use kaleem_health::{KnownHosts, Reach, build_probe};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
 /// What the contract allows beside the timeout, and what a loaded test machine may add.
@@ -22,14 +22,16 @@ const LATEST: Duration = Duration::from_millis(400 + 250 + 850);
 /// A resolver that fails, or never answers.
 enum Names {
     Fail,
+    Down,
     Hang,
 }
 
 #[async_trait]
 impl Resolver for Names {
-    async fn resolve(&self, _: &str, _: u16) -> Result<Vec<SocketAddr>, String> {
+    async fn resolve(&self, _: &str, _: u16) -> Result<Vec<SocketAddr>, NoAddress> {
         match self {
-            Self::Fail => Err("no such name".to_owned()),
+            Self::Fail => Err(NoAddress::Unknown("no such name".to_owned())),
+            Self::Down => Err(NoAddress::Down("no container of `store` runs".to_owned())),
             Self::Hang => std::future::pending().await,
         }
     }
@@ -53,17 +55,21 @@ fn every(host: &str, port: u16) -> Vec<ProbeSettings> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::disallowed_methods, reason = "the contract is about real time")]
-async fn a_name_that_fails_or_never_answers_is_unknown_and_in_time() {
-    for (why, names, reason) in [("fails", Names::Fail, "no such name"), ("hangs", Names::Hang, "")] {
+async fn a_name_that_fails_or_never_answers_is_unknown_and_one_that_is_down_fails_in_time() {
+    for (why, names, verdict, reason) in [
+        ("fails", Names::Fail, Verdict::Unknown, "no such name"),
+        ("hangs", Names::Hang, Verdict::Unknown, ""),
+        ("is known to be down", Names::Down, Verdict::Fail, "`store.example` is down: no container of `store` runs"),
+    ] {
         let names: Arc<dyn Resolver> = Arc::new(names);
         for settings in every("store.example", 6000) {
-            let probe = build_probe("store", &settings, names.clone()).unwrap();
+            let probe = build_probe("store", &settings, &Reach::network(names.clone())).unwrap();
             let start = Instant::now();
             let finding = probe.check(TIMEOUT).await;
             let (kind, took) = (settings.kind(), start.elapsed());
             assert!(took < LATEST, "{kind}, {why}: took {took:?}");
             discreet(&format!("{kind}, {why}"), &finding);
-            assert_eq!(finding.verdict, Verdict::Unknown, "{kind}, {why}: {}", finding.reason);
+            assert_eq!(finding.verdict, verdict, "{kind}, {why}: {}", finding.reason);
             assert!(finding.reason.contains(reason), "{kind}, {why}: {}", finding.reason);
         }
     }
@@ -77,7 +83,7 @@ async fn ipv6_alone_is_reached_by_every_probe() {
     for host in ["store", "[::1]"] {
         for settings in every(host, port) {
             let before = server.accepted();
-            let probe = build_probe("store", &settings, known.clone()).unwrap();
+            let probe = build_probe("store", &settings, &Reach::network(known.clone())).unwrap();
             let finding = probe.check(TIMEOUT).await;
             let kind = settings.kind();
             discreet(kind, &finding);
@@ -89,13 +95,14 @@ async fn ipv6_alone_is_reached_by_every_probe() {
     }
     let Some(redis) = crate::servers::redis("bind 127.0.0.1 ::1") else { return };
     let settings = ProbeSettings::Redis(RedisSettings::single(Secret::new(format!("redis://[::1]:{}", redis.port))));
-    let finding = build_probe("cache", &settings, Arc::new(KnownHosts::new())).unwrap().check(Duration::from_secs(5)).await;
+    let finding =
+        build_probe("cache", &settings, &Reach::network(Arc::new(KnownHosts::new()))).unwrap().check(Duration::from_secs(5)).await;
     assert_eq!(finding.verdict, Verdict::Ok, "{finding:?}");
 }
 
 #[tokio::test]
 async fn a_disk_asks_no_name() {
     let settings = ProbeSettings::Disk(DiskSettings { used_percent: (100.1, 100.1), ..DiskSettings::standard(PathBuf::from("/")) });
-    let finding = build_probe("disk", &settings, Arc::new(Names::Hang)).unwrap().check(Duration::from_secs(5)).await;
+    let finding = build_probe("disk", &settings, &Reach::network(Arc::new(Names::Hang))).unwrap().check(Duration::from_secs(5)).await;
     assert_eq!(finding.verdict, Verdict::Ok, "{finding:?}");
 }

@@ -16,10 +16,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why, answers, key, wanted collections, verdict, reason.
 type Row<'a> = (&'a str, Answers, Option<&'a str>, &'a [&'a str], Verdict, &'a str);
-type Answers = BTreeMap<&'static str, (u16, String)>;
+pub(crate) type Answers = BTreeMap<&'static str, (u16, String)>;
 
 /// Answers `GET` of these paths, to whoever shows the key; 404 to all others, 401 without the key.
-fn stand_in(answers: BTreeMap<&'static str, (u16, String)>) -> SocketAddr {
+pub(crate) fn stand_in(answers: BTreeMap<&'static str, (u16, String)>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -47,7 +47,7 @@ fn result(value: &str) -> (u16, String) {
 }
 
 /// One collection with that status and optimizer, one node.
-fn node(status: &str, optimizer: &str) -> BTreeMap<&'static str, (u16, String)> {
+pub(crate) fn node(status: &str, optimizer: &str) -> BTreeMap<&'static str, (u16, String)> {
     BTreeMap::from([
         ("/readyz", (200, "all shards are ready".to_owned())),
         ("/collections", result(r#"{"collections":[{"name":"articles"}]}"#)),
@@ -108,6 +108,16 @@ async fn keys_missing_collections_and_clusters_have_their_verdicts() {
     };
     let cluster = |text: &str| result(&format!(r#"{{"status":"enabled","peers":{{"1":{{}},"2":{{}},"3":{{}}}},{text}}}"#));
     let led = r#""raft_info":{"leader":1,"pending_operations":0},"message_send_failures":{}"#;
+    // The first of each list is here, all others are elsewhere.
+    let sharded = |replicas: &[(u32, &str)]| {
+        let one = |(shard, state): &(u32, &str)| format!(r#"{{"shard_id":{shard},"state":"{state}"}}"#);
+        let (here, elsewhere) = replicas.split_at(1);
+        let elsewhere: Vec<String> = elsewhere.iter().map(one).collect();
+        let shards = format!(r#"{{"local_shards":[{}],"remote_shards":[{}]}}"#, one(&here[0]), elsewhere.join(","));
+        let mut answers = with("/cluster", cluster(led));
+        answers.insert("/collections/articles/cluster", result(&shards));
+        answers
+    };
     let table: Vec<Row> = vec![
         ("no key", well(), None, &[], Verdict::Unknown, "asks for an API key"),
         ("wrong key", well(), Some("other"), &[], Verdict::Unknown, "does not accept the API key"),
@@ -123,6 +133,22 @@ async fn keys_missing_collections_and_clusters_have_their_verdicts() {
             "did not answer as Qdrant does",
         ),
         ("led", with("/cluster", cluster(led)), Some(SECRET), &[], Verdict::Ok, "42 points"),
+        (
+            "a replica is dead",
+            sharded(&[(0, "Active"), (0, "Dead"), (1, "Active"), (1, "Active")]),
+            Some(SECRET),
+            &[],
+            Verdict::Warn,
+            "1 of 4 replicas of the collection `articles` are dead",
+        ),
+        (
+            "a shard is lost",
+            sharded(&[(0, "Active"), (1, "Dead"), (1, "Dead")]),
+            Some(SECRET),
+            &[],
+            Verdict::Fail,
+            "1 of 2 shards of the collection `articles` have no active replica",
+        ),
         ("no leader", with("/cluster", cluster(r#""raft_info":{"leader":null}"#)), Some(SECRET), &[], Verdict::Fail, "no leader"),
         (
             "a peer is gone",

@@ -203,7 +203,8 @@ async fn every_bad_state_of_a_broker_has_its_verdict() {
     let (over_amqp, managed) = (probe(broker.settings("app", "%2F")), probe(RabbitmqSettings { canary: false, ..broker.managed("app") }));
     expect("before the alarm", &over_amqp.check(TIMEOUT).await, Verdict::Ok, "takes messages");
     broker.control(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
-    expect("alarm over HTTP", &managed.check(TIMEOUT).await, Verdict::Fail, "a memory or disk alarm is set");
+    let alarm = "a memory or disk alarm is set in the cluster: nobody can publish; the alarm is one of this node";
+    expect("alarm over HTTP", &managed.check(TIMEOUT).await, Verdict::Fail, alarm);
     expect("alarm over AMQP", &over_amqp.check(TIMEOUT).await, Verdict::Fail, "it takes no messages");
     expect("still blocked", &over_amqp.check(TIMEOUT).await, Verdict::Fail, "it takes no messages");
     broker.control(&["set_vm_memory_high_watermark", "absolute", "4GB"]);

@@ -85,6 +85,18 @@ async fn a_full_memory_is_a_failure_although_it_answers_ping() {
 }
 
 #[tokio::test]
+async fn a_server_with_all_the_clients_that_it_accepts_says_so_and_is_heard() {
+    let Some(server) = redis("maxclients 8") else { return };
+    let address = server.address();
+    let held: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    for (why, login) in [("without a login", String::new()), ("with one", format!(":{SECRET}@"))] {
+        let finding = ask(settings(&format!("redis://{login}{address}"))).await;
+        expect(why, &finding, Verdict::Fail, "has as many clients as it accepts");
+    }
+    drop(held);
+}
+
+#[tokio::test]
 async fn a_server_that_loads_says_how_far_it_is() {
     let Some(mut server) = redis("dbfilename dump.rdb") else { return };
     redis_cli(server.port, &["debug", "populate", "40000", "key", "200"]);

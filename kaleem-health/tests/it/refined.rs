@@ -115,6 +115,19 @@ used-warn = 50
 used-fail = 60
 full-within = "2h"
 
+[probes.api.container]
+restarts-warn = 3
+restarts-fail = 9
+
+[probes.api.migrated]
+kind = "command"
+command = ["node", "migrated.js"]
+exit-code = 4
+exit-warn = 1
+contains = "up"
+matches = "u."
+json = ["pending == 0"]
+
 [probes.shop.spa]
 kind = "spa"
 url = "https://shop.example/"
@@ -168,6 +181,14 @@ host = "shop.example"
     assert_eq!((spa.url.expose().as_str(), spa.root_id.as_deref()), ("https://shop.example/", Some("root")));
     let Ok(ProbeSettings::Certificate(certificate)) = of(&found, "shop", "certificate") else { panic!("certificate") };
     assert_eq!((certificate.host.as_str(), certificate.port), ("shop.example", 443));
+
+    let Ok(ProbeSettings::Container(container)) = of(&found, "api", "container") else { panic!("container") };
+    assert_eq!((container.service.as_str(), container.replicas, container.restarts), ("api", 1, (3, 9)));
+    let Ok(ProbeSettings::Command(command)) = of(&found, "api", "migrated") else { panic!("command") };
+    assert_eq!((command.service.as_str(), command.command.as_slice()), ("api", &["node".to_owned(), "migrated.js".to_owned()][..]));
+    assert_eq!((command.exit_code, command.exit_warn), (4, Some(1)));
+    assert_eq!((command.contains.as_deref(), command.pattern.as_deref()), (Some("up"), Some("u.")));
+    assert_eq!(command.json, ["pending == 0".to_owned()]);
 }
 
 #[test]

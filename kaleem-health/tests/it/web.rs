@@ -15,7 +15,7 @@ use crate::servers::{Process, program, start, write};
 use crate::support::free_port;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-const HOST: &str = "shop.example";
+pub(crate) const HOST: &str = "shop.example";
 
 #[track_caller]
 fn expect(why: &str, finding: &Finding, verdict: Verdict, reason: &str) {
@@ -24,7 +24,7 @@ fn expect(why: &str, finding: &Finding, verdict: Verdict, reason: &str) {
 }
 
 /// An nginx with these directives in its `server`; files are served from `www` of its directory.
-fn nginx(prepare: impl FnOnce(&Path), listen: &str, directives: &str) -> Option<Process> {
+pub(crate) fn nginx(prepare: impl FnOnce(&Path), listen: &str, directives: &str) -> Option<Process> {
     let program = program("nginx", "KALEEM_TEST_NGINX")?;
     let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
     let place = directory.path();
@@ -188,24 +188,24 @@ async fn a_page_fails_with_the_part_that_a_browser_would_not_load() {
     }
 }
 
-struct Authority {
+pub(crate) struct Authority {
     issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "tests");
         Self { issuer: rcgen::CertifiedIssuer::self_signed(parameters, rcgen::KeyPair::generate().unwrap()).unwrap() }
     }
 
-    fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.issuer.as_ref().pem()
     }
 
     /// Certificate and key for a host, valid until so many days from now.
-    fn leaf(&self, host: &str, days: i64) -> (String, String) {
+    pub(crate) fn leaf(&self, host: &str, days: i64) -> (String, String) {
         let mut parameters = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
         let seconds = kaleem_core::clock::Clock::now(&kaleem_core::clock::SystemClock).as_second();
         let epoch = rcgen::date_time_ymd(1970, 1, 1);

@@ -1,22 +1,24 @@
 //! What watching costs: a thousand probes every ten seconds, and one round of ten services beside the commands that it replaces.
+//!
+//! Processor time is the monitor's own, as the kernel counts it: other work on the machine does not count.
 
-use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+mod servers;
+
+use std::net::SocketAddr;
 
 use kaleem_core::clock::{Clock, SystemClock};
 use serde_json::Value;
 
 use super::median;
 use crate::fail::TaskError;
-use crate::place::{Place, create_directory, free_port, scratch, write};
-use crate::programs::{Program, wait_until};
+use crate::place::{Place, scratch, write};
+use crate::programs::Program;
 use crate::say;
 use crate::setup::{self, Consent, Need};
+use servers::Servers;
 
-/// Probes of the long part; half of them ask Redis, half an HTTP server.
+/// Probes of the long part: most ask Redis or HTTP, as in real projects; a twentieth each a broker, MongoDB and Qdrant.
 const PROBES: usize = 1000;
-const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// Rounds of the commands that probes replace.
 const ROUNDS: usize = 20;
 /// What watching may cost at most: percent of one core, MiB, and milliseconds of a round of ten.
@@ -30,55 +32,52 @@ pub(crate) fn run(place: &Place, consent: Consent, seconds: u64) -> Result<(), T
     let program = place.target.join("release/monitor");
     let directory = scratch()?;
     let path = directory.path();
-    let (redis, web) = (SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)), SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)));
-    let options = ["--bind", "127.0.0.1", "--save", "", "--port"];
-    let _redis = Program::new(place, "redis-server").args(options).arg(redis.port().to_string()).start(&path.join("redis.log"))?;
-    let own = path.join("web");
-    create_directory(&own)?;
-    let mut text = format!(
-        "worker_processes 1; daemon off; pid {0}/pid; error_log {0}/error.log;\nevents {{ worker_connections 1024; }}\n",
-        own.display()
-    );
-    let temporary =
-        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {}/{kind}; ", own.display())).concat();
-    // Writing to a string cannot fail.
-    writeln!(text, "http {{ access_log off; {temporary} server {{ listen {web}; location / {{ default_type application/json; return 200 '{{\"status\":\"ok\"}}'; }} }} }}").ok();
-    write(&own.join("nginx.conf"), &text)?;
-    let _web = Program::new(place, "nginx").arg("-c").arg(own.join("nginx.conf")).start(&own.join("log"))?;
-    for address in [redis, web] {
-        if !wait_until(ANSWERS_WITHIN, || std::net::TcpStream::connect(address).is_ok()) {
-            return Err(TaskError::Silent { what: address.to_string(), seconds: ANSWERS_WITHIN.as_secs(), log: path.join("redis.log") });
-        }
-    }
+    say::step("starting Redis, nginx, RabbitMQ and a server that speaks as MongoDB");
+    let servers = Servers::start(place, path)?;
+    let redis = format!("redis://{}", servers.redis);
+    let web = format!("http://{}/health", servers.web);
+    let broker = format!("amqp://guest:guest@{}/%2F", servers.broker);
+    let mongo = format!("mongodb://{}/", servers.mongo);
+    let qdrant = format!("qdrant+http://{}", servers.web);
+    let port = servers.redis.to_string();
 
     say::step(&format!("{PROBES} probes every 10 s, for {seconds} s"));
-    let half = PROBES / 2;
-    let arguments = [seconds.to_string(), format!("{half}xredis://{redis}"), format!("{half}xhttp://{web}/health")];
-    let log = path.join("monitor.log");
-    let (watched, peak_bytes) = measured(Program::new(place, &program).args(arguments), &log)?;
-    // Ten services: five of each, in turn, as a project has them.
-    let ten: Vec<String> = (0..5).flat_map(|_| [format!("redis://{redis}"), format!("http://{web}/health")]).collect();
-    let (round, _) = measured(Program::new(place, &program).arg("1").args(ten), &path.join("round.log"))?;
-    let commands = by_commands(place, redis, web)?;
+    let shares = [(&redis, 8), (&web, 8), (&port, 2), (&broker, 1), (&qdrant, 1)];
+    let many = shares.map(|(address, twentieths)| format!("{}x{address}", PROBES / 20 * twentieths));
+    let arguments = std::iter::once(seconds.to_string()).chain(many);
+    let (watched, peak_bytes) = measured(Program::new(place, &program).args(arguments), &path.join("monitor.log"))?;
+
+    say::step("rounds of ten services, all at once");
+    let mixed = [&redis, &redis, &web, &web, &web, &broker, &mongo, &qdrant, &port, &port];
+    let (mixed, _) = measured(Program::new(place, &program).arg("2").args(mixed), &path.join("mixed.log"))?;
+    // The same that the commands are asked: five of each.
+    let ten: Vec<&String> = (0..5).flat_map(|_| [&redis, &web]).collect();
+    let (round, _) = measured(Program::new(place, &program).arg("2").args(ten), &path.join("round.log"))?;
+    let commands = by_commands(place, servers.redis, &web)?;
 
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let mebibytes = peak_bytes as f64 / 1024.0 / 1024.0;
     let core = watched.get("core_percent").and_then(Value::as_f64).unwrap_or(f64::INFINITY);
-    let rounds: Vec<f64> = round.get("rounds_ms").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_f64).collect();
-    let (ours, theirs) = (median(&rounds), median(&commands));
+    let (of_kinds, ours, theirs) = (median(&rounds(&mixed)), median(&rounds(&round)), median(&commands));
     let row = |cells: [String; 4]| cells.to_vec();
+    let limit = || format!("{} ms", MOST.2);
     say::table(&[
         row(["what", "measured", "limit", "ratio to the commands"].map(str::to_owned)),
         row([format!("{PROBES} probes every 10 s: one core"), format!("{core:.1} %"), format!("{} %", MOST.0), String::new()]),
         row([format!("{PROBES} probes: peak memory"), format!("{mebibytes:.1} MiB"), format!("{} MiB", MOST.1), String::new()]),
-        row(["a round of 10 services".to_owned(), format!("{ours:.1} ms"), format!("{} ms", MOST.2), format!("{:.3}", ours / theirs)]),
+        row(["a round of 10 services, all kinds".to_owned(), format!("{of_kinds:.1} ms"), limit(), String::new()]),
+        row(["a round of 5 Redis and 5 HTTP".to_owned(), format!("{ours:.1} ms"), limit(), format!("{:.3}", ours / theirs)]),
         row(["redis-cli ping and curl -f, one after the other".to_owned(), format!("{theirs:.1} ms"), String::new(), "1".to_owned()]),
     ]);
     say::line(&format!("{} runs in {seconds} s, all well", watched.get("runs").and_then(Value::as_u64).unwrap_or(0)));
-    if core > MOST.0 || mebibytes > MOST.1 || ours > MOST.2 {
+    if core > MOST.0 || mebibytes > MOST.1 || ours > MOST.2 || of_kinds > MOST.2 {
         return Err(TaskError::Unexpected { what: "watching costs more than it may".to_owned() });
     }
     Ok(())
+}
+
+fn rounds(said: &Value) -> Vec<f64> {
+    said.get("rounds_ms").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_f64).collect()
 }
 
 /// Runs the monitor, and gives its last line and its peak memory in bytes. What it says of runs that were not well is an error.
@@ -93,15 +92,14 @@ fn measured(program: Program, log: &std::path::Path) -> Result<(Value, u64), Tas
 }
 
 /// Milliseconds that a script takes for the same ten services.
-fn by_commands(place: &Place, redis: SocketAddr, web: SocketAddr) -> Result<Vec<f64>, TaskError> {
+fn by_commands(place: &Place, redis: SocketAddr, url: &str) -> Result<Vec<f64>, TaskError> {
     let port = redis.port().to_string();
-    let url = format!("http://{web}/health");
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let begun = SystemClock.monotonic();
         for _ in 0..5 {
             Program::new(place, "redis-cli").args(["-h", "127.0.0.1", "-p", &port, "ping"]).quiet().run()?;
-            Program::new(place, "curl").args(["-fsS", "-o", "/dev/null", &url]).quiet().run()?;
+            Program::new(place, "curl").args(["-fsS", "-o", "/dev/null", url]).quiet().run()?;
         }
         rounds.push(SystemClock.monotonic().saturating_sub(begun).as_secs_f64() * 1000.0);
     }

@@ -61,6 +61,8 @@ fn hint(settings: &ProbeSettings) -> &'static str {
         ProbeSettings::Tcp(_) => "enabled = false",
         ProbeSettings::Disk(_) => "used-warn = 85",
         ProbeSettings::Certificate(_) => "port = 443",
+        ProbeSettings::Container(_) => "restarts-warn = 3",
+        ProbeSettings::Command(_) => "exit-code = 0",
     }
 }
 

@@ -40,11 +40,15 @@ pub enum ProbeKind {
     Disk,
     /// The certificate of a host.
     Certificate,
+    /// What the engine says of the service's containers: running, restarts, memory, their own health check.
+    Container,
+    /// A command in the service's containers.
+    Command,
 }
 
 impl ProbeKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Http,
         Self::Api,
         Self::Spa,
@@ -55,6 +59,8 @@ impl ProbeKind {
         Self::Qdrant,
         Self::Disk,
         Self::Certificate,
+        Self::Container,
+        Self::Command,
     ];
 
     /// As it is written.
@@ -70,7 +76,14 @@ impl ProbeKind {
             Self::Qdrant => "qdrant",
             Self::Disk => "disk",
             Self::Certificate => "certificate",
+            Self::Container => "container",
+            Self::Command => "command",
         }
+    }
+
+    /// Whether it looks into containers, so that it belongs to a service of the compose file.
+    pub fn is_inside(self) -> bool {
+        matches!(self, Self::Container | Self::Command)
     }
 
     /// The kind that a probe's name says: probes that are found are called `redis`, or `redis-` and the host.
@@ -161,11 +174,11 @@ pub struct ProbeOptions {
     pub status: Option<u16>,
     /// Headers that the answer must have, with a text in their value (empty: any value).
     pub expect_headers: BTreeMap<String, String>,
-    /// Text that the body must hold.
+    /// Text that the body, or the output of the command, must hold.
     pub contains: Option<String>,
-    /// Pattern that the body must match.
+    /// Pattern that it must match.
     pub matches: Option<String>,
-    /// Rules about the JSON body, such as `queue.depth < 100`.
+    /// Rules about it as JSON, such as `queue.depth < 100`.
     pub json: Vec<String>,
     /// Time to the last byte from which it is a warning.
     pub latency_warn: Option<DurationText>,
@@ -215,6 +228,16 @@ pub struct ProbeOptions {
     pub used_fail: Option<u16>,
     /// Time until it is full, at the present rate, from which it is a warning.
     pub full_within: Option<DurationText>,
+    /// Program and arguments that run in the container; no shell.
+    pub command: Option<Vec<String>>,
+    /// Exit code of the command that is right; 0 where nothing is said.
+    pub exit_code: Option<u8>,
+    /// Exit code of the command that is a warning.
+    pub exit_warn: Option<u8>,
+    /// Restarts of a container since it was made from which they are a warning; 1 where nothing is said.
+    pub restarts_warn: Option<u32>,
+    /// Restarts of a container since it was made from which they are a failure.
+    pub restarts_fail: Option<u32>,
     /// What was read of it when the file was loaded.
     #[serde(skip)]
     pub read: ProbeRead,

@@ -41,6 +41,8 @@ fn keys(kind: ProbeKind) -> Vec<&'static str> {
         ProbeKind::Qdrant => &[ADDRESS, &["password-env", "password-file", "password-secret"], TLS, &["collections", "grpc"]],
         ProbeKind::Disk => &[&["path", "used-warn", "used-fail", "full-within"]],
         ProbeKind::Certificate => &[&["host", "port"], TLS],
+        ProbeKind::Container => &[&["restarts-warn", "restarts-fail"]],
+        ProbeKind::Command => &[&["command", "exit-code", "exit-warn", "contains", "matches", "json"]],
     };
     COMMON.iter().chain(parts.iter().copied().flatten()).copied().collect()
 }
@@ -96,7 +98,24 @@ pub(in crate::config::settings) fn check(name: &str, options: &ProbeOptions) -> 
             remedy.to_owned(),
         ));
     }
-    limits(name, options)
+    command(name, kind, options).or_else(|| limits(name, options))
+}
+
+fn command(name: &str, kind: ProbeKind, options: &ProbeOptions) -> Option<Wrong> {
+    if kind != ProbeKind::Command || options.enabled == Some(false) {
+        return None;
+    }
+    let program = options.command.as_ref().and_then(|words| words.first());
+    if program.is_none_or(|program| program.trim().is_empty()) {
+        let remedy = "write a program and its arguments, such as `command = [\"pg_isready\", \"-q\"]`; a shell is `[\"sh\", \"-c\", …]`";
+        let key = options.command.is_some().then(|| "command".to_owned());
+        return Some((key, format!("the probe `{name}` names no program"), remedy.to_owned()));
+    }
+    let code = options.exit_code.unwrap_or(0);
+    (options.exit_warn == Some(code)).then(|| {
+        let reason = format!("the exit code {code} of `{name}` is both right and a warning");
+        (Some("exit-warn".to_owned()), reason, "give `exit-code` and `exit-warn` two codes".to_owned())
+    })
 }
 
 /// Limits that can never be reached in order.
@@ -108,6 +127,7 @@ fn limits(name: &str, options: &ProbeOptions) -> Option<Wrong> {
         ("memory-warn", options.memory_warn.map(u64::from), options.memory_fail.map(u64::from)),
         ("connections-warn", options.connections_warn.map(u64::from), options.connections_fail.map(u64::from)),
         ("used-warn", options.used_warn.map(u64::from), options.used_fail.map(u64::from)),
+        ("restarts-warn", options.restarts_warn.map(u64::from), options.restarts_fail.map(u64::from)),
     ];
     for (key, warn, fail) in pairs {
         if warn.zip(fail).is_some_and(|(warn, fail)| warn > fail) {
