@@ -2,8 +2,8 @@
 //!
 //! The parser is lenient where the standard lets it be: it drops a `Content-Length` beside a transfer coding, and takes a bare line
 //! feed for the end of a line. A proxy in front may have read the same bytes in the other way, and then a client could hide a
-//! request in a body. So whatever can be read in two ways is refused here. Where it cannot be said with certainty where a head began,
-//! the connection is closed after the answer: what follows on it is never taken for a request.
+//! request in a body. So whatever can be read in two ways is refused here. So is a request of which it cannot be said with certainty
+//! where it began: what follows a body that can be read in two ways is never taken for a request.
 
 use std::io;
 use std::pin::Pin;
@@ -20,6 +20,8 @@ use super::crowd::Client;
 const MOST_AHEAD: usize = 1 << 20;
 /// A buffer that grew beyond this is given back.
 const KEPT_BUFFER: usize = 4 << 10;
+/// Why a request is refused whose beginning is not certain.
+const UNCERTAIN: &str = "it is not certain where this request begins";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 const CONTENT_LENGTH: &[u8] = b"content-length";
 
@@ -37,14 +39,14 @@ pub(crate) enum Expected {
 enum Chunk {
     /// In the size of a chunk.
     Size { value: u64, digits: bool },
-    /// In what follows the size, up to the end of its line.
-    Extension { value: u64 },
+    /// In what follows the size, up to the end of its line; whether a carriage return came last.
+    Extension { value: u64, carriage_return: bool },
     /// In its bytes.
     Bytes(u64),
     /// Between its bytes and the next size.
     End { carriage_return: bool },
-    /// In the fields after the last one; how many bytes of a line were seen.
-    Trailer(u64),
+    /// In the fields after the last one; whether their line is empty so far, and whether a carriage return came last.
+    Trailer { empty: bool, carriage_return: bool },
 }
 
 /// What is still to come of the body of the request that runs.
@@ -95,23 +97,24 @@ impl Witness {
     /// With the reason why it can be read in two ways.
     pub(crate) fn testify(&mut self, method: &Method, uri: &Uri, expected: Expected) -> Result<(), &'static str> {
         if self.lost {
-            return Ok(());
+            // The answer before it was out already when it was lost, and could not say that it is the last one.
+            return Err(UNCERTAIN);
         }
         if self.owed != NOTHING {
             // The parser has moved on without the rest of a body.
             self.lose();
-            return Ok(());
+            return Err(UNCERTAIN);
         }
         let blank = self.ahead.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let heard = self.ahead.get(blank..).unwrap_or_default();
         let Some(head) = read_head(heard) else {
             self.lose();
-            return Ok(());
+            return Err(UNCERTAIN);
         };
         let same = heard.strip_prefix(method.as_str().as_bytes()).and_then(|rest| rest.strip_prefix(b" "));
         if !same.is_some_and(|rest| uri.authority().is_some() || rest.starts_with(uri.path().as_bytes())) {
             self.lose();
-            return Ok(());
+            return Err(UNCERTAIN);
         }
         if head.bare_line_feed {
             return Err("a line that ends without a carriage return");
@@ -182,27 +185,24 @@ impl Owed {
 impl Chunk {
     /// The place after `byte`; `Some(None)` behind the last chunk, `None` where the parser has to disagree.
     fn step(self, byte: u8) -> Option<Option<Self>> {
+        let behind = |value| if value == 0 { Self::Trailer { empty: true, carriage_return: false } } else { Self::Bytes(value) };
         let next = match (self, byte) {
-            (Self::Size { value, digits: true }, b'\n') | (Self::Extension { value }, b'\n') => {
-                if value == 0 {
-                    Self::Trailer(0)
-                } else {
-                    Self::Bytes(value)
-                }
-            }
-            (Self::Size { value, digits: true }, b'\r' | b';' | b' ' | b'\t') => Self::Extension { value },
+            (Self::Size { value, digits: true }, b'\r') => Self::Extension { value, carriage_return: true },
+            (Self::Size { value, digits: true }, b';' | b' ' | b'\t') => Self::Extension { value, carriage_return: false },
             (Self::Size { value, .. }, _) => {
                 let digit = u64::from(char::from(byte).to_digit(16)?);
                 Self::Size { value: value.checked_mul(16)?.checked_add(digit)?, digits: true }
             }
-            (Self::Extension { value }, _) => Self::Extension { value },
+            (Self::Extension { value, carriage_return: true }, b'\n') => behind(value),
+            (Self::Extension { value, .. }, _) if byte != b'\n' => Self::Extension { value, carriage_return: byte == b'\r' },
             (Self::End { carriage_return: false }, b'\r') => Self::End { carriage_return: true },
             (Self::End { carriage_return: true }, b'\n') => Self::Size { value: 0, digits: false },
-            (Self::End { .. } | Self::Bytes(_), _) => return None,
-            (Self::Trailer(0), b'\n') => return Some(None),
-            (Self::Trailer(_), b'\n') => Self::Trailer(0),
-            (Self::Trailer(0), b'\r') => Self::Trailer(0),
-            (Self::Trailer(seen), _) => Self::Trailer(seen + 1),
+            (Self::Trailer { empty: true, carriage_return: true }, b'\n') => return Some(None),
+            (Self::Trailer { empty: false, carriage_return: true }, b'\n') => Self::Trailer { empty: true, carriage_return: false },
+            (Self::Trailer { empty, carriage_return: false }, b'\r') => Self::Trailer { empty, carriage_return: true },
+            (Self::Trailer { .. }, _) if byte != b'\n' => Self::Trailer { empty: false, carriage_return: byte == b'\r' },
+            // Among them every line feed alone, which some take for the end of a line.
+            (Self::Extension { .. } | Self::End { .. } | Self::Trailer { .. } | Self::Bytes(_), _) => return None,
         };
         Some(Some(next))
     }
@@ -360,13 +360,22 @@ mod tests {
         ] {
             let mut witness = Witness::default();
             witness.hear(text.as_bytes());
-            assert_eq!(testify(&mut witness, &Method::GET, path, expected), Ok(true), "{why}");
+            assert_eq!(testify(&mut witness, &Method::GET, path, expected), Err(UNCERTAIN), "{why}");
+            assert!(witness.is_lost(), "{why}");
         }
-        for (why, body) in [("no size", "\r\nx"), ("a size beyond all", "fffffffffffffffff\r\n"), ("bytes beyond the size", "1\r\nab\r\n")]
-        {
+        for (why, body) in [
+            ("no size", "\r\nx"),
+            ("a size beyond all", "fffffffffffffffff\r\n"),
+            ("bytes beyond the size", "1\r\nab\r\n"),
+            ("a size that ends with a line feed alone", "1\nx\r\n0\r\n\r\n"),
+            ("an extension that does", "1;a\nx\r\n0\r\n\r\n"),
+            ("fields that end with a line feed alone", "0\r\nX: 1\r\n\nX: 2\r\n\r\n"),
+        ] {
             let mut witness = Witness::default();
             witness.hear(format!("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}").as_bytes());
             assert_eq!(testify(&mut witness, &Method::POST, "/a", Expected::Chunks), Ok(true), "{why}");
+            witness.hear(b"GET /b HTTP/1.1\r\n\r\n");
+            assert_eq!(testify(&mut witness, &Method::GET, "/b", Expected::Bytes(0)), Err(UNCERTAIN), "{why}: nothing behind it is served");
         }
     }
 }

@@ -55,8 +55,9 @@ async fn rounds<F: AsyncFn(u64)>(gateway: &Gateway, what: &str, case: F) {
             "{what}: a case before {next} ended the worker\n{}",
             gateway.log()
         );
+        let round = format!("what was sent in the cases {} to {} is over", next - ROUND, next - 1);
+        until(&round, async || gateway.stats().await.open_connections == 0).await;
     }
-    until("what was sent is over", async || gateway.stats().await.open_connections == 0).await;
     let kilobytes = gateway.worker_kilobytes().await;
     assert!(kilobytes < MOST_KILOBYTES, "{what}: the gateway takes {kilobytes} KB");
     eprintln!("{what}: {} cases from seed {seed}, {kilobytes} KB", next - seed);
