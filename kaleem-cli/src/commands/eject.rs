@@ -39,6 +39,9 @@ pub(crate) async fn run(arguments: &Eject, wiring: &Wiring, printer: &Printer) -
     let show = |line: &String| if arguments.plan { printer.result(line) } else { printer.note(line) };
     view.lines(detail).iter().for_each(show);
     printer.json(&view.json());
+    if planned.plan.is_empty() {
+        return Ok(printer.nothing_to_do(work.history()));
+    }
     let without: Vec<&str> = project.services.keys().filter(|name| !hashes.contains_key(*name)).map(ServiceName::as_str).collect();
     if !without.is_empty() {
         let text = format!("Compose could not be asked how it marks {}", without.join(", "));
