@@ -30,7 +30,7 @@ const COMMAND: Duration = Duration::from_secs(24 * 3600);
 /// Memory and processes of a helper, at most.
 const MEMORY_BYTES: u64 = 1 << 30;
 const PROCESSES: i64 = 64;
-/// The process that made a helper.
+/// The process that made a helper, and when it began.
 const OWNER: &str = "kaleem.owner";
 
 /// A [`BackupSource`] of a volume.
@@ -47,6 +47,17 @@ pub struct VolumeSource {
 /// A helper container, which [`VolumeSource::leave`] takes away.
 struct Helper {
     name: ContainerName,
+}
+
+/// When a process that lives began, in ticks since the boot: with its number this is the process itself, because numbers come again.
+fn started_at(process: u64) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name of the program ends at the last parenthesis; the state comes next, and the start is the 22nd field (proc(5)).
+    let mut fields = stat.rsplit(')').next()?.split_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 impl VolumeSource {
@@ -82,9 +93,10 @@ impl VolumeSource {
     /// Removes helpers whose process is gone.
     async fn reap(&self) -> Result<(), RuntimeError> {
         for instance in self.runtime.list(&self.helpers).await? {
-            let owner = instance.name.as_str().rsplit('-').next().and_then(|text| text.parse::<u32>().ok());
-            let alive = owner.is_some_and(|owner| std::path::Path::new("/proc").join(owner.to_string()).exists());
-            if !alive {
+            let mut parts = instance.name.as_str().rsplit('-').map(|part| part.parse::<u64>().ok());
+            let (started, process) = (parts.next().flatten(), parts.next().flatten());
+            let lives = started.is_some() && process.and_then(started_at) == started;
+            if !lives {
                 self.leave(&Helper { name: instance.name }).await?;
             }
         }
@@ -94,7 +106,9 @@ impl VolumeSource {
     async fn enter(&self, read_only: bool) -> Result<Helper, SourceError> {
         let failed = self.failed("making a helper container");
         self.reap().await.map_err(&failed)?;
-        let (known, process) = (std::slice::from_ref(&self.volume), std::process::id());
+        let known = std::slice::from_ref(&self.volume);
+        let process = u64::from(std::process::id());
+        let process = format!("{process}-{}", started_at(process).unwrap_or_default());
         if !self.runtime.volumes(known).await.map_err(&failed)?.contains_key(&self.volume) {
             return Err(SourceError::Unreachable { store: self.store(), source: "there is no such volume on the engine".into() });
         }
@@ -125,7 +139,7 @@ impl VolumeSource {
         };
         definition.resources.memory_bytes = Some(MEMORY_BYTES);
         definition.resources.pids_limit = Some(PROCESSES);
-        let labels = [(kaleem_labels::PROJECT, self.helpers.to_string()), (OWNER, process.to_string())];
+        let labels = [(kaleem_labels::PROJECT, self.helpers.to_string()), (OWNER, process)];
         let spec = InstanceSpec {
             name: name.clone(),
             project: self.helpers.clone(),
