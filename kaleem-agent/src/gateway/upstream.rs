@@ -23,7 +23,7 @@ const IDLE: Duration = Duration::from_secs(4);
 const MOST_IDLE: usize = 256;
 
 /// Bytes that are read ahead at most, and of a response's head: hyper's own limit costs megabytes with a few hundred connections.
-const GREATEST_BUFFER: usize = 32 << 10;
+const GREATEST_BUFFER: usize = 64 << 10;
 
 /// One HTTP connection to an instance.
 pub(crate) struct Upstream {
