@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -90,6 +90,8 @@ impl Remedy for LeaseError {
 pub struct Lease {
     record: PathBuf,
     beat: tokio::task::JoinHandle<()>,
+    /// Whether it is given up; whoever writes the record holds this meanwhile.
+    over: Arc<Mutex<bool>>,
     lock: File,
 }
 
@@ -126,14 +128,17 @@ impl Lease {
                 Err(source) => return Err(LeaseError::File { source }),
             }
         }
-        let beat = tokio::spawn(beat(record.clone(), this, clock));
-        Ok(Self { record, beat, lock })
+        let over = Arc::new(Mutex::new(false));
+        let beat = tokio::spawn(beat(record.clone(), this, clock, over.clone()));
+        Ok(Self { record, beat, over, lock })
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.beat.abort();
+        // A heartbeat that is being written on another thread would put the record back.
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         // A record that stays behind is read as that of a dead holder.
         durable::remove(&self.record).ok();
         // Closing is not enough: a child between its fork and its exec still has the file open.
@@ -141,10 +146,14 @@ impl Drop for Lease {
     }
 }
 
-async fn beat(record: PathBuf, mut holder: Holder, clock: Arc<dyn Clock>) {
+async fn beat(record: PathBuf, mut holder: Holder, clock: Arc<dyn Clock>, over: Arc<Mutex<bool>>) {
     loop {
         clock.sleep(HEARTBEAT).await;
         holder.heartbeat += 1;
+        let over = over.lock().unwrap_or_else(PoisonError::into_inner);
+        if *over {
+            return;
+        }
         // A heartbeat that cannot be written is missed by other hosts only; the lock still stands.
         write(&record, &holder).ok();
     }

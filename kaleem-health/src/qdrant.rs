@@ -2,6 +2,7 @@
 
 mod grpc;
 mod shards;
+mod telemetry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub struct QdrantProbe {
     client: Client,
     /// The gRPC port.
     grpc: Option<(Url, Client)>,
+    seen: telemetry::Seen,
 }
 
 /// Why an endpoint gave no JSON result.
@@ -54,7 +56,7 @@ impl QdrantProbe {
                 Some((url, Client::new(&settings.tls, resolver)?.speaking(HttpVersion::Two)))
             }
         };
-        Ok(Self { name: name.to_owned(), settings, url, client, grpc })
+        Ok(Self { name: name.to_owned(), settings, url, client, grpc, seen: telemetry::Seen::default() })
     }
 
     fn place(&self, segments: &[&str]) -> Url {
@@ -182,7 +184,11 @@ impl QdrantProbe {
             Ok(_) | Err(Miss::Absent) => {}
             Err(Miss::Said(finding)) => report.take("", finding),
         }
-        let mut version = String::new();
+        // A key may be too narrow for it; what matters was asked already.
+        let told = self.result(&["telemetry"], timeout).await.ok();
+        let mut version = told
+            .and_then(|told| telemetry::judge(&mut report, &self.seen, &told))
+            .map_or_else(String::new, |version| format!(" {version}"));
         if let Some((url, client)) = &self.grpc
             && let Some(told) = grpc::ask(&mut report, url, client, &self.settings, timeout).await
         {

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
-use kaleem_core::clock::SystemClock;
+use kaleem_core::clock::{Clock, SystemClock};
 use kaleem_core::lease::{self, Holder, Lease, LeaseError};
 use kaleem_core::testing::FakeClock;
 
@@ -40,6 +41,37 @@ async fn a_lease_of_a_dead_process_or_of_another_boot_is_taken_over() {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     record(root.path(), &host, 17);
     Lease::take(root.path(), "deploy by root", Arc::new(SystemClock)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_that_is_being_written_puts_no_record_back() {
+    /// Every beat is due at once.
+    struct Hasty;
+
+    #[async_trait::async_trait]
+    impl Clock for Hasty {
+        fn now(&self) -> jiff::Timestamp {
+            SystemClock.now()
+        }
+
+        fn monotonic(&self) -> Duration {
+            SystemClock.monotonic()
+        }
+
+        async fn sleep(&self, _: Duration) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    let root = tempfile::tempdir().unwrap();
+    for round in 0..100 {
+        let lease = Lease::take(root.path(), "deploy by root", Arc::new(Hasty)).await.unwrap();
+        tokio::task::yield_now().await;
+        drop(lease);
+        assert!(lease::holder(root.path()).is_none(), "round {round}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(lease::holder(root.path()).is_none(), "round {round}, later");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kaleem_core::health::{Finding, HealthProbe, Verdict};
@@ -19,7 +19,12 @@ type Row<'a> = (&'a str, Answers, Option<&'a str>, &'a [&'a str], Verdict, &'a s
 pub(crate) type Answers = BTreeMap<&'static str, (u16, String)>;
 
 /// Answers `GET` of these paths, to whoever shows the key; 404 to all others, 401 without the key.
-pub(crate) fn stand_in(answers: BTreeMap<&'static str, (u16, String)>) -> SocketAddr {
+pub(crate) fn stand_in(answers: Answers) -> SocketAddr {
+    stand_in_of(Arc::new(Mutex::new(answers)))
+}
+
+/// The same with answers that change.
+fn stand_in_of(answers: Arc<Mutex<Answers>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -31,7 +36,7 @@ pub(crate) fn stand_in(answers: BTreeMap<&'static str, (u16, String)>) -> Socket
             }
             let head = String::from_utf8_lossy(&read).to_lowercase();
             let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-            let (status, body) = match answers.get(path.as_str()) {
+            let (status, body) = match answers.lock().unwrap().get(path.as_str()) {
                 _ if path != "/readyz" && !head.contains(&format!("api-key: {SECRET}\r\n")) => (401, "Must provide an API key".to_owned()),
                 Some((status, body)) => (*status, body.clone()),
                 None => (404, "{\"status\":{\"error\":\"Not found\"},\"time\":0.0}".to_owned()),
@@ -161,6 +166,35 @@ async fn keys_missing_collections_and_clusters_have_their_verdicts() {
     ];
     for (why, answers, key, collections, verdict, reason) in table {
         expect(why, &probe(stand_in(answers), key, collections).check(TIMEOUT).await, verdict, reason);
+    }
+}
+
+/// Answers of a Qdrant of version 1.12 that has failed so many searches.
+fn telemetry(failed: u32) -> (u16, String) {
+    result(&format!(
+        r#"{{"id":"x","app":{{"name":"qdrant","version":"1.12.4","startup":"2026-01-01T00:00:00Z"}},"collections":{{"number_of_collections":1}},
+        "memory":{{"resident_bytes":104857600}},"requests":{{"rest":{{"responses":{{"POST /collections/{{name}}/points/search":
+        {{"200":{{"count":7,"avg_duration_micros":5.0}},"500":{{"count":{failed}}}}},"GET /x":{{"404":{{"count":9}},"503":{{"count":1}}}}}}}},"grpc":{{"responses":{{}}}}}}}}"#
+    ))
+}
+
+#[tokio::test]
+async fn errors_of_the_server_are_told_when_they_grow() {
+    let answers = Arc::new(Mutex::new(node("green", "\"ok\"")));
+    let address = stand_in_of(answers.clone());
+    let probe = probe(address, Some(SECRET), &[]);
+    expect("no telemetry", &probe.check(TIMEOUT).await, Verdict::Ok, "qdrant answers");
+    for (why, failed, verdict, reason) in [
+        ("those before the first look are not news", 4, Verdict::Ok, "qdrant 1.12.4 answers"),
+        ("no more of them", 4, Verdict::Ok, "qdrant 1.12.4 answers"),
+        ("two more", 6, Verdict::Warn, "2 requests ended with an error of the server since the last look"),
+        ("it began anew", 0, Verdict::Warn, "1 request ended with an error of the server since the last look"),
+    ] {
+        answers.lock().unwrap().insert("/telemetry", telemetry(failed));
+        let finding = probe.check(TIMEOUT).await;
+        expect(why, &finding, verdict, reason);
+        let measured = |name: &str| finding.measurements.iter().find(|one| one.name == name).map(|one| one.value);
+        assert_eq!((measured("server_errors"), measured("resident")), (Some(f64::from(failed) + 1.0), Some(104_857_600.0)), "{why}");
     }
 }
 

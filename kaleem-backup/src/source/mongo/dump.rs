@@ -5,6 +5,7 @@ use kaleem_core::backup::{ByteSender, Consistency, Contents, Exported, SourceErr
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::{ClientSession, Database};
+use tokio::sync::mpsc;
 
 use super::{MongoScope, MongoSource};
 use crate::format::UnorderedDigest;
@@ -14,6 +15,8 @@ use crate::format::mongo_metadata::CollectionMetadata;
 /// Databases that belong to the server.
 const OWN_DATABASES: [&str; 3] = ["admin", "config", "local"];
 const BATCH: u32 = 1000;
+/// Bytes of documents that are passed on together: as much as the longest of them.
+const AHEAD_BYTES: usize = 16 << 20;
 
 struct Reading {
     session: Option<ClientSession>,
@@ -180,21 +183,60 @@ impl MongoSource {
         let doing = || format!("reading {}", collection.namespace());
         let documents = self.client.database(&collection.database).collection::<RawDocumentBuf>(&collection.collection);
         let find = documents.find(doc! {}).batch_size(BATCH);
-        match &mut reading.session {
-            Some(session) if is_plain(collection) => {
-                let mut cursor = find.session(&mut *session).await.map_err(self.failed(doing()))?;
-                while cursor.advance(session).await.map_err(self.failed(doing()))? {
-                    take(&mut digest, writer.as_deref_mut(), cursor.current().as_bytes()).await?;
+        // The server prepares the next batch while this one is digested and sent on.
+        let (sender, mut batches) = mpsc::channel(1);
+        let reading = async move {
+            let mut ahead = Ahead { batch: Vec::new(), bytes: 0, sender };
+            match &mut reading.session {
+                Some(session) if is_plain(collection) => {
+                    let mut cursor = find.session(&mut *session).await.map_err(self.failed(doing()))?;
+                    while cursor.advance(session).await.map_err(self.failed(doing()))? {
+                        ahead.add(cursor.current().as_bytes()).await;
+                    }
+                }
+                _ => {
+                    let mut cursor = find.await.map_err(self.failed(doing()))?;
+                    while cursor.advance().await.map_err(self.failed(doing()))? {
+                        ahead.add(cursor.current().as_bytes()).await;
+                    }
                 }
             }
-            _ => {
-                let mut cursor = find.await.map_err(self.failed(doing()))?;
-                while cursor.advance().await.map_err(self.failed(doing()))? {
-                    take(&mut digest, writer.as_deref_mut(), cursor.current().as_bytes()).await?;
+            ahead.pass_on().await;
+            Ok(())
+        };
+        let taking = async {
+            while let Some(batch) = batches.recv().await {
+                for document in batch {
+                    take(&mut digest, writer.as_deref_mut(), &document).await?;
                 }
             }
-        }
+            Ok(())
+        };
+        tokio::try_join!(reading, taking)?;
         Ok(digest)
+    }
+}
+
+/// Documents on their way from the server.
+struct Ahead {
+    batch: Vec<Vec<u8>>,
+    bytes: usize,
+    sender: mpsc::Sender<Vec<Vec<u8>>>,
+}
+
+impl Ahead {
+    async fn add(&mut self, document: &[u8]) {
+        self.batch.push(document.to_owned());
+        self.bytes += document.len();
+        if self.batch.len() >= BATCH as usize || self.bytes >= AHEAD_BYTES {
+            self.pass_on().await;
+        }
+    }
+
+    async fn pass_on(&mut self) {
+        self.bytes = 0;
+        // Whoever takes no more has failed, and says why itself.
+        self.sender.send(std::mem::take(&mut self.batch)).await.ok();
     }
 }
 
