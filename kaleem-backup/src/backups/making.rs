@@ -35,7 +35,9 @@ impl Making {
     }
 }
 
+/// What was begun and is not done, without what a death left of the remembering itself. The caller holds the lock.
 pub(super) fn left_behind(directory: &Path) -> Result<Vec<SetId>, BackupsError> {
+    tidy(directory)?;
     match durable::list(&place(directory)) {
         Ok(names) => Ok(names.iter().filter_map(|name| name.parse().ok()).collect()),
         Err(error) if error.is_missing() => Ok(Vec::new()),
@@ -43,6 +45,15 @@ pub(super) fn left_behind(directory: &Path) -> Result<Vec<SetId>, BackupsError> 
     }
 }
 
+fn tidy(directory: &Path) -> Result<(), BackupsError> {
+    match durable::remove_leftovers(&place(directory)) {
+        Err(error) if !error.is_missing() => Err(state(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The caller holds the lock.
 pub(super) fn forget(directory: &Path, set: &SetId) -> Result<(), BackupsError> {
+    tidy(directory)?;
     durable::remove(&place(directory).join(set.as_str())).map_err(state)
 }

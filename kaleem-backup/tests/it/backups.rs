@@ -111,8 +111,12 @@ async fn what_a_dead_process_left_of_a_set_is_removed_by_the_next() {
         }
     }
     assert!(of_it(&vault) > 0, "something of it was stored: {:?}", vault.objects().keys());
+    // Another died while it wrote down that it begins.
+    let making = place.path().join("making");
+    kaleem_core::durable::create_new(&making.join(".kaleem-0123456789abcdef.tmp"), b"").unwrap();
     backups.create(&named("20260101t000000z-next"), quiet()).await.unwrap();
     assert_eq!(of_it(&vault), 0);
+    assert_eq!(std::fs::read_dir(&making).unwrap().count(), 0);
     let found: Vec<String> = backups.finished().await.unwrap().into_iter().map(|(manifest, _)| manifest.set.to_string()).collect();
     assert_eq!(found, ["20260101t000000z-next"]);
 }
