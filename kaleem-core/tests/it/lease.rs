@@ -84,7 +84,7 @@ async fn a_killed_process_leaves_no_lease() {
         if lease::is_held(root.path()) {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let error = Lease::take(root.path(), "deploy by root", Arc::new(SystemClock)).await.unwrap_err();
     assert!(matches!(error, LeaseError::Busy { .. }), "{error:?}");
@@ -99,7 +99,7 @@ async fn a_killed_process_leaves_no_lease() {
         if !lease::is_held(root.path()) {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Lease::take(root.path(), "deploy by root", Arc::new(SystemClock)).await.unwrap();
 }
@@ -115,14 +115,14 @@ async fn another_host_that_shares_the_directory_counts_as_dead_when_its_heart_st
 async fn another_host_that_shares_the_directory_and_lives_is_waited_for() {
     struct Beating(FakeClock, std::path::PathBuf);
     #[async_trait::async_trait]
-    impl kaleem_core::clock::Clock for Beating {
+    impl Clock for Beating {
         fn now(&self) -> jiff::Timestamp {
             self.0.now()
         }
-        fn monotonic(&self) -> std::time::Duration {
+        fn monotonic(&self) -> Duration {
             self.0.monotonic()
         }
-        async fn sleep(&self, duration: std::time::Duration) {
+        async fn sleep(&self, duration: Duration) {
             record(&self.1, "another-host", 4);
             self.0.sleep(duration).await;
         }
