@@ -2,7 +2,8 @@
 //!
 //! The definitions hold the hashes of users' passwords: a set of them is to be encrypted. A restore posts them, removes
 //! what is not among them, and reads them back; a queue that would have to go while it holds messages ends it before
-//! anything is changed.
+//! anything else is changed. What the broker says of a queue's depth is seconds old, so a queue goes on the condition
+//! that it is empty, which the broker itself judges at that moment.
 
 mod restore;
 
@@ -38,6 +39,10 @@ struct Depth {
     name: String,
     /// `None` where the broker does not know yet.
     messages: Option<u64>,
+    /// The kind that can be removed on the condition that it is empty.
+    is_classic: bool,
+    /// It belongs to one connection, and goes with it.
+    is_exclusive: bool,
 }
 
 impl RabbitmqSource {
@@ -65,7 +70,7 @@ impl RabbitmqSource {
     }
 
     async fn depths(&self) -> Result<Vec<Depth>, SourceError> {
-        let query = [("columns", "vhost,name,messages")];
+        let query = [("columns", "vhost,name,messages,type,exclusive")];
         let listed = self.web.json("read its queues", Method::GET, &["api", "queues"], &query, None).await?;
         let listed = listed.as_array().ok_or_else(|| self.web.failed("reading its queues", "they are no list"))?;
         let text = |queue: &Value, field: &str| queue.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -73,6 +78,8 @@ impl RabbitmqSource {
             vhost: text(queue, "vhost"),
             name: text(queue, "name"),
             messages: queue.get("messages").and_then(Value::as_u64),
+            is_classic: text(queue, "type") == "classic",
+            is_exclusive: queue.get("exclusive").and_then(Value::as_bool).unwrap_or_default(),
         };
         Ok(listed.iter().map(depth).collect())
     }

@@ -88,9 +88,9 @@ async fn definitions_come_back_through_a_set_and_no_message_is_removed() {
     }
 
     // The other broker has the same user with another password, which the restore changes under itself.
-    let name = "broker".parse().unwrap();
+    let name_of_set = "broker".parse().unwrap();
     let into = source(&other, "guest", "guest");
-    set::restore(&vault, &request.set, &name, &into, RestoreMode::IntoEmpty, &keys).await.unwrap();
+    set::restore(&vault, &request.set, &name_of_set, &into, RestoreMode::IntoEmpty, &keys).await.unwrap();
     assert!(matches!(into.inspect().await, Err(SourceError::Denied { .. })), "the password is the one of the set");
     let into = source(&other, "guest", "hunter2-guest");
     let users = other.control(&["list_users"]);
@@ -98,28 +98,46 @@ async fn definitions_come_back_through_a_set_and_no_message_is_removed() {
     assert_eq!(into.inspect().await.unwrap(), artifact.contents);
     other.control(&["authenticate_user", "app", "hunter2-app"]);
 
-    let refused = set::restore(&vault, &request.set, &name, &into, RestoreMode::IntoEmpty, &keys).await;
+    let refused = set::restore(&vault, &request.set, &name_of_set, &into, RestoreMode::IntoEmpty, &keys).await;
     assert!(refused.is_err(), "it is not empty any more");
     // Something was added and something was taken away: it goes back, unless a message would be lost.
     other.control(&["add_user", "late", "comer"]);
     other.control(&["delete_user", "app"]);
     other.control(&["add_vhost", "late"]);
-    other.control(&["eval", r#"rabbit_amqqueue:declare(rabbit_misc:r(<<"/">>, queue, <<"late">>), true, false, [], none, <<"x">>)."#]);
-    publish(&other, "hunter2-guest", "%2F", "late").await;
-    let before = into.inspect().await.unwrap();
-    let refused = set::restore(&vault, &request.set, &name, &into, RestoreMode::Replace, &keys).await.unwrap_err();
-    assert!(kaleem_core::remedy::one_line(&refused).contains("late"), "{refused:?}");
-    assert_eq!(into.inspect().await.unwrap(), before, "nothing was changed");
-    other.control(&["purge_queue", "late"]);
-    let mut replaced = set::restore(&vault, &request.set, &name, &into, RestoreMode::Replace, &keys).await;
-    for _ in 0..60 {
-        // The broker counts every few seconds.
-        if replaced.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        replaced = set::restore(&vault, &request.set, &name, &into, RestoreMode::Replace, &keys).await;
+    let queue = |name: &str| format!("http://127.0.0.1:{}/api/queues/%2F/{name}", other.server.port);
+    let guest =
+        |request: reqwest::RequestBuilder| request.basic_auth("guest", Some("hunter2-guest")).header("content-type", "application/json");
+    for (name, kind) in [("early", "classic"), ("late", "classic"), ("ledger", "quorum")] {
+        let body = format!(r#"{{"durable":true,"arguments":{{"x-queue-type":"{kind}"}}}}"#);
+        let answer = guest(web.put(queue(name)).body(body)).send().await.unwrap();
+        assert!(answer.status().is_success(), "{name}: {answer:?}");
     }
+    let counted = async |name: &str, messages: u64| {
+        for _ in 0..120 {
+            let answer = guest(web.get(queue(name))).send().await.unwrap().text().await.unwrap();
+            if answer.contains(&format!("\"messages\":{messages},")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        panic!("the broker never counted {messages} messages in {name}");
+    };
+    for name in ["late", "ledger"] {
+        // The broker has just counted none, so its count is wrong for the next seconds.
+        counted(name, 0).await;
+        publish(&other, "hunter2-guest", "%2F", name).await;
+        let before = into.inspect().await.unwrap();
+        let refused = set::restore(&vault, &request.set, &name_of_set, &into, RestoreMode::Replace, &keys).await.unwrap_err();
+        let said = kaleem_core::remedy::one_line(&refused);
+        assert!(said.contains(&format!("what the queue `{name}` of `/` holds would be lost")), "{said}");
+        assert_eq!(into.inspect().await.unwrap(), before, "nothing was changed");
+        assert!(other.control(&["list_queues", "name", "messages"]).contains(&format!("{name}\t1\n")), "the message of {name} is gone");
+        other.control(&["purge_queue", name]);
+    }
+    // Empty, and counted as such: now they may go.
+    counted("late", 0).await;
+    counted("ledger", 0).await;
+    let replaced = set::restore(&vault, &request.set, &name_of_set, &into, RestoreMode::Replace, &keys).await;
     replaced.unwrap();
     assert_eq!(into.inspect().await.unwrap(), artifact.contents);
 }

@@ -79,6 +79,14 @@ pub enum SourceError {
         /// The part.
         what: String,
     },
+    /// A restore would have to take away what no backup holds. Nothing was changed.
+    #[error("{what} would be lost: {reason}")]
+    WouldLose {
+        /// The part.
+        what: String,
+        /// Why it would have to go.
+        reason: String,
+    },
     /// After a restore the store does not hold what was restored.
     #[error("{what} does not hold what was restored: {reason}")]
     Differs {
@@ -100,6 +108,7 @@ impl Remedy for SourceError {
             Self::Input { .. } => "check the vault, then run the same command".to_owned(),
             Self::Output { .. } => "see the vault's error, mend it, then run the same command".to_owned(),
             Self::NotEmpty { .. } => "restore to another target, or say that what is there may be replaced".to_owned(),
+            Self::WouldLose { .. } => "take out what it holds, or restore to another target; nothing was changed".to_owned(),
             Self::Differs { .. } => "stop whatever else writes to it, then restore again".to_owned(),
         }
     }

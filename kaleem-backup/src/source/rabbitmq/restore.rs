@@ -4,19 +4,23 @@
 //! is made for it and goes with it: else the broker would shut us out in the middle, and nothing could be read back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use kaleem_core::backup::{Contents, RestoreMode, SourceError};
 use kaleem_core::secret::Secret;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::RabbitmqSource;
+use super::{Depth, RabbitmqSource};
 use crate::format::canonical;
 use crate::format::definitions::Definitions;
 use crate::web::Login;
 
 /// What the administrator that is made for a restore is called, with random digits behind it.
 const HELPER: &str = "kaleem-restore-";
+/// A broker counts what its queues hold every 5 s, unless it is set otherwise (`collect_statistics_interval`), and the
+/// management plug-in takes over the counts as often.
+const COUNTED_WITHIN: Duration = Duration::from_secs(11);
 /// Kinds that a broker has by itself.
 const OWN: [&str; 4] = ["users", "vhosts", "permissions", "global_parameters"];
 /// Kinds, in the order in which what is too much goes: what refers to others first.
@@ -55,6 +59,18 @@ fn place(kind: &str, item: &Value) -> Vec<String> {
     path.into_iter().map(str::to_owned).collect()
 }
 
+impl Depth {
+    fn place(&self) -> Vec<String> {
+        vec!["queues".to_owned(), self.vhost.clone(), self.name.clone()]
+    }
+
+    fn would_lose(&self, messages: Option<u64>) -> SourceError {
+        let held = messages.map_or_else(|| "messages".to_owned(), |messages| format!("{messages} messages"));
+        let reason = format!("the queue is not in the set, or is another there, and holds {held}, which no backup holds");
+        SourceError::WouldLose { what: format!("what the queue `{}` of `{}` holds", self.name, self.vhost), reason }
+    }
+}
+
 /// What stands in the way of a restore, and what has to go for it.
 struct Change {
     /// Queues and exchanges that are there in another form: the broker changes none of these.
@@ -70,15 +86,19 @@ impl RabbitmqSource {
             self.is_empty(&there)?;
         }
         let change = self.change(wanted, &there);
-        self.no_message_is_lost(&change).await?;
+        let doomed = self.doomed(&change).await?;
         let same = |user: &&Value| field(user, "name") == self.user;
         let (ours, theirs) = (there.of("users").iter().find(same), wanted.of("users").iter().find(same));
         let shut_out = theirs.is_some_and(|theirs| ours.is_none_or(|ours| canonical::text(ours) != canonical::text(theirs)));
         if !shut_out {
+            self.remove_empty(&doomed, &there).await?;
             return self.carry_out(wanted, &change).await;
         }
         let helper = self.make_helper(&there).await?;
-        let done = helper.carry_out(wanted, &change).await;
+        let done = match helper.remove_empty(&doomed, &there).await {
+            Ok(()) => helper.carry_out(wanted, &change).await,
+            Err(error) => Err(error),
+        };
         // The helper removes itself: after this nobody else may be allowed to.
         let gone = helper.web.expect("remove a user", Method::DELETE, &["api", "users", &helper.user], &[], None).await;
         let contents = done?;
@@ -121,7 +141,8 @@ impl RabbitmqSource {
         change
     }
 
-    async fn no_message_is_lost(&self, change: &Change) -> Result<(), SourceError> {
+    /// The queues that have to go, none of which held a message when the broker last counted.
+    async fn doomed(&self, change: &Change) -> Result<Vec<Depth>, SourceError> {
         let queues: BTreeSet<Vec<String>> = change
             .another
             .iter()
@@ -130,20 +151,42 @@ impl RabbitmqSource {
             .collect();
         let vhosts: BTreeSet<&str> =
             change.extra.iter().filter(|(kind, _)| *kind == "vhosts").map(|(_, item)| field(item, "name")).collect();
-        if queues.is_empty() && vhosts.is_empty() {
-            return Ok(());
+        let goes = |queue: &Depth| vhosts.contains(queue.vhost.as_str()) || queues.contains(&queue.place());
+        let mut doomed: Vec<Depth> = self.depths().await?.into_iter().filter(goes).collect();
+        if doomed.iter().any(|queue| !queue.is_classic) {
+            // Of these kinds nothing but the count can be had, so it has to be one of after now.
+            tokio::time::sleep(COUNTED_WITHIN).await;
+            doomed = self.depths().await?.into_iter().filter(goes).collect();
         }
-        for queue in self.depths().await? {
-            let goes = vhosts.contains(queue.vhost.as_str())
-                || queues.contains(&vec!["queues".to_owned(), queue.vhost.clone(), queue.name.clone()]);
-            // What the broker does not know may be anything.
-            if goes && queue.messages != Some(0) {
-                let held = queue.messages.map_or_else(|| "an unknown number of".to_owned(), |messages| messages.to_string());
-                let reason = format!("it would be removed, and holds {held} messages, which no backup holds; drain it first");
-                return Err(SourceError::Unsupported { what: format!("the queue `{}` of `{}`", queue.name, queue.vhost), reason });
+        // What the broker does not know may be anything.
+        match doomed.iter().find(|queue| queue.messages != Some(0)) {
+            Some(queue) => Err(queue.would_lose(queue.messages)),
+            None => Ok(doomed),
+        }
+    }
+
+    /// Removes queues that hold nothing. Where one does after all, those that went are declared again.
+    async fn remove_empty(&self, doomed: &[Depth], there: &Definitions) -> Result<(), SourceError> {
+        let doing = "remove a queue that is not among the definitions";
+        for queue in doomed.iter().filter(|queue| !queue.is_exclusive) {
+            let condition = [("if-empty", "true")];
+            let query = if queue.is_classic { &condition[..] } else { &[] };
+            let path = ["api", "queues", &queue.vhost, &queue.name];
+            let answer = self.web.ask(doing, Method::DELETE, &path, query, None).await?;
+            if queue.is_classic && answer.status == StatusCode::BAD_REQUEST {
+                self.write(there).await?;
+                return Err(queue.would_lose(None));
+            }
+            if answer.status != StatusCode::NOT_FOUND {
+                self.web.accept(doing, answer)?;
             }
         }
         Ok(())
+    }
+
+    async fn write(&self, definitions: &Definitions) -> Result<(), SourceError> {
+        let body: Value = definitions.parts.iter().map(|(kind, items)| (kind.clone(), Value::Array(items.clone()))).collect();
+        self.web.expect("write definitions", Method::POST, &["api", "definitions"], &[], Some(&body)).await.map(|_| ())
     }
 
     async fn make_helper(&self, there: &Definitions) -> Result<Self, SourceError> {
@@ -173,8 +216,7 @@ impl RabbitmqSource {
         for path in &change.another {
             self.remove(path).await?;
         }
-        let body: Value = wanted.parts.iter().map(|(kind, items)| (kind.clone(), Value::Array(items.clone()))).collect();
-        self.web.expect("write definitions", Method::POST, &["api", "definitions"], &[], Some(&body)).await?;
+        self.write(wanted).await?;
         let gone: BTreeSet<&str> = change.extra.iter().filter(|(kind, _)| *kind == "vhosts").map(|(_, item)| field(item, "name")).collect();
         for (kind, item) in &change.extra {
             // What is in a virtual host goes with it.

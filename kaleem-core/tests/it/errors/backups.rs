@@ -19,6 +19,10 @@ fn source() {
         &SourceError::Input { source: system(Errno::IO) },
         &SourceError::Output { source: system(Errno::PIPE) },
         &SourceError::NotEmpty { what: "the database shop".to_owned() },
+        &SourceError::WouldLose {
+            what: "what the queue `late` holds".to_owned(),
+            reason: "the queue is not in the set, and holds 3 messages".to_owned(),
+        },
         &SourceError::Differs { what: "shop.orders".to_owned(), reason: "found 99 documents, wanted 100".to_owned() },
     ]));
 }
