@@ -7,15 +7,17 @@ mod choose;
 mod error;
 mod making;
 mod plans;
+mod restoring;
 
 pub use error::{BackupsError, Grade};
+pub use restoring::RestoreRequest;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaleem_core::backup::{BackupSource, BackupVault, Consistency, Contents, Manifest, RestoreMode, SourceKind};
+use kaleem_core::backup::{BackupSource, BackupVault, Consistency, Contents, Manifest, SourceKind};
 use kaleem_core::clock::Clock;
 use kaleem_core::durable::{self, PRIVATE_DIRECTORY};
 use kaleem_core::lease::Lease;
@@ -331,7 +333,7 @@ impl Backups {
         for named in &self.parts.vaults {
             match set::read(named.vault.as_ref(), set).await {
                 Ok(manifest) => return Ok(manifest),
-                Err(other) => failure = worse(failure, other),
+                Err(other) => failure = restoring::worse(failure, other),
             }
         }
         Err(match failure {
@@ -370,70 +372,6 @@ impl Backups {
     /// Whether the keys that are here open every artifact of a set.
     pub fn can_open(&self, manifest: &Manifest) -> bool {
         manifest.artifacts.iter().all(|record| self.parts.keys.can_open(record.encryption))
-    }
-
-    /// The first vault in which everything that is wanted of a set is whole and sound. Everything is read.
-    ///
-    /// # Errors
-    /// The worst of what the vaults say.
-    pub async fn sound_vault(
-        &self,
-        set: &SetId,
-        wanted: &BTreeSet<ArtifactName>,
-        observer: &Arc<MoveObserver>,
-    ) -> Result<(NamedVault, Manifest), BackupsError> {
-        let mut failure = None;
-        for named in &self.parts.vaults {
-            let vault = MeteredVault::new(named.vault.as_ref(), observer.clone());
-            match self.sound_in(&vault, set, wanted).await {
-                Ok(manifest) => return Ok((named.clone(), manifest)),
-                Err(other) => failure = worse(failure, other),
-            }
-        }
-        Err(match failure {
-            Some(SetFailure::Unfinished { .. }) | None => BackupsError::NoSuchSet { set: set.clone() },
-            Some(failure) => in_set(failure),
-        })
-    }
-
-    async fn sound_in(&self, vault: &dyn BackupVault, set: &SetId, wanted: &BTreeSet<ArtifactName>) -> Result<Manifest, SetFailure> {
-        let manifest = set::read(vault, set).await?;
-        if let Some(artifact) = wanted.iter().find(|name| !manifest.artifacts.iter().any(|record| record.name == **name)) {
-            return Err(SetFailure::NoArtifact { set: set.clone(), artifact: artifact.clone() });
-        }
-        for record in manifest.artifacts.iter().filter(|record| wanted.is_empty() || wanted.contains(&record.name)) {
-            set::verify_artifact(vault, set, record, &self.parts.keys).await?;
-        }
-        Ok(manifest)
-    }
-
-    /// Puts artifacts of a set back: all, or those that are named. Everything is read and checked before the first of them is
-    /// replaced. `instead` takes the place of the sources of its names. The caller holds the lock.
-    ///
-    /// # Errors
-    /// [`BackupsError`]; each part is whole, the old or the new, and `done` was told of the artifacts that are new.
-    pub async fn restore(
-        &self,
-        set: &SetId,
-        wanted: &BTreeSet<ArtifactName>,
-        instead: &[Arc<dyn BackupSource>],
-        mode: RestoreMode,
-        observer: Arc<MoveObserver>,
-        done: &(dyn Fn(&Restored) + Send + Sync),
-    ) -> Result<Manifest, BackupsError> {
-        let (named, manifest) = self.sound_vault(set, wanted, &observer).await?;
-        let vault = MeteredVault::new(named.vault.as_ref(), observer);
-        let mut targets = Vec::new();
-        for record in manifest.artifacts.iter().filter(|record| wanted.is_empty() || wanted.contains(&record.name)) {
-            let mut sources = instead.iter().chain(&self.parts.sources);
-            let target = sources.find(|source| source.identity().name == record.name).ok_or_else(|| self.unknown(&record.name))?;
-            targets.push((record, target.clone()));
-        }
-        for (record, target) in targets {
-            let contents = set::put_back(&vault, set, record, target.as_ref(), mode, &self.parts.keys).await.map_err(in_set)?;
-            done(&Restored { artifact: record.name.clone(), contents });
-        }
-        Ok(manifest)
     }
 
     /// Decides for every set of every vault, and removes what is to go when `act` says so. The caller holds the lock.
@@ -588,13 +526,4 @@ pub enum Act {
     Remove,
     /// It does not: only the reasons are told.
     OnlyTell,
-}
-
-/// Of two failures the one that says more: a set that is not there says the least.
-fn worse(one: Option<SetFailure>, two: SetFailure) -> Option<SetFailure> {
-    match one {
-        None | Some(SetFailure::Unfinished { .. }) => Some(two),
-        Some(one) if one.grade() >= two.grade() => Some(one),
-        Some(_) => Some(two),
-    }
 }

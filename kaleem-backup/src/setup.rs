@@ -31,6 +31,7 @@ use kaleem_core::secret::Secret;
 use crate::backups::{BackupParts, Backups};
 use crate::retention::Policy;
 use crate::seal::{Keys, Protection};
+use crate::source::mongo::MongoScope;
 
 /// How long nothing may move where nothing is said.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -136,7 +137,7 @@ pub async fn elsewhere(name: &ArtifactName, kind: StoreKind, url: Secret<String>
     {
         found.url = Secret::new(management);
     }
-    stores::of_address(name, &found, &[]).await
+    stores::of_address(name, &found, &MongoScope::everything()).await
 }
 
 fn variable(around: &Surroundings<'_>, name: &str, what: &str) -> Result<Secret<String>, SetUpError> {

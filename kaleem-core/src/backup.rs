@@ -145,6 +145,17 @@ pub trait BackupSource: Send + Sync {
     /// # Errors
     /// [`SourceError`]; each part is whole: the old or the new.
     async fn restore(&self, input: ByteStream, mode: RestoreMode) -> Result<Contents, SourceError>;
+    /// Puts one part of the bytes back, a collection such as `shop.orders`, and answers what the store then holds of it.
+    /// Everything else in the bytes is read and checked, too.
+    ///
+    /// # Errors
+    /// [`SourceError`]; the part is whole: the old or the new. [`SourceError::Unsupported`] where a store is put back in whole
+    /// or not at all, or has no part of that name; nothing was changed.
+    async fn restore_part(&self, input: ByteStream, part: &str, mode: RestoreMode) -> Result<Contents, SourceError> {
+        let (_, _) = (input, mode);
+        let reason = format!("`{}` is put back in whole or not at all", self.identity().name);
+        Err(SourceError::Unsupported { what: format!("`{part}` alone"), reason })
+    }
     /// What the store holds now.
     ///
     /// # Errors

@@ -5,7 +5,8 @@ use kaleem_core::durable::{self, PRIVATE_DIRECTORY};
 use kaleem_core::lease::Lease;
 use kaleem_core::names::SetId;
 
-use super::{Backups, BackupsError, NamedVault, in_set, worse};
+use super::restoring::worse;
+use super::{Backups, BackupsError, NamedVault, in_set};
 use crate::set::{self, SetFailure};
 
 impl Backups {

@@ -10,7 +10,7 @@ use kaleem_core::lease::LeaseError;
 use kaleem_core::names::{ArtifactName, SetId};
 use kaleem_core::remedy::Remedy;
 
-use super::{Backups, BackupsError, Depth, NewSet};
+use super::{Backups, BackupsError, Depth, NewSet, RestoreRequest};
 use crate::set;
 use crate::vault::metered::{MoveObserver, Moved};
 
@@ -94,8 +94,7 @@ impl BackupSets for Backups {
         let wrap = wrap("restore", set);
         let _lease = self.lock().await.map_err(&wrap)?;
         observer("restoring the backup set".to_owned());
-        let all = BTreeSet::new();
-        let restored = Self::restore(self, set, &all, &[], RestoreMode::Replace, silent(), &|_| {}).await;
+        let restored = Self::restore(self, set, &RestoreRequest::whole(RestoreMode::Replace), silent(), &|_| {}).await;
         restored.map(|manifest| told(&manifest)).map_err(&wrap)
     }
 

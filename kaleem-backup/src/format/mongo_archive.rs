@@ -130,13 +130,16 @@ impl ArchiveReader {
         }
     }
 
-    /// What was read, once [`ArchiveReader::next`] has answered `None`.
+    /// What was read, once [`ArchiveReader::next`] has answered `None`; without the oplog and the version of the server's own
+    /// catalogue, which are not put back.
     ///
     /// # Errors
     /// [`SourceError`] when metadata cannot be compared.
     pub fn contents(&self) -> Result<Contents, SourceError> {
         let mut contents = Contents::new();
-        for (collection, (progress, _)) in self.collections.iter().zip(&self.progress) {
+        let described =
+            |collection: &ArchiveCollection| !collection.database.is_empty() && collection.namespace() != "admin.system.version";
+        for (collection, (progress, _)) in self.collections.iter().zip(&self.progress).filter(|(collection, _)| described(collection)) {
             describe(&mut contents, collection, &progress.digest).map_err(|reason| self.damaged(reason))?;
         }
         Ok(contents)
@@ -275,11 +278,13 @@ pub async fn verify(input: ByteStream) -> Result<Contents, SourceError> {
     reader.contents()
 }
 
-/// Writes an archive: its head, then one collection after the other.
+/// Writes an archive: its head, then the documents of its collections, which may take turns.
 pub struct ArchiveWriter<'a> {
     output: &'a mut ByteSender,
     buffer: Vec<u8>,
-    collection: Option<(String, String, Crc64)>,
+    collections: Vec<(ArchiveCollection, Crc64)>,
+    /// The collection of the segment that is open.
+    open: Option<usize>,
     segment_bytes: usize,
 }
 
@@ -292,46 +297,47 @@ impl<'a> ArchiveWriter<'a> {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub async fn begin(output: &'a mut ByteSender, server_version: &str, collections: &[ArchiveCollection]) -> Result<Self, SourceError> {
-        let mut writer = Self { output, buffer: MAGIC.to_vec(), collection: None, segment_bytes: 0 };
+    pub async fn begin(
+        output: &'a mut ByteSender,
+        server_version: &str,
+        concurrent_collections: usize,
+        collections: Vec<ArchiveCollection>,
+    ) -> Result<Self, SourceError> {
         let tool = concat!("kaleem-", env!("CARGO_PKG_VERSION"));
-        let head = doc! { "concurrent_collections": 1, "version": "0.1", "server_version": server_version, "tool_version": tool };
+        let concurrent = i32::try_from(concurrent_collections).unwrap_or(i32::MAX);
+        let head = doc! { "concurrent_collections": concurrent, "version": "0.1", "server_version": server_version, "tool_version": tool };
+        let collections = collections.into_iter().map(|found| (found, Crc64::xz())).collect();
+        let mut writer = Self { output, buffer: MAGIC.to_vec(), collections, open: None, segment_bytes: 0 };
         writer.buffer.extend(bytes(&head)?);
-        for found in collections {
+        for (found, _) in &writer.collections {
             let refuse = |error: super::mongo_metadata::MetadataError| SourceError::Unsupported {
                 what: found.namespace(),
                 reason: error.to_string(),
             };
-            let metadata = found.metadata.to_text(&found.collection, &found.kind).map_err(refuse)?;
+            let metadata = match found.database.is_empty() {
+                // The oplog has none.
+                true => String::new(),
+                false => found.metadata.to_text(&found.collection, &found.kind).map_err(refuse)?,
+            };
             let entry = doc! {
                 "db": &found.database, "collection": &found.collection, "metadata": metadata, "size": 0, "type": &found.kind,
             };
             writer.buffer.extend(bytes(&entry)?);
-            writer.flush_if(256 * 1024).await?;
         }
         writer.buffer.extend(TERMINATOR);
+        writer.flush_if(0).await?;
         Ok(writer)
     }
 
-    /// Begins a collection.
+    /// Writes a document of the collection with that number in the head.
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn begin_collection(&mut self, found: &ArchiveCollection) -> Result<(), SourceError> {
-        self.collection = Some((found.database.clone(), found.collection.clone(), Crc64::xz()));
-        self.head(false, 0)
-    }
-
-    /// Writes a document of the collection that was begun.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub async fn document(&mut self, document: &[u8]) -> Result<(), SourceError> {
-        if self.segment_bytes > SEGMENT_BYTES {
-            self.buffer.extend(TERMINATOR);
-            self.head(false, 0)?;
+    pub async fn document(&mut self, number: usize, document: &[u8]) -> Result<(), SourceError> {
+        if self.open != Some(number) || self.segment_bytes > SEGMENT_BYTES {
+            self.begin_segment(number)?;
         }
-        if let Some((.., crc)) = &mut self.collection {
+        if let Some((_, crc)) = self.collections.get_mut(number) {
             crc.add(document);
         }
         self.segment_bytes += document.len();
@@ -339,16 +345,28 @@ impl<'a> ArchiveWriter<'a> {
         self.flush_if(192 * 1024).await
     }
 
-    /// Closes the collection that was begun.
+    /// Closes the collection with that number in the head; one without a document has an empty segment.
     ///
     /// # Errors
     /// [`SourceError`].
-    pub async fn end_collection(&mut self) -> Result<(), SourceError> {
+    pub async fn end_collection(&mut self, number: usize) -> Result<(), SourceError> {
+        if self.open != Some(number) {
+            self.begin_segment(number)?;
+        }
         self.buffer.extend(TERMINATOR);
-        let crc = self.collection.as_ref().map(|(.., crc)| crc.value()).unwrap_or_default();
-        self.head(true, crc.cast_signed())?;
+        self.open = None;
+        let crc = self.collections.get(number).map(|(_, crc)| crc.value()).unwrap_or_default();
+        self.head(number, true, crc.cast_signed())?;
         self.buffer.extend(TERMINATOR);
         self.flush_if(192 * 1024).await
+    }
+
+    fn begin_segment(&mut self, number: usize) -> Result<(), SourceError> {
+        if self.open.is_some() {
+            self.buffer.extend(TERMINATOR);
+        }
+        self.open = Some(number);
+        self.head(number, false, 0)
     }
 
     /// Passes on what is still held back.
@@ -359,10 +377,10 @@ impl<'a> ArchiveWriter<'a> {
         self.flush_if(0).await
     }
 
-    fn head(&mut self, last: bool, crc: i64) -> Result<(), SourceError> {
+    fn head(&mut self, number: usize, last: bool, crc: i64) -> Result<(), SourceError> {
         self.segment_bytes = 0;
-        let Some((database, collection, _)) = &self.collection else { return Ok(()) };
-        let head = doc! { "db": database, "collection": collection, "EOF": last, "CRC": crc };
+        let Some((found, _)) = self.collections.get(number) else { return Ok(()) };
+        let head = doc! { "db": &found.database, "collection": &found.collection, "EOF": last, "CRC": crc };
         self.buffer.extend(bytes(&head)?);
         Ok(())
     }

@@ -239,6 +239,39 @@ pub async fn put_back(
     }
 }
 
+/// What belongs to one collection of an artifact.
+pub fn of_collection(contents: &Contents, collection: &str) -> Contents {
+    let belongs = |name: &str| name == collection || name.strip_suffix(collection).is_some_and(|what| what.ends_with(" of "));
+    contents.iter().filter(|(name, _)| belongs(name)).map(|(name, content)| (name.clone(), content.clone())).collect()
+}
+
+/// [`put_back`] of one collection of an artifact.
+///
+/// # Errors
+/// [`SetFailure`]; for what is left in the store see [`BackupSource::restore_part`].
+pub async fn put_back_collection(
+    vault: &dyn BackupVault,
+    set: &SetId,
+    record: &ArtifactRecord,
+    collection: &str,
+    source: &dyn BackupSource,
+    mode: RestoreMode,
+    keys: &Keys,
+) -> Result<Contents, SetFailure> {
+    let artifact = || record.name.clone();
+    let wanted = of_collection(&record.contents, collection);
+    if wanted.is_empty() {
+        return Err(SetFailure::Request { reason: format!("`{}` has no collection `{collection}`", record.name) });
+    }
+    let stream = open_artifact(vault, set, record, keys).await?;
+    let restored = source.restore_part(stream, collection, mode).await;
+    let restored = restored.map_err(|source| SetFailure::Restore { set: set.clone(), artifact: artifact(), source })?;
+    match difference(&restored, &wanted) {
+        None => Ok(restored),
+        Some(reason) => Err(SetFailure::Contents { set: set.clone(), artifact: artifact(), reason }),
+    }
+}
+
 /// Reads a whole set as it is stored and compares every byte with its digest. No key is needed.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ use kaleem_core::secret::Secret;
 use super::{FoundStore, SetUpError, StoreKind, Surroundings, commands, reach, stores};
 use crate::drill::room::ScratchContainer;
 use crate::drill::whole::{Check, Reached, ScratchStore};
+use crate::source::mongo::MongoScope;
 
 /// How long a check may take where nothing is said.
 const CHECK: Duration = Duration::from_secs(60);
@@ -46,7 +47,7 @@ pub async fn drill(around: &Surroundings<'_>, manifest: &Manifest) -> Result<Dri
             SourceKind::Files => ScratchStore::Directory,
             SourceKind::Command => of_command(around, &record.name).await,
             _ => match known.get(&record.name) {
-                Some((found, databases)) => of_store(around, &record.name, found, databases).await,
+                Some((found, scope)) => of_store(around, &record.name, found, scope).await,
                 None => nothing("neither the compose file nor kaleem.toml names its store any more"),
             },
         };
@@ -82,7 +83,7 @@ async fn of_command(around: &Surroundings<'_>, name: &ArtifactName) -> ScratchSt
     }
 }
 
-async fn of_store(around: &Surroundings<'_>, name: &ArtifactName, found: &FoundStore, databases: &[String]) -> ScratchStore {
+async fn of_store(around: &Surroundings<'_>, name: &ArtifactName, found: &FoundStore, scope: &MongoScope) -> ScratchStore {
     let Some(service) = &found.service else {
         return nothing("it is no service of the compose file, so that no image of it is known");
     };
@@ -94,13 +95,13 @@ async fn of_store(around: &Surroundings<'_>, name: &ArtifactName, found: &FoundS
         container.definition.command = container.definition.command.as_deref().map(alone);
     }
     let root = root_of_mongodb(&container.definition);
-    let (name, found, databases) = (name.clone(), found.clone(), databases.to_vec());
+    let (name, found, scope) = (name.clone(), found.clone(), scope.clone());
     let reached: Arc<Reached> = Arc::new(move |address| {
-        let (name, found, databases, root) = (name.clone(), found.clone(), databases.clone(), root.clone());
+        let (name, found, scope, root) = (name.clone(), found.clone(), scope.clone(), root.clone());
         Box::pin(async move {
             let url = url_at(&found, address, root.as_ref()).ok_or_else(|| "its address cannot be read".to_owned())?;
             let here = FoundStore { url: Secret::new(url), ..found };
-            stores::of_address(&name, &here, &databases).await.map_err(|error| one_line(&error))
+            stores::of_address(&name, &here, &scope).await.map_err(|error| one_line(&error))
         })
     });
     ScratchStore::Listening { container, reached }

@@ -45,8 +45,8 @@ pub(super) async fn sources(
 ) -> Result<Vec<Arc<dyn BackupSource>>, SetUpError> {
     let settings = &around.project.settings.backup;
     let mut sources: BTreeMap<ArtifactName, Arc<dyn BackupSource>> = BTreeMap::new();
-    for (name, (found, databases)) in described(around)? {
-        let source = of_found(&name, &found, reach, &databases, notes).await?;
+    for (name, (found, scope)) in described(around)? {
+        let source = of_found(&name, &found, reach, &scope, notes).await?;
         sources.insert(name, source);
     }
     for (text, said) in &settings.sources {
@@ -59,8 +59,8 @@ pub(super) async fn sources(
     Ok(sources.into_values().collect())
 }
 
-/// The stores that speak at an address, as the compose file and `kaleem.toml` describe them, with the databases that are meant.
-pub(super) fn described(around: &Surroundings<'_>) -> Result<BTreeMap<ArtifactName, (FoundStore, Vec<String>)>, SetUpError> {
+/// The stores that speak at an address, as the compose file and `kaleem.toml` describe them, with what of a MongoDB is meant.
+pub(super) fn described(around: &Surroundings<'_>) -> Result<BTreeMap<ArtifactName, (FoundStore, MongoScope)>, SetUpError> {
     let settings = &around.project.settings.backup;
     let mut stores = BTreeMap::new();
     for found in &around.found {
@@ -68,13 +68,19 @@ pub(super) fn described(around: &Surroundings<'_>) -> Result<BTreeMap<ArtifactNa
         let Some(name) = artifact_name(text) else { continue };
         let said = settings.sources.contains_key(name.as_str());
         if !said && !settings.leave_out.iter().any(|out| out == name.as_str()) {
-            stores.insert(name, (found.clone(), Vec::new()));
+            stores.insert(name, (found.clone(), MongoScope::everything()));
         }
     }
     for (text, said) in &settings.sources {
         let Some(name) = artifact_name(text) else { continue };
         if let Some(found) = store_of_settings(around, &name, said)? {
-            stores.insert(name, (found, said.databases.clone()));
+            let scope = MongoScope {
+                databases: said.databases.clone(),
+                users: said.users,
+                oplog: said.oplog,
+                one_moment: said.one_moment.unwrap_or(true),
+            };
+            stores.insert(name, (found, scope));
         }
     }
     Ok(stores)
@@ -84,7 +90,7 @@ async fn of_found(
     name: &ArtifactName,
     found: &FoundStore,
     reach: &Reach,
-    databases: &[String],
+    scope: &MongoScope,
     notes: &mut Vec<String>,
 ) -> Result<Arc<dyn BackupSource>, SetUpError> {
     let unusable = || SetUpError::Address { name: name.clone(), reason: "it cannot be read".to_owned() };
@@ -102,7 +108,7 @@ async fn of_found(
         url = with_query(&url, "directConnection=true");
     }
     let here = FoundStore { url: Secret::new(url), ..found.clone() };
-    of_address(name, &here, databases).await
+    of_address(name, &here, scope).await
 }
 
 /// The management API of a broker, with the user and the password of its AMQP address: those of a new broker where it names none.
@@ -131,12 +137,11 @@ fn with_query(url: &str, pair: &str) -> String {
 }
 
 /// The store at an address that this host can use.
-pub(super) async fn of_address(name: &ArtifactName, found: &FoundStore, databases: &[String]) -> Result<Arc<dyn BackupSource>, SetUpError> {
+pub(super) async fn of_address(name: &ArtifactName, found: &FoundStore, scope: &MongoScope) -> Result<Arc<dyn BackupSource>, SetUpError> {
     let unusable = |reason: &str| SetUpError::Address { name: name.clone(), reason: reason.to_owned() };
     match found.kind {
         StoreKind::Mongodb => {
-            let scope = if databases.is_empty() { MongoScope::Everything } else { MongoScope::Databases(databases.to_vec()) };
-            let source = MongoSource::connect(name.clone(), &found.url, scope).await;
+            let source = MongoSource::connect(name.clone(), &found.url, scope.clone()).await;
             Ok(Arc::new(source.map_err(|source| SetUpError::Source { name: name.clone(), source })?))
         }
         StoreKind::Redis => {

@@ -1,10 +1,14 @@
 //! MongoDB over its driver: everything at one moment where the server can do that, said honestly where it cannot.
 //!
-//! Users, roles and the oplog are not taken. A restore loads each collection beside its place, makes its indexes, counts
-//! and digests it there, and only then moves it into its place.
+//! Users, roles and a part of the oplog are taken where that was asked for. A restore loads each collection beside its
+//! place, makes its indexes, counts and digests it there, and only then moves it into its place.
 
+mod beside;
 mod dump;
 mod load;
+mod moment;
+mod oplog;
+mod users;
 
 use std::time::Duration;
 
@@ -20,11 +24,27 @@ use crate::format::mongo_archive;
 
 /// What of a deployment is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MongoScope {
-    /// Every database but the server's own.
-    Everything,
-    /// These databases.
-    Databases(Vec<String>),
+pub struct MongoScope {
+    /// These databases; every one but the server's own where none is named.
+    pub databases: Vec<String>,
+    /// Users and roles, with the hashes of passwords: those of the databases that are named.
+    pub users: bool,
+    /// What is written while everything is read: the part of the oplog of that time. Of all databases.
+    pub oplog: bool,
+    /// Everything as of one moment, where the server can show that.
+    pub one_moment: bool,
+}
+
+impl MongoScope {
+    /// Every database but the server's own, as of one moment.
+    pub const fn everything() -> Self {
+        Self { databases: Vec::new(), users: false, oplog: false, one_moment: true }
+    }
+
+    /// These databases, as of one moment.
+    pub const fn databases(databases: Vec<String>) -> Self {
+        Self { databases, users: false, oplog: false, one_moment: true }
+    }
 }
 
 /// A [`BackupSource`] of a MongoDB deployment.
@@ -72,6 +92,15 @@ impl MongoSource {
             ErrorKind::Authentication { .. } => {
                 SourceError::Denied { store, doing: "log in", reason: "it does not accept user and password".to_owned() }
             }
+            // SnapshotTooOld and SnapshotUnavailable.
+            ErrorKind::Command(error) if matches!(error.code, 239 | 246) => {
+                let reason = format!(
+                    "reading took longer than the server remembers ({}): set its `minSnapshotHistoryWindowInSeconds` to more \
+                     than that, or write `one-moment = false` for this source",
+                    error.message
+                );
+                SourceError::Failed { store, doing, source: reason.into() }
+            }
             // 13: Unauthorized.
             ErrorKind::Command(error) if error.code == 13 => {
                 SourceError::Denied { store, doing: "read or write what is asked", reason: error.message.clone() }
@@ -96,7 +125,11 @@ impl BackupSource for MongoSource {
     }
 
     async fn restore(&self, input: ByteStream, mode: RestoreMode) -> Result<Contents, SourceError> {
-        self.load(input, mode).await
+        self.load(input, mode, None).await
+    }
+
+    async fn restore_part(&self, input: ByteStream, part: &str, mode: RestoreMode) -> Result<Contents, SourceError> {
+        self.load(input, mode, Some(part)).await
     }
 
     async fn inspect(&self) -> Result<Contents, SourceError> {

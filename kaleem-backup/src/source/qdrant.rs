@@ -114,7 +114,11 @@ impl BackupSource for QdrantSource {
     }
 
     async fn restore(&self, input: ByteStream, mode: RestoreMode) -> Result<Contents, SourceError> {
-        self.put_back(input, mode).await
+        self.put_back(input, mode, None).await
+    }
+
+    async fn restore_part(&self, input: ByteStream, part: &str, mode: RestoreMode) -> Result<Contents, SourceError> {
+        self.put_back(input, mode, Some(part)).await
     }
 
     async fn inspect(&self) -> Result<Contents, SourceError> {

@@ -8,7 +8,7 @@ use crate::support::{BAR, OPLOG, stream};
 #[tokio::test]
 async fn archives_of_the_real_mongodump_are_whole_and_sound() {
     for (why, archive, wanted) in
-        [("one collection", BAR, &[("test.bar", 1), ("indexes of test.bar", 1)][..]), ("with an oplog", OPLOG, &[(".oplog", 1)][..])]
+        [("one collection", BAR, &[("test.bar", 1), ("indexes of test.bar", 1)][..]), ("with an oplog", OPLOG, &[("test.foo", 1)][..])]
     {
         let contents = verify(stream(archive)).await.unwrap();
         for (name, least) in wanted {
@@ -64,13 +64,12 @@ async fn what_is_written_again_holds_the_same() {
         }
         let (mut sender, receiver) = pipe();
         let writing = async {
-            let mut writer = ArchiveWriter::begin(&mut sender, "8.0", &collections).await.unwrap();
-            for (index, collection) in collections.iter().enumerate() {
-                writer.begin_collection(collection).unwrap();
+            let mut writer = ArchiveWriter::begin(&mut sender, "8.0", 1, collections.clone()).await.unwrap();
+            for index in 0..collections.len() {
                 for (_, document) in documents.iter().filter(|(of, _)| *of == index) {
-                    writer.document(document).await.unwrap();
+                    writer.document(index, document).await.unwrap();
                 }
-                writer.end_collection().await.unwrap();
+                writer.end_collection(index).await.unwrap();
             }
             writer.finish().await.unwrap();
             sender.finish().await.unwrap();
@@ -90,14 +89,16 @@ async fn names_with_dots_dollars_and_other_letters_are_kept() {
     collections.sort_by_key(ArchiveCollection::namespace);
     let (mut sender, receiver) = pipe();
     let writing = async {
-        let mut writer = ArchiveWriter::begin(&mut sender, "8.0", &collections).await.unwrap();
-        for collection in &collections {
-            writer.begin_collection(collection).unwrap();
-            writer
-                .document(&mongodb::bson::serialize_to_vec(&mongodb::bson::doc! { "_id": &collection.collection }).unwrap())
-                .await
-                .unwrap();
-            writer.end_collection().await.unwrap();
+        let mut writer = ArchiveWriter::begin(&mut sender, "8.0", 4, collections.clone()).await.unwrap();
+        // They take turns, as those do that are read at the same time.
+        for round in 0..2 {
+            for (number, collection) in collections.iter().enumerate() {
+                let document = mongodb::bson::doc! { "_id": round, "name": &collection.collection };
+                writer.document(number, &mongodb::bson::serialize_to_vec(&document).unwrap()).await.unwrap();
+            }
+        }
+        for number in 0..collections.len() {
+            writer.end_collection(number).await.unwrap();
         }
         writer.finish().await.unwrap();
         sender.finish().await.unwrap();
@@ -105,6 +106,6 @@ async fn names_with_dots_dollars_and_other_letters_are_kept() {
     let ((), found) = tokio::join!(writing, verify(Box::pin(receiver)));
     let found = found.unwrap();
     for name in names {
-        assert_eq!(found[&format!("{}.{name}", model.database)].count, 1, "{name}");
+        assert_eq!(found[&format!("{}.{name}", model.database)].count, 2, "{name}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaleem_backup::backups::{Act, Depth, Grade, NamedVault, NewSet};
+use kaleem_backup::backups::{Act, Depth, Grade, NamedVault, NewSet, RestoreRequest};
 use kaleem_backup::retention::{BEFORE_RESTORE, Policy};
 use kaleem_backup::seal::{Keys, Protection};
 use kaleem_backup::source::files::FilesSource;
@@ -142,7 +142,7 @@ async fn a_set_that_is_damaged_in_one_vault_is_restored_from_the_other() {
     let (vault, _) = backups.sound_vault(&set, &BTreeSet::new(), &quiet()).await.unwrap();
     assert_eq!(vault.name, "two");
     damage(&two);
-    let refused = backups.restore(&set, &BTreeSet::new(), &[], RestoreMode::Replace, quiet(), &|done| panic!("{done:?}")).await;
+    let refused = backups.restore(&set, &RestoreRequest::whole(RestoreMode::Replace), quiet(), &|done| panic!("{done:?}")).await;
     assert_eq!(refused.map_err(|error| error.grade()).unwrap_err(), Grade::Integrity);
 }
 

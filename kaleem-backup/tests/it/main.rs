@@ -17,6 +17,10 @@ mod http_server;
 #[cfg(test)]
 mod mongo;
 #[cfg(test)]
+mod mongo_member;
+#[cfg(test)]
+mod mongo_parts;
+#[cfg(test)]
 mod qdrant;
 #[cfg(test)]
 mod qdrant_stand_in;

@@ -71,6 +71,29 @@ async fn collections_and_aliases_come_back_through_a_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_collection_comes_back_and_the_others_stay() {
+    let server = filled();
+    let source = Arc::new(source(&server));
+    let vault = FakeVault::new();
+    let request = request(Protection::Unencrypted);
+    let manifest = set::create(&vault, &[source.clone() as Arc<dyn BackupSource>], &request, &Noon).await.unwrap();
+    let record = &manifest.artifacts[0];
+    server.collection("articles", 4, 12);
+    server.collection("empty", 4, 5);
+    server.state.lock().unwrap().aliases.insert("current".to_owned(), "empty".to_owned());
+    let put_back = async |collection: &str, mode| {
+        set::put_back_collection(&vault, &request.set, record, collection, source.as_ref(), mode, &Keys::none()).await
+    };
+    assert!(put_back("articles", RestoreMode::IntoEmpty).await.is_err(), "it is there");
+    assert!(put_back("article", RestoreMode::Replace).await.is_err(), "there is none of that name");
+    let restored = put_back("articles", RestoreMode::Replace).await.unwrap();
+    assert_eq!(restored.keys().collect::<Vec<_>>(), ["configuration of articles", "points of articles"]);
+    let state = server.state.lock().unwrap();
+    assert_eq!((state.collections["articles"].points.len(), state.collections["empty"].points.len()), (300, 5));
+    assert_eq!(state.aliases["current"], "empty", "aliases go with the whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_is_cut_or_changed_on_its_way_is_an_error_and_does_not_stay_on_the_server() {
     let server = filled();
     let source = source(&server);

@@ -1,11 +1,11 @@
 //! A repository of restic as a vault, with the real program.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaleem_backup::backups::{Act, Depth, NewSet};
+use kaleem_backup::backups::{Act, Depth, NewSet, RestoreRequest};
 use kaleem_backup::retention::Policy;
 use kaleem_backup::seal::{Keys, Protection};
 use kaleem_backup::set::{self, CreateRequest, SetFailure};
@@ -154,7 +154,7 @@ async fn kaleem_toml_names_a_repository_and_sets_are_made_listed_verified_restor
     assert_eq!((verified.len(), verified[0].depth), (1, Depth::Whole));
     verified[0].outcome.as_ref().unwrap();
     std::fs::remove_file(place.path().join("uploads/picture")).unwrap();
-    backups.restore(&first.set, &BTreeSet::new(), &[], RestoreMode::IntoEmpty, quiet(), &|_| {}).await.unwrap();
+    backups.restore(&first.set, &RestoreRequest::whole(RestoreMode::IntoEmpty), quiet(), &|_| {}).await.unwrap();
     assert_eq!(std::fs::read(place.path().join("uploads/picture")).unwrap(), [7; 10_000]);
     assert_eq!(backups.prune(&Policy::usual(), Act::Remove).await.unwrap()[0].removed.len(), 1);
     let left: Vec<_> = backups.finished().await.unwrap().into_iter().map(|(manifest, _)| manifest.set).collect();

@@ -40,7 +40,7 @@ pub(crate) enum BackupVerb {
     Verify(Verify),
     /// Put a backup set back: all of it or one artifact, into empty stores unless told
     #[command(
-        after_help = "Examples:\n  kaleem backup restore latest --replace\n  kaleem backup restore latest --only redis --replace --yes"
+        after_help = "Examples:\n  kaleem backup restore latest --replace\n  kaleem backup restore latest --only redis --replace --yes\n  kaleem backup restore latest --only mongo --collection shop.orders --replace"
     )]
     Restore(Restore),
     /// Restore a backup set into empty stores that nobody else can reach, compare, and throw them away
@@ -109,6 +109,9 @@ pub(crate) struct Restore {
     /// Only this artifact; may be repeated
     #[arg(long, value_name = "ARTIFACT")]
     pub only: Vec<ArtifactName>,
+    /// Only this collection of the artifact that `--only` names: `shop.orders` of a MongoDB, a collection of a Qdrant
+    #[arg(long, value_name = "NAME", requires = "only")]
+    pub collection: Option<String>,
     /// Replace what is there, after the new data was loaded beside it and checked
     #[arg(long)]
     pub replace: bool,

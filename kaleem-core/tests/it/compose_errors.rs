@@ -259,6 +259,11 @@ fn a_wrong_kaleem_toml_is_refused_with_its_place() {
         ("a source without a kind", "[backup.sources.main]\nservice = \"api\"\n"),
         ("a source that is not complete", "[backup.sources.main]\nkind = \"files\"\n"),
         ("a source of a service that is not there", "[backup.sources.main]\nkind = \"redis\"\nservice = \"cache\"\n"),
+        ("users of what has none", "[backup.sources.main]\nkind = \"redis\"\nservice = \"api\"\nusers = true\n"),
+        (
+            "the oplog of some databases",
+            "[backup.sources.main]\nkind = \"mongodb\"\nservice = \"api\"\noplog = true\ndatabases = [\"shop\"]\n",
+        ),
         ("a volume that is not there", "[backup.sources.main]\nkind = \"volume\"\nvolume = \"v\"\n"),
         ("not TOML", "keep = = 3\n"),
         ("a service that is not there", "keep = 2\n\n[services.apo]\nsingleton = true\n"),

@@ -1,13 +1,15 @@
 //! Reading a deployment out.
 
-use futures_util::TryStreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use kaleem_core::backup::{ByteSender, Consistency, Contents, Exported, SourceError};
+use mongodb::Database;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
-use mongodb::{ClientSession, Database};
 use tokio::sync::mpsc;
 
-use super::{MongoScope, MongoSource};
+use super::moment::{Moment, is_plain};
+use super::{MongoSource, oplog, users};
 use crate::format::UnorderedDigest;
 use crate::format::mongo_archive::{ArchiveCollection, ArchiveWriter, describe};
 use crate::format::mongo_metadata::CollectionMetadata;
@@ -15,70 +17,108 @@ use crate::format::mongo_metadata::CollectionMetadata;
 /// Databases that belong to the server.
 const OWN_DATABASES: [&str; 3] = ["admin", "config", "local"];
 const BATCH: u32 = 1000;
-/// Bytes of documents that are passed on together: as much as the longest of them.
-const AHEAD_BYTES: usize = 16 << 20;
-
-struct Reading {
-    session: Option<ClientSession>,
-    consistency: Consistency,
-    notes: Vec<String>,
-}
+/// Collections that are read at the same time: as many as mongodump reads.
+const PARALLEL: usize = 4;
+/// Bytes of documents that are passed on together. With a server's answer of up to 16 MiB, and one document as long as that
+/// can be, for each collection that is read, memory stays below 200 MiB.
+const AHEAD_BYTES: usize = 4 << 20;
+/// Pieces that are ready before somebody takes them.
+const AHEAD: usize = 2;
 
 impl MongoSource {
     /// Reads everything in scope; sends it when there is somebody to send it to.
     pub(super) async fn dump(&self, out: Option<&mut ByteSender>) -> Result<Exported, SourceError> {
         let found = self.catalogue().await?;
-        let mut reading = self.begin_reading(&found).await?;
-        let mut writer = match out {
-            Some(out) => Some(ArchiveWriter::begin(out, &self.version().await?, &found).await?),
-            None => None,
+        let listed = self.users_and_roles().await?;
+        let begin = match self.scope.oplog && out.is_some() {
+            true => Some(self.newest_operation().await?),
+            false => None,
         };
+        let mut moment = self.moment(&found).await?;
+        let mut writer = None;
+        if let Some(out) = out {
+            let head = listed.iter().map(|listed| listed.place.clone()).chain(found.iter().cloned()).chain(begin.map(|_| oplog::place()));
+            let mut begun = ArchiveWriter::begin(out, &self.version().await?, PARALLEL, head.collect()).await?;
+            for (number, listed) in listed.iter().enumerate() {
+                for document in &listed.documents {
+                    begun.document(number, document.as_bytes()).await?;
+                }
+                begun.end_collection(number).await?;
+            }
+            writer = Some(begun);
+        }
         let mut contents = Contents::new();
-        for collection in &found {
-            if let Some(writer) = &mut writer {
-                writer.begin_collection(collection)?;
-            }
-            let documents = self.read(collection, &mut reading, writer.as_mut()).await?;
-            if let Some(writer) = &mut writer {
-                writer.end_collection().await?;
-            }
-            describe(&mut contents, collection, &documents)
+        users::describe_all(&mut contents, &listed)?;
+        let digests = self.read_all(&found, &moment, writer.as_mut(), listed.len()).await?;
+        for (collection, digest) in found.iter().zip(&digests) {
+            describe(&mut contents, collection, digest)
                 .map_err(|reason| SourceError::Unsupported { what: collection.namespace(), reason })?;
+        }
+        if let (Some(begin), Some(writer)) = (begin, writer.as_mut()) {
+            let end = self.newest_operation().await?;
+            let entries = self.slice(begin, end, listed.len() + found.len(), writer).await?;
+            moment.notes.push(format!(
+                "{entries} entries of the oplog, from {}.{} to {}.{}, are with it: `mongorestore --archive --oplogReplay` goes on with them",
+                begin.time, begin.increment, end.time, end.increment
+            ));
         }
         if let Some(writer) = writer {
             writer.finish().await?;
         }
-        self.control(&found, &contents, &mut reading).await?;
         if self.catalogue().await? != found {
-            reading.consistency = Consistency::None;
-            reading.notes.push("collections, options or indexes were changed while they were read".to_owned());
+            moment.consistency = Consistency::None;
+            moment.notes.push("collections, options or indexes were changed while they were read".to_owned());
         }
-        reading.notes.push("users, roles and the oplog are not included".to_owned());
-        Ok(Exported { contents, consistency: reading.consistency, notes: reading.notes })
+        moment.notes.push(match self.scope.users {
+            true => "users and roles are with it, and with them the hashes of passwords".to_owned(),
+            false => "users and roles are not included".to_owned(),
+        });
+        Ok(Exported { contents, consistency: moment.consistency, notes: moment.notes })
     }
 
-    /// Counts again at the moment that was chosen. A server that names a moment and does not keep to it is found out when
-    /// something was added or taken away meanwhile; then no moment is claimed.
-    async fn control(&self, found: &[ArchiveCollection], contents: &Contents, reading: &mut Reading) -> Result<(), SourceError> {
-        let Some(session) = &mut reading.session else { return Ok(()) };
-        for collection in found.iter().filter(|collection| is_plain(collection)) {
-            let documents = self.client.database(&collection.database).collection::<RawDocumentBuf>(&collection.collection);
-            let doing = || format!("counting {} again", collection.namespace());
-            let counted = documents.count_documents(doc! {}).session(&mut *session).await.map_err(self.failed(doing()))?;
-            if contents.get(&collection.namespace()).is_none_or(|content| content.count != counted) {
-                reading.consistency = Consistency::PerCollection;
-                reading.notes = vec!["the server named one moment for everything, and did not keep to it".to_owned()];
-                return Ok(());
+    /// Reads collections, some at the same time, and answers the digest of each.
+    async fn read_all(
+        &self,
+        found: &[ArchiveCollection],
+        moment: &Moment,
+        mut writer: Option<&mut ArchiveWriter<'_>>,
+        first: usize,
+    ) -> Result<Vec<UnorderedDigest>, SourceError> {
+        let mut digests: Vec<UnorderedDigest> = found.iter().map(|_| UnorderedDigest::default()).collect();
+        let (sender, mut pieces) = mpsc::channel(AHEAD);
+        let reading = async move {
+            let mut each: Vec<BoxFuture<'_, Result<(), SourceError>>> = Vec::new();
+            for (number, collection) in found.iter().enumerate() {
+                each.push(Box::pin(self.read(number, collection, moment, sender.clone())));
             }
-        }
-        Ok(())
+            // The last of the senders goes with the last collection, and tells that nothing more comes.
+            drop(sender);
+            stream::iter(each).buffer_unordered(PARALLEL).try_collect::<()>().await
+        };
+        let taking = async {
+            while let Some((number, piece)) = pieces.recv().await {
+                let Some(digest) = digests.get_mut(number) else { continue };
+                for document in piece.iter().flatten() {
+                    digest.add(document);
+                    if let Some(writer) = writer.as_deref_mut() {
+                        writer.document(first + number, document).await?;
+                    }
+                }
+                if let (None, Some(writer)) = (piece, writer.as_deref_mut()) {
+                    writer.end_collection(first + number).await?;
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(reading, taking)?;
+        Ok(digests)
     }
 
     /// Every collection and view in scope, sorted, with options and indexes.
     pub(super) async fn catalogue(&self) -> Result<Vec<ArchiveCollection>, SourceError> {
-        let databases = match &self.scope {
-            MongoScope::Databases(databases) => databases.clone(),
-            MongoScope::Everything => {
+        let databases = match self.scope.databases.as_slice() {
+            [_, ..] => self.scope.databases.clone(),
+            [] => {
                 let names = self.client.list_database_names().await.map_err(self.failed("listing its databases"))?;
                 names.into_iter().filter(|name| !OWN_DATABASES.contains(&name.as_str())).collect()
             }
@@ -135,93 +175,51 @@ impl MongoSource {
         Ok(answer.get_str("version").unwrap_or("unknown").to_owned())
     }
 
-    /// One moment for everything, when the server can do that.
-    async fn begin_reading(&self, found: &[ArchiveCollection]) -> Result<Reading, SourceError> {
-        let plain = |note: String| Reading { session: None, consistency: Consistency::PerCollection, notes: vec![note] };
-        let hello = self.client.database("admin").run_command(doc! { "hello": 1 }).await.map_err(self.failed("greeting it"))?;
-        if !hello.contains_key("setName") && hello.get_str("msg").ok() != Some("isdbgrid") {
-            return Ok(plain("the server is no replica set, so it cannot show one moment".to_owned()));
-        }
-        let mut session = self.client.start_session().snapshot(true).await.map_err(self.failed("opening a session"))?;
-        let Some(first) = found.iter().find(|collection| is_plain(collection)) else {
-            return Ok(plain("there is nothing of which one moment could be shown".to_owned()));
-        };
-        // The first read chooses the moment; a server that cannot do it says so here.
-        let first = self.client.database(&first.database).collection::<RawDocumentBuf>(&first.collection);
-        let tried = first.find(doc! {}).limit(1).session(&mut session).await;
-        if let Err(error) = tried {
-            return match error.kind.as_ref() {
-                mongodb::error::ErrorKind::Command(refusal) => {
-                    Ok(plain(format!("the server does not show one moment: {}", refusal.message)))
-                }
-                _ => Err(self.failed("choosing a moment")(error)),
-            };
-        }
-        let Some(time) = session.snapshot_time() else {
-            return Ok(plain("the server did not say which moment it shows".to_owned()));
-        };
-        let notes = vec![format!("everything is as of the cluster time {}.{}", time.time, time.increment)];
-        let mut reading = Reading { session: Some(session), consistency: Consistency::Snapshot, notes };
-        if let Some(capped) = found.iter().find(|collection| collection.kind != "view" && !is_plain(collection)) {
-            // Servers refuse to read capped collections in a snapshot.
-            reading.consistency = Consistency::PerCollection;
-            reading.notes.push(format!("{} is capped, and is read outside the one moment of the others", capped.namespace()));
-        }
-        Ok(reading)
-    }
-
+    /// Passes the documents of a collection on, and then that there are no more.
     async fn read(
         &self,
+        number: usize,
         collection: &ArchiveCollection,
-        reading: &mut Reading,
-        mut writer: Option<&mut ArchiveWriter<'_>>,
-    ) -> Result<UnorderedDigest, SourceError> {
-        let mut digest = UnorderedDigest::default();
-        if collection.kind == "view" {
-            return Ok(digest);
-        }
+        moment: &Moment,
+        sender: mpsc::Sender<Piece>,
+    ) -> Result<(), SourceError> {
         let doing = || format!("reading {}", collection.namespace());
         let documents = self.client.database(&collection.database).collection::<RawDocumentBuf>(&collection.collection);
         let find = documents.find(doc! {}).batch_size(BATCH);
-        // The server prepares the next batch while this one is digested and sent on.
-        let (sender, mut batches) = mpsc::channel(1);
-        let reading = async move {
-            let mut ahead = Ahead { batch: Vec::new(), bytes: 0, sender };
-            match &mut reading.session {
-                Some(session) if is_plain(collection) => {
-                    let mut cursor = find.session(&mut *session).await.map_err(self.failed(doing()))?;
-                    while cursor.advance(session).await.map_err(self.failed(doing()))? {
-                        ahead.add(cursor.current().as_bytes()).await;
-                    }
-                }
-                _ => {
-                    let mut cursor = find.await.map_err(self.failed(doing()))?;
-                    while cursor.advance().await.map_err(self.failed(doing()))? {
-                        ahead.add(cursor.current().as_bytes()).await;
-                    }
+        let mut ahead = Ahead { number, batch: Vec::new(), bytes: 0, sender };
+        match moment.time.filter(|_| is_plain(collection)) {
+            _ if collection.kind == "view" => (),
+            Some(time) => {
+                let session = self.client.start_session().snapshot(true).snapshot_time(time);
+                let mut session = session.await.map_err(self.failed("opening a session"))?;
+                let mut cursor = find.session(&mut session).await.map_err(self.failed(doing()))?;
+                while cursor.advance(&mut session).await.map_err(self.failed(doing()))? {
+                    ahead.add(cursor.current().as_bytes()).await;
                 }
             }
-            ahead.pass_on().await;
-            Ok(())
-        };
-        let taking = async {
-            while let Some(batch) = batches.recv().await {
-                for document in batch {
-                    take(&mut digest, writer.as_deref_mut(), &document).await?;
+            None => {
+                let mut cursor = find.await.map_err(self.failed(doing()))?;
+                while cursor.advance().await.map_err(self.failed(doing()))? {
+                    ahead.add(cursor.current().as_bytes()).await;
                 }
             }
-            Ok(())
-        };
-        tokio::try_join!(reading, taking)?;
-        Ok(digest)
+        }
+        ahead.pass_on().await;
+        // Whoever takes no more has failed, and says why itself.
+        ahead.sender.send((number, None)).await.ok();
+        Ok(())
     }
 }
 
+/// Documents of a collection, by its number; `None` after the last.
+type Piece = (usize, Option<Vec<Vec<u8>>>);
+
 /// Documents on their way from the server.
 struct Ahead {
+    number: usize,
     batch: Vec<Vec<u8>>,
     bytes: usize,
-    sender: mpsc::Sender<Vec<Vec<u8>>>,
+    sender: mpsc::Sender<Piece>,
 }
 
 impl Ahead {
@@ -236,19 +234,6 @@ impl Ahead {
     async fn pass_on(&mut self) {
         self.bytes = 0;
         // Whoever takes no more has failed, and says why itself.
-        self.sender.send(std::mem::take(&mut self.batch)).await.ok();
-    }
-}
-
-/// Whether a collection can be read in a snapshot.
-fn is_plain(collection: &ArchiveCollection) -> bool {
-    collection.kind != "view" && !collection.metadata.options.get_bool("capped").unwrap_or(false)
-}
-
-async fn take(digest: &mut UnorderedDigest, writer: Option<&mut ArchiveWriter<'_>>, document: &[u8]) -> Result<(), SourceError> {
-    digest.add(document);
-    match writer {
-        Some(writer) => writer.document(document).await,
-        None => Ok(()),
+        self.sender.send((self.number, Some(std::mem::take(&mut self.batch)))).await.ok();
     }
 }

@@ -29,26 +29,35 @@ struct Loaded {
 }
 
 impl QdrantSource {
-    pub(super) async fn put_back(&self, input: ByteStream, mode: RestoreMode) -> Result<Contents, SourceError> {
+    /// Puts a bundle back: all of it, or the collection that `part` names. Aliases go with the whole.
+    pub(super) async fn put_back(&self, input: ByteStream, mode: RestoreMode, part: Option<&str>) -> Result<Contents, SourceError> {
         let mut reader = BundleReader::open(input).await?;
+        let chosen = chosen(reader.index(), part);
+        if let (Some(part), true) = (part, chosen.collections.is_empty()) {
+            return Err(SourceError::Unsupported { what: format!("`{part}`"), reason: "the backup has no such collection".to_owned() });
+        }
         let there = self.catalogue().await?;
         if mode == RestoreMode::IntoEmpty {
-            self.is_free(reader.index(), &there)?;
+            self.is_free(&chosen, &there)?;
         }
         self.sweep(&there).await?;
         let taken: BTreeSet<&str> = there.collections.iter().map(|collection| collection.name.as_str()).collect();
         let run = random().map_err(|reason| self.web.failed("choosing names", reason))?;
         let mut loaded = Vec::new();
-        let outcome = self.load(&mut reader, &taken, &run, &mut loaded).await;
+        let outcome = self.load(&mut reader, &chosen, &taken, &run, &mut loaded).await;
         let finished = match outcome {
             Ok(()) => reader.finish().await,
             Err(error) => Err(error),
         };
         let checked = match finished {
-            Ok((index, points)) => self.counts_are_right(&loaded, &points).map(|()| (index, points)),
+            Ok((index, points)) => {
+                let named = index.collections.iter().zip(points).filter(|(collection, _)| chosen.collections.contains(collection));
+                let points: Vec<Option<u64>> = named.map(|(_, points)| points).collect();
+                self.counts_are_right(&loaded, &points).map(|()| points)
+            }
             Err(error) => Err(error),
         };
-        let (index, points) = match checked {
+        let points = match checked {
             Ok(checked) => checked,
             Err(error) => {
                 self.give_up(&loaded).await;
@@ -58,9 +67,9 @@ impl QdrantSource {
         for collection in &loaded {
             self.move_into_place(collection).await?;
         }
-        self.point_aliases(&index, &there).await?;
-        let contents = self.contents_of(&index, &points).await?;
-        match crate::set::difference(&contents, &index.contents(&points)) {
+        self.point_aliases(&chosen, &there).await?;
+        let contents = self.contents_of(&chosen, &points).await?;
+        match crate::set::difference(&contents, &chosen.contents(&points)) {
             None => Ok(contents),
             Some(reason) => Err(SourceError::Differs { what: self.web.store.clone(), reason }),
         }
@@ -90,6 +99,7 @@ impl QdrantSource {
     async fn load(
         &self,
         reader: &mut BundleReader,
+        chosen: &Index,
         taken: &BTreeSet<&str>,
         run: &str,
         loaded: &mut Vec<Loaded>,
@@ -97,6 +107,10 @@ impl QdrantSource {
         let names: Vec<String> = reader.index().collections.iter().map(|collection| collection.name.clone()).collect();
         for (number, name) in names.into_iter().enumerate() {
             let Some(size_bytes) = reader.snapshot().await? else { break };
+            if !chosen.collections.iter().any(|collection| collection.name == name) {
+                pass_over(reader, size_bytes).await?;
+                continue;
+            }
             let beside = taken.contains(name.as_str()).then(|| format!("{BESIDE}{run}_{number}"));
             let into = beside.clone().unwrap_or_else(|| name.clone());
             // Told before it is begun: what is half there goes, too.
@@ -240,6 +254,27 @@ impl QdrantSource {
         }
         Ok(found.contents(&counts))
     }
+}
+
+/// What of an index is put back.
+fn chosen(index: &Index, part: Option<&str>) -> Index {
+    let mut chosen = index.clone();
+    if let Some(part) = part {
+        chosen.collections.retain(|collection| collection.name == part);
+        chosen.aliases.clear();
+    }
+    chosen
+}
+
+/// Reads a snapshot that is not wanted: its sum is checked all the same.
+async fn pass_over(reader: &mut BundleReader, size_bytes: u64) -> Result<(), SourceError> {
+    let (mut left, mut digest) = (size_bytes, Sha256::new());
+    while left > 0 {
+        let piece = reader.piece(left).await?;
+        left -= piece.len() as u64;
+        digest.update(&piece);
+    }
+    reader.close(size_bytes, hex::encode(digest.finalize())).await
 }
 
 fn random() -> Result<String, String> {

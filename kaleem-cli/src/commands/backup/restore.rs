@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kaleem_backup::backups::{NewSet, Restored};
+use kaleem_backup::backups::{NewSet, RestoreRequest, Restored};
 use kaleem_backup::retention::BEFORE_RESTORE;
+use kaleem_backup::set;
 use kaleem_backup::setup::{self, StoreKind};
 use kaleem_backup::source::files::FilesSource;
 use kaleem_core::backup::{BackupSource, Manifest, RestoreMode, SourceKind};
@@ -32,10 +33,12 @@ pub(super) async fn run(arguments: &Restore, around: &Around<'_>) -> Result<Exit
     let manifest = backups.find(arguments.set.name()).await.map_err(failed)?;
     around.need_keys(&manifest)?;
     let wanted: BTreeSet<ArtifactName> = arguments.only.iter().cloned().collect();
+    has_collection(arguments, &manifest)?;
     let instead = instead(arguments, &manifest, around).await?;
     let mode = if arguments.replace { RestoreMode::Replace } else { RestoreMode::IntoEmpty };
     let names = manifest.artifacts.iter().filter(|record| wanted.is_empty() || wanted.contains(&record.name));
     let names = names.map(|record| record.name.to_string()).collect::<Vec<_>>().join(", ");
+    let names = arguments.collection.as_ref().map_or(names.clone(), |collection| format!("{collection} of {names}"));
     let age = words::duration(words::since(manifest.created, around.wiring.clock().now()));
     let how = match mode {
         RestoreMode::Replace => "replace what is there by",
@@ -64,7 +67,8 @@ pub(super) async fn run(arguments: &Restore, around: &Around<'_>) -> Result<Exit
             "type": "backup-restored", "set": manifest.set.as_str(), "artifact": restored.artifact.as_str(), "contents": restored.contents,
         }));
     };
-    let work = backups.restore(&manifest.set, &wanted, &instead, mode, view.observer(), &done);
+    let request = RestoreRequest { wanted: wanted.clone(), collection: arguments.collection.clone(), instead, mode };
+    let work = backups.restore(&manifest.set, &request, view.observer(), &done);
     view.watch(work).await.map_err(failed)?;
     printer.result(&format!(
         "{} {names} as of {} in {}",
@@ -79,6 +83,21 @@ pub(super) async fn run(arguments: &Restore, around: &Around<'_>) -> Result<Exit
         "type": "backup-restore", "set": manifest.set.as_str(), "artifacts": names, "replaced_kept_in": safety, "exit_code": 0,
     }));
     Ok(Exit::Done)
+}
+
+/// What is not in the set is found out before anybody is asked.
+fn has_collection(arguments: &Restore, manifest: &Manifest) -> Result<(), CliError> {
+    let Some(collection) = &arguments.collection else { return Ok(()) };
+    let request = |reason: String, remedy: &str| CliError::BackupRequest { reason, remedy: remedy.to_owned() };
+    let [name] = arguments.only.as_slice() else {
+        return Err(request("a collection is of one artifact".to_owned(), "name one with `--only ARTIFACT`"));
+    };
+    let record = manifest.artifacts.iter().find(|record| record.name == *name);
+    match record.is_some_and(|record| set::of_collection(&record.contents, collection).is_empty()) {
+        true => Err(request(format!("`{name}` has no collection `{collection}`"), "see what it has with `kaleem backup show`")),
+        // An artifact that is missing is told with the set.
+        false => Ok(()),
+    }
 }
 
 /// Makes a set of what is about to be replaced.

@@ -159,6 +159,12 @@ pub struct SourceSettings {
     pub api_key_file: Option<PathBuf>,
     /// Databases, for `mongodb`; all where nothing is said.
     pub databases: Vec<String>,
+    /// Users and roles with them, for `mongodb`.
+    pub users: bool,
+    /// What is written while everything is read, for `mongodb`: the part of the oplog of that time, as `mongodump --oplog` keeps it.
+    pub oplog: bool,
+    /// Everything as of one moment, for `mongodb`, where the server can show that; `true` where nothing is said.
+    pub one_moment: Option<bool>,
     /// The directory, for `files`; relative to the project's directory.
     pub path: Option<PathBuf>,
     /// The key of the volume in the compose file, for `volume`.
@@ -360,6 +366,14 @@ fn check_source(name: &str, source: &SourceSettings, project: &Project) -> Resul
     };
     if !missing.is_empty() {
         return wrong(&place, format!("the source `{name}` is not complete"), &format!("add {missing}"));
+    }
+    let of_mongodb = [("users", source.users), ("oplog", source.oplog), ("one-moment", source.one_moment.is_some())];
+    if let Some((key, _)) = of_mongodb.into_iter().find(|(_, said)| *said && kind != SourceKindName::Mongodb) {
+        return wrong(&place, format!("the source `{name}` has `{key}`, and is no MongoDB"), &format!("remove `{key}`"));
+    }
+    if source.oplog && !source.databases.is_empty() {
+        let reason = format!("the source `{name}` has `oplog`, which is of all databases, and names some");
+        return wrong(&place, reason, "remove `oplog` or `databases`");
     }
     match &source.volume {
         Some(volume) if !project.volumes.contains_key(volume) => {
