@@ -35,6 +35,7 @@ stories! {
     a_project_is_looked_at,
     a_project_leaves,
     damage_is_repaired,
+    databases_are_drilled,
     dependencies_are_asked,
     hooks_run_around_a_deploy,
     a_registry_that_is_difficult,
