@@ -55,4 +55,5 @@ stories! {
     state_that_is_damaged,
     stuck_and_settled,
     the_machine_reboots,
+    volumes_keep_their_holes,
 }
