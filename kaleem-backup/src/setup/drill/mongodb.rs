@@ -174,8 +174,8 @@ mod tests {
     #[test]
     fn what_fills_a_new_server_is_left_out() {
         let mount = |target: &str| Mount { target: target.to_owned(), read_only: true, source: MountSource::Anonymous };
-        let mut definition = Definition::default();
-        definition.mounts = ["/docker-entrypoint-initdb.d/", "/docker-entrypoint-initdb.d/a.js", "/etc/mongod.conf"].map(mount).to_vec();
+        let mounts = ["/docker-entrypoint-initdb.d/", "/docker-entrypoint-initdb.d/a.js", "/etc/mongod.conf"].map(mount).to_vec();
+        let mut definition = Definition { mounts, ..Definition::default() };
         alone(&mut definition);
         let left: Vec<&str> = definition.mounts.iter().map(|mount| mount.target.as_str()).collect();
         assert_eq!(left, ["/etc/mongod.conf"]);
