@@ -45,6 +45,7 @@ stories! {
     an_image_that_cannot_be_had,
     an_open_plan_is_told_of_by_every_command,
     backups_are_made_and_proved,
+    backups_in_restic_that_are_killed,
     backups_that_are_killed,
     data_goes_back_with_a_release,
     images_are_built_first,
