@@ -1,4 +1,8 @@
 //! A tree of files as tar: what each entry is, whether the tar is whole, and a digest that a restored tree has, too.
+//!
+//! A file with holes has the digest of what is read from it, whether its holes were written out or not.
+
+mod sparse;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -153,8 +157,10 @@ pub(crate) fn read_tar(input: impl Read, place: &mut dyn FnMut(&Entry, &mut dyn 
     let mut end = 0;
     for found in archive.entries()? {
         let mut found = found?;
-        end = found.raw_file_position() + found.header().entry_size()?.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
+        let stored = found.size();
+        end = found.raw_file_position().saturating_add(stored.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
         let mut xattrs = BTreeMap::new();
+        let mut announced = sparse::Announced::default();
         if let Some(extensions) = found.pax_extensions()? {
             for extension in extensions {
                 let extension = extension?;
@@ -162,14 +168,17 @@ pub(crate) fn read_tar(input: impl Read, place: &mut dyn FnMut(&Entry, &mut dyn 
                 if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
                     xattrs.insert(name.to_owned(), extension.value_bytes().to_vec());
                 }
+                announced.take(key, extension.value_bytes())?;
             }
         }
+        let with_holes = announced.all()?;
+        let wanted = with_holes.as_ref().map_or(stored, |announcement| announcement.size_bytes);
         let link = || -> io::Result<PathBuf> { Ok(found.link_name()?.ok_or_else(|| invalid("a link leads nowhere"))?.into_owned()) };
         let kind = found.header().entry_type();
         let shape = if kind.is_dir() {
             Shape::Directory
         } else if kind.is_file() {
-            Shape::File { size_bytes: found.size(), sha256: [0; 32] }
+            Shape::File { size_bytes: wanted, sha256: [0; 32] }
         } else if kind.is_symlink() {
             Shape::Symlink(link()?)
         } else if kind.is_hard_link() {
@@ -177,18 +186,20 @@ pub(crate) fn read_tar(input: impl Read, place: &mut dyn FnMut(&Entry, &mut dyn 
         } else {
             return Err(invalid("an entry is of a kind that is not kept"));
         };
-        let header = found.header();
-        let mut entry = Entry {
-            path: inside(&found.path()?)?,
-            mode: header.mode()? & 0o7777,
-            uid: header.uid()?,
-            gid: header.gid()?,
-            modified: header.mtime()?,
-            xattrs,
-            shape,
+        if with_holes.is_some() && !kind.is_file() {
+            return Err(invalid("what is no file has holes"));
+        }
+        let path = match &with_holes {
+            Some(announcement) => inside(&announcement.path)?,
+            None => inside(&found.path()?)?,
         };
-        let wanted = found.size();
-        let (size_bytes, sha256) = place(&entry, &mut found)?;
+        let header = found.header();
+        let mut entry =
+            Entry { path, mode: header.mode()? & 0o7777, uid: header.uid()?, gid: header.gid()?, modified: header.mtime()?, xattrs, shape };
+        let (size_bytes, sha256) = match with_holes {
+            Some(announcement) => place(&entry, &mut sparse::Expanded::open(&mut found, stored, announcement.size_bytes)?)?,
+            None => place(&entry, &mut found)?,
+        };
         if let Shape::File { .. } = entry.shape {
             if size_bytes != wanted {
                 return Err(invalid(format!("{} is cut short", entry.path.display())));

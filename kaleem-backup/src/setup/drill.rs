@@ -1,12 +1,13 @@
 //! What a drill restores into: for each artifact an empty store made from the project's own image, or the reason why not.
 
+mod mongodb;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kaleem_core::backup::{Manifest, SourceKind};
-use kaleem_core::definition::Definition;
 use kaleem_core::image::{ImageSource, PinnedImage};
 use kaleem_core::names::{ArtifactName, ServiceName};
 use kaleem_core::remedy::one_line;
@@ -91,10 +92,10 @@ async fn of_store(around: &Surroundings<'_>, name: &ArtifactName, found: &FoundS
         Ok(container) => container,
         Err(reason) => return ScratchStore::Nothing { reason },
     };
-    if found.kind == StoreKind::Mongodb {
-        container.definition.command = container.definition.command.as_deref().map(alone);
-    }
-    let root = root_of_mongodb(&container.definition);
+    let root = match found.kind {
+        StoreKind::Mongodb => mongodb::alone(&mut container.definition),
+        _ => None,
+    };
     let (name, found, scope) = (name.clone(), found.clone(), scope.clone());
     let reached: Arc<Reached> = Arc::new(move |address| {
         let (name, found, scope, root) = (name.clone(), found.clone(), scope.clone(), root.clone());
@@ -125,29 +126,8 @@ pub(super) async fn container(around: &Surroundings<'_>, service: &ServiceName) 
     Ok(ScratchContainer { service: service.clone(), image, definition: described.definition.clone() })
 }
 
-/// The words of `mongod` without those that make it wait for other members.
-fn alone(words: &[String]) -> Vec<String> {
-    let mut rest = words.iter();
-    let mut kept = Vec::new();
-    while let Some(word) = rest.next() {
-        match word.as_str() {
-            "--replSet" | "--keyFile" | "--clusterAuthMode" => drop(rest.next()),
-            word if ["--replSet=", "--keyFile=", "--clusterAuthMode="].iter().any(|start| word.starts_with(start)) => {}
-            "--shardsvr" | "--configsvr" => {}
-            word => kept.push(word.to_owned()),
-        }
-    }
-    kept
-}
-
-/// The first user of a new MongoDB, as its image is told.
-fn root_of_mongodb(definition: &Definition) -> Option<(String, Secret<String>)> {
-    let value = |name: &str| definition.environment.get(name).cloned().flatten();
-    Some((value("MONGO_INITDB_ROOT_USERNAME")?, Secret::new(value("MONGO_INITDB_ROOT_PASSWORD")?)))
-}
-
 /// The address of a store where its scratch container is.
-fn url_at(found: &FoundStore, address: IpAddr, root: Option<&(String, Secret<String>)>) -> Option<String> {
+fn url_at(found: &FoundStore, address: IpAddr, root: Option<&mongodb::Login>) -> Option<String> {
     let url = match found.kind {
         StoreKind::Rabbitmq => stores::management(found)?,
         _ => found.url.expose().clone(),
@@ -201,11 +181,5 @@ mod tests {
         ] {
             assert_eq!(at(kind, url, root).as_deref(), Some(wanted), "{why}");
         }
-    }
-
-    #[test]
-    fn a_scratch_mongodb_waits_for_nobody() {
-        let words = ["mongod", "--replSet", "rs0", "--keyFile=/k", "--bind_ip_all"].map(str::to_owned);
-        assert_eq!(alone(&words), ["mongod", "--bind_ip_all"]);
     }
 }

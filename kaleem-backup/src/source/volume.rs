@@ -1,8 +1,10 @@
 //! A volume of the container engine, through a helper container which has it mounted and nothing else: no network, no rights
 //! beyond root's own, one command at a time.
 //!
-//! The helper runs an image of the project, which must have `sh`, `find` and GNU tar. A restore unpacks beside what is there,
-//! inside the volume, reads that back, and only then moves the one away and the other in; it can be repeated after a death.
+//! The helper runs an image of the project, which must have `sh`, `find` and GNU tar: others know neither extended attributes nor
+//! holes. Files with holes are written in its format PAX 1.0, which [`tree`] reads, and come back with them. A restore unpacks
+//! beside what is there, inside the volume, reads that back, and only then moves the one away and the other in; it can be repeated
+//! after a death.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ const PLACE: &str = "/kaleem-volume";
 const NEW: &str = "/kaleem-volume/.kaleem-new";
 /// How long one command in the helper may run.
 const COMMAND: Duration = Duration::from_secs(24 * 3600);
+/// Ends a script whose `tar` is another one, before anything is done.
+const GNU_TAR: &str = r#"case "$(tar --version 2>&1)" in *"GNU tar"*) ;; *) echo "a volume needs GNU tar, and the image has another or none" >&2; exit 69;; esac; "#;
 /// Memory and processes of a helper, at most.
 const MEMORY_BYTES: u64 = 1 << 30;
 const PROCESSES: i64 = 64;
@@ -178,9 +182,9 @@ impl VolumeSource {
     async fn pack(&self, helper: &Helper, place: &str, mut out: Option<&mut ByteSender>) -> Result<(Contents, Vec<String>), SourceError> {
         // Names come in one order, so that hard links lead to the same first name each time; the root itself is not of the tree.
         let script = format!(
-            "cd {place} && find . -mindepth 1 -maxdepth 1 ! -name '.kaleem-*' -print0 | LC_ALL=C sort -z | \
-             tar --create --format=posix --xattrs --xattrs-include='*' --numeric-owner --sort=name --null --files-from=- --file=-; \
-             exit $?"
+            "{GNU_TAR}cd {place} && find . -mindepth 1 -maxdepth 1 ! -name '.kaleem-*' -print0 | LC_ALL=C sort -z | \
+             tar --create --format=posix --sparse --sparse-version=1.0 --xattrs --xattrs-include='*' --numeric-owner --sort=name \
+             --null --files-from=- --file=-; exit $?"
         );
         let command = ["sh", "-c", &script].map(str::to_owned);
         let (mut sender, mut reader) = pipe();
@@ -293,7 +297,7 @@ impl VolumeSource {
         if mode == RestoreMode::IntoEmpty && !found.trim().is_empty() {
             return Err(SourceError::NotEmpty { what: self.store() });
         }
-        self.script(helper, "being prepared", &format!("rm -rf {NEW} && mkdir {NEW}")).await?;
+        self.script(helper, "being prepared", &format!("{GNU_TAR}rm -rf {NEW} && mkdir {NEW}")).await?;
         let prepared = async {
             let wanted = self.unpack(helper, input).await?;
             let (found, _) = self.pack(helper, NEW, None).await?;

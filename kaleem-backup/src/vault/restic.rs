@@ -4,6 +4,9 @@
 //! The program sees the end of an object only when whoever makes it has said that it is whole; when its source fails, the program
 //! is killed with its input still open, so there is no snapshot of a half. What restic reads back it compares with its own
 //! digests. It gets the password by the name of a file alone. Space comes free by `restic prune`, which is left to its owner.
+//!
+//! A program that was killed leaves its lock, and one that was to be the only one leaves a lock that keeps everybody out. restic
+//! itself tells such locks from those of programs that live; only those are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,6 +36,12 @@ const PREFIX: &str = "/kaleem+";
 /// Time for one object, and for one question.
 const OBJECT: Duration = Duration::from_secs(24 * 3600);
 const QUESTION: Duration = Duration::from_secs(900);
+/// How often something is asked that another program is in the way of, and at least the time between: what a dead kaleem had begun ends soon.
+const TRIES: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(500);
+/// How restic ends, from version 0.17, and what all versions say then.
+const LOCKED_CODE: i32 = 11;
+const LOCKED: &str = "already locked";
 /// How much of what the program says is kept: a listing is long.
 const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 
@@ -67,8 +76,8 @@ impl fmt::Debug for ResticSettings {
 pub struct ResticVault {
     settings: ResticSettings,
     place: String,
-    /// One object at a time: restic has no way to write only what is absent.
-    writing: Mutex<()>,
+    /// One object at a time: restic has no way to write only what is absent. Whether locks of the dead were looked for.
+    writing: Mutex<bool>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +109,13 @@ struct Summary {
     total_bytes_processed: u64,
     #[serde(default)]
     snapshot_id: String,
+}
+
+/// Not as long for two that wait for each other.
+fn pause() -> Duration {
+    let mut random = [0];
+    let share = if getrandom::fill(&mut random).is_ok() { u32::from(random[0]) } else { 128 };
+    PAUSE + PAUSE * share / 256
 }
 
 fn name_of(path: &VaultPath) -> String {
@@ -141,7 +157,7 @@ impl ResticVault {
     /// A vault in that repository, which must be there: `restic init` makes one. Nothing is asked yet.
     pub fn new(settings: ResticSettings) -> Self {
         let place = place_of(settings.repository.expose());
-        Self { settings, place, writing: Mutex::new(()) }
+        Self { settings, place, writing: Mutex::new(false) }
     }
 
     fn request(&self, arguments: &[&str], timeout: Duration) -> ExecRequest {
@@ -173,9 +189,22 @@ impl ResticVault {
         shown(stderr).replace(self.settings.repository.expose().as_str(), &self.place)
     }
 
-    /// Runs the program to its end; whatever is not success is an error.
+    /// Runs the program to its end; whatever is not success is an error. A lock of a program that is gone is removed on the way.
     async fn ask(&self, arguments: &[&str]) -> Result<Vec<u8>, VaultError> {
-        let ended = exec::run(&self.request(arguments, QUESTION)).await.map_err(|error| self.not_run(error))?;
+        let request = self.request(arguments, QUESTION);
+        let mut tries = 1;
+        let ended = loop {
+            let ended = exec::run(&request).await.map_err(|error| self.not_run(error))?;
+            let is_locked = ended.status.code() == Some(LOCKED_CODE) || String::from_utf8_lossy(&ended.stderr).contains(LOCKED);
+            // Where no lock can be removed, what restic said first says more.
+            if ended.status.success() || !is_locked || tries == TRIES || self.unlock().await.is_err() {
+                break ended;
+            }
+            if tries > 1 {
+                tokio::time::sleep(pause()).await;
+            }
+            tries += 1;
+        };
         let doing = arguments.first().copied().unwrap_or_default();
         if !ended.status.success() {
             return Err(self.failed(format!("`restic {doing}` ended with {}: {}", ended.status, self.said(&ended.stderr))));
@@ -184,6 +213,15 @@ impl ResticVault {
             return Err(self.failed(format!("`restic {doing}` said more than could be kept")));
         }
         Ok(ended.stdout)
+    }
+
+    /// Removes the locks of programs that are gone: one that was killed leaves its own.
+    async fn unlock(&self) -> Result<(), VaultError> {
+        let ended = exec::run(&self.request(&["unlock"], QUESTION)).await.map_err(|error| self.not_run(error))?;
+        if ended.status.success() {
+            return Ok(());
+        }
+        Err(self.failed(format!("`restic unlock` ended with {}: {}", ended.status, self.said(&ended.stderr))))
     }
 
     fn not_run(&self, error: ExecError) -> VaultError {
@@ -210,8 +248,7 @@ impl ResticVault {
         if snapshots.is_empty() {
             return Ok(());
         }
-        // Only locks of processes that are gone: one that was killed leaves its own.
-        self.ask(&["unlock"]).await?;
+        self.unlock().await?;
         let mut arguments = vec!["forget"];
         arguments.extend(snapshots.iter().map(String::as_str));
         self.ask(&arguments).await.map(|_| ())
@@ -273,7 +310,12 @@ impl BackupVault for ResticVault {
 
     async fn put_if_absent(&self, path: &VaultPath, body: ByteStream) -> Result<u64, VaultError> {
         let exists = || VaultError::Exists { place: self.place.clone(), path: path.clone() };
-        let _writing = self.writing.lock().await;
+        let mut looked_for_locks = self.writing.lock().await;
+        if !*looked_for_locks {
+            // They do not keep us out, but whoever prunes. Where none can be removed, there is still a vault.
+            self.unlock().await.ok();
+            *looked_for_locks = true;
+        }
         if !self.snapshots(Some(path)).await?.is_empty() {
             return Err(exists());
         }

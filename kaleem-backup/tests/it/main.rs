@@ -13,6 +13,8 @@ mod faults;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod holes;
+#[cfg(test)]
 mod http_server;
 #[cfg(test)]
 mod mongo;

@@ -18,7 +18,7 @@ use kaleem_core::testing::backup_contract;
 
 use crate::servers;
 use crate::setup::set_up;
-use crate::support::{BAR, Habit, MemorySource, Noon, OPLOG, request};
+use crate::support::{BAR, Habit, MemorySource, Noon, OPLOG, request, stream};
 
 /// The name of a key is the digest of its file.
 const KEY: &str = "f43845fa42713371f9bf3b495310bb6bac0b31e7174838b2b193ea3469cacfc1";
@@ -134,6 +134,73 @@ async fn what_is_damaged_missing_or_locked_up_is_an_error_that_shows_no_password
     assert!(shown.contains("wrong password") && !shown.contains("hunter2"), "{shown}");
     std::fs::remove_dir_all(place.path().join("repository")).unwrap();
     assert!(vault.list(&"sets".parse().unwrap()).await.is_err(), "a repository that is not there is not an empty one");
+}
+
+/// The locks of the repository in `place`.
+fn locks(place: &Path) -> usize {
+    std::fs::read_dir(place.join("repository/locks")).unwrap().count()
+}
+
+/// restic as somebody else starts it, killed when the test ends.
+#[expect(clippy::disallowed_methods, reason = "a test does what a person would do by hand")]
+fn other_restic(place: &Path, arguments: &[&str]) -> tokio::process::Child {
+    let mut command = tokio::process::Command::new(servers::on_path("restic").unwrap());
+    command.args(["-q", "-r", "repository", "-p", "password", "--cache-dir", "cache"]).args(arguments).current_dir(place);
+    command.stdin(std::process::Stdio::piped()).kill_on_drop(true).spawn().unwrap()
+}
+
+/// Waits until there is a lock; answers whether one came before that restic ended.
+async fn is_locked(place: &Path, other: &mut tokio::process::Child) -> bool {
+    let locked = async {
+        while locks(place) == 0 {
+            if other.try_wait().unwrap().is_some() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
+    };
+    tokio::time::timeout(Duration::from_secs(60), locked).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_the_dead_holds_nobody_up_and_one_of_the_living_is_told() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(first) = repository(place.path()) else { return };
+    let (path, all) = ("sets/one".parse().unwrap(), "sets".parse().unwrap());
+    first.put_if_absent(&path, stream(b"1")).await.unwrap();
+
+    // It lives as long as its input is open, and whoever wants to remove something has to wait.
+    let mut living = other_restic(place.path(), &["backup", "--stdin"]);
+    assert!(is_locked(place.path(), &mut living).await);
+    let refused = one_line(&first.delete(&path).await.unwrap_err());
+    assert!(refused.contains("already locked by PID"), "{refused}");
+    assert_eq!(locks(place.path()), 1, "it is not ours");
+    living.kill().await.unwrap();
+    assert_eq!(locks(place.path()), 1);
+    // The next process that writes anything tidies up.
+    vault(place.path(), &place.path().join("repository").display().to_string())
+        .put_if_absent(&"sets/two".parse().unwrap(), stream(b"2"))
+        .await
+        .unwrap();
+    assert_eq!(locks(place.path()), 0);
+
+    // One that wanted to be alone.
+    let mut tries = 0..50;
+    loop {
+        assert!(tries.next().is_some(), "it is never seen with its lock");
+        let mut alone = other_restic(place.path(), &["prune", "--max-unused", "0"]);
+        if is_locked(place.path(), &mut alone).await {
+            alone.kill().await.unwrap();
+        }
+        if locks(place.path()) > 0 {
+            break;
+        }
+    }
+    assert_eq!(first.list(&all).await.unwrap().len(), 2);
+    assert_eq!(locks(place.path()), 0);
+    first.delete(&path).await.unwrap();
+    assert_eq!(first.list(&all).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,6 +36,7 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (r"\b\d{8}t\d{6}z\.json\b", "TIME.json"),
         (r#""signature":"[0-9a-f]+""#, r#""signature":"HEX""#),
         (r#""(size|stored|plain)_bytes":\d+"#, r#""$1_bytes":N"#),
+        (r"the cluster time \d+\.\d+", "the cluster time T"),
         (r"\d+\.\d [MG]B are free", "N GB are free"),
         (r"up to \d+\.\d MB", "up to N MB"),
         // How long a step took is shown where it was long; a busy machine decides that.
@@ -51,8 +52,9 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (r"it crashed with exit code (-1|0|137)$|it was removed by somebody else$", "it is gone"),
         (r"\b\d+\.\d+\.\d+\.\d+:(8080|6379)\b", "ADDRESS:$1"),
         (r"this kaleem reads up to \d+", "this kaleem reads up to N"),
-        // A wait says where it stands now and then.
+        // A wait, and what is moved, says where it stands now and then.
         (r"^ +\.\. .*has not decided yet \(N s left\)\n", ""),
+        (r"^ +\.\. .* so far, .*\n", ""),
         // How often something is tried while the engine is away, and how far away it is each time.
         (r"^ again .*(\n again .*)*", " again ... (while the engine is away)"),
     ] {

@@ -35,6 +35,7 @@ stories! {
     a_project_is_looked_at,
     a_project_leaves,
     damage_is_repaired,
+    databases_are_drilled,
     dependencies_are_asked,
     hooks_run_around_a_deploy,
     a_registry_that_is_difficult,
@@ -44,6 +45,7 @@ stories! {
     an_image_that_cannot_be_had,
     an_open_plan_is_told_of_by_every_command,
     backups_are_made_and_proved,
+    backups_in_restic_that_are_killed,
     backups_that_are_killed,
     data_goes_back_with_a_release,
     images_are_built_first,
@@ -54,4 +56,5 @@ stories! {
     state_that_is_damaged,
     stuck_and_settled,
     the_machine_reboots,
+    volumes_keep_their_holes,
 }
