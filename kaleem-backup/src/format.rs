@@ -5,6 +5,8 @@ pub(crate) mod canonical;
 mod crc64;
 mod digest;
 #[cfg(feature = "qdrant")]
+mod tarball;
+#[cfg(feature = "qdrant")]
 pub mod bundle;
 #[cfg(feature = "rabbitmq")]
 pub mod definitions;
