@@ -90,7 +90,7 @@ async fn of_store(around: &Surroundings<'_>, name: &ArtifactName, found: &FoundS
         Ok(container) => container,
         Err(reason) => return ScratchStore::Nothing { reason },
     };
-    if found.kind == StoreKind::Mongodb {
+    if matches!(found.kind, StoreKind::Mongodb | StoreKind::Redis) {
         container.definition.command = container.definition.command.as_deref().map(alone);
     }
     let root = root_of_mongodb(&container.definition);
@@ -124,13 +124,13 @@ pub(super) async fn container(around: &Surroundings<'_>, service: &ServiceName) 
     Ok(ScratchContainer { service: service.clone(), image, definition: described.definition.clone() })
 }
 
-/// The words of `mongod` without those that make it wait for other members.
+/// The words of `mongod` or `redis-server` without those that make it wait for other members.
 fn alone(words: &[String]) -> Vec<String> {
     let mut rest = words.iter();
     let mut kept = Vec::new();
     while let Some(word) = rest.next() {
         match word.as_str() {
-            "--replSet" | "--keyFile" | "--clusterAuthMode" => drop(rest.next()),
+            "--replSet" | "--keyFile" | "--clusterAuthMode" | "--cluster-enabled" => drop(rest.next()),
             word if ["--replSet=", "--keyFile=", "--clusterAuthMode="].iter().any(|start| word.starts_with(start)) => {}
             "--shardsvr" | "--configsvr" => {}
             word => kept.push(word.to_owned()),
@@ -203,8 +203,10 @@ mod tests {
     }
 
     #[test]
-    fn a_scratch_mongodb_waits_for_nobody() {
+    fn a_scratch_store_waits_for_no_other_member() {
         let words = ["mongod", "--replSet", "rs0", "--keyFile=/k", "--bind_ip_all"].map(str::to_owned);
         assert_eq!(alone(&words), ["mongod", "--bind_ip_all"]);
+        let words = ["redis-server", "--cluster-enabled", "yes", "--appendonly", "yes"].map(str::to_owned);
+        assert_eq!(alone(&words), ["redis-server", "--appendonly", "yes"]);
     }
 }
