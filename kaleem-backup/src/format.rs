@@ -4,7 +4,7 @@
 pub(crate) mod canonical;
 mod crc64;
 mod digest;
-#[cfg(feature = "qdrant")]
+#[cfg(any(feature = "qdrant", feature = "redis"))]
 mod tarball;
 #[cfg(feature = "qdrant")]
 pub mod bundle;
@@ -20,6 +20,8 @@ pub mod mongo_archive;
 pub mod mongo_metadata;
 #[cfg(feature = "redis")]
 pub mod rdb;
+#[cfg(feature = "redis")]
+pub mod redis_cluster;
 
 pub use crc64::Crc64;
 pub use digest::UnorderedDigest;
@@ -36,7 +38,7 @@ pub async fn verify(kind: SourceKind, input: ByteStream) -> Result<Contents, Sou
         #[cfg(feature = "mongodb")]
         SourceKind::Mongodb => mongo_archive::verify(input).await,
         #[cfg(feature = "redis")]
-        SourceKind::Redis => rdb::verify(input).await,
+        SourceKind::Redis => redis_cluster::verify(input).await,
         #[cfg(feature = "files")]
         SourceKind::Files => tree::verify(input).await,
         #[cfg(feature = "qdrant")]

@@ -2,13 +2,19 @@
 //!
 //! Any tar unpacks it. It is read strictly: no bit of a head, of a padding or of the end is there that was not written.
 
+#[cfg(feature = "redis")]
+mod part;
+
 use std::io;
 
 use kaleem_core::backup::{ByteSender, ByteStream, SourceError};
+#[cfg(feature = "redis")]
+pub(crate) use part::TarballPart;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, BufReader};
 
 const BLOCK: usize = 512;
+#[cfg(feature = "qdrant")]
 const CHUNK_BYTES: u64 = 256 * 1024;
 /// The longest text that is read into memory.
 const LONGEST_TEXT: u64 = 32 * 1024 * 1024;
@@ -110,6 +116,7 @@ impl TarballReader {
     }
 
     /// The next piece of a file of which `left` bytes are still to come.
+    #[cfg(feature = "qdrant")]
     pub(crate) async fn piece(&mut self, left: u64) -> Result<Vec<u8>, SourceError> {
         let mut piece = vec![0; usize::try_from(left.min(CHUNK_BYTES)).unwrap_or(0)];
         let read = self.input.read(&mut piece).await.map_err(|source| SourceError::Input { source })?;
