@@ -27,8 +27,8 @@ SET kaleem-restore-notes g\nSET kaleem-restore-0123456789abcdef:{1}:b h\n";
 const ONLY_LOOKS_BESIDE: &str = "kaleem-restore-0123456789abcdef:{1}:b";
 const KEYS: u64 = 21;
 const FUNCTION: &str = "FUNCTION LOAD \"#!lua name=lib\\nredis.register_function('one', function() return 1 end)\"\n";
-/// What a restore that died has left beside the key `1`, in its slot.
-const LEFT_OVER: &str = "kaleem-restore-00000000000000aa:{1}:1";
+/// How a name begins that a restore which died has left beside a key.
+const DEAD: &str = "kaleem-restore-00000000000000aa";
 
 const THREE: [&[(u16, u16)]; 3] = [&[(0, 5460)], &[(5461, 10_922)], &[(10_923, 16_383)]];
 const TWO: [&[(u16, u16)]; 2] = [&[(0, 99), (9000, 16_383)], &[(100, 8999)]];
@@ -197,7 +197,7 @@ async fn one_server_comes_back_into_a_cluster_and_other_databases_than_the_first
     let before = cluster.digest();
     for (why, commands, wanted) in [
         ("another database", "SELECT 3\nSET other db3\n".to_owned(), "database 3"),
-        ("a name of a restore", format!("SELECT 3\nFLUSHDB\nSELECT 0\nSET {LEFT_OVER} 1\n"), "takes for its own"),
+        ("a name of a restore", format!("SELECT 3\nFLUSHDB\nSELECT 0\nSET {DEAD}:{{1}}:1 1\n"), "takes for its own"),
     ] {
         servers::redis_cli(&alone, &[], &commands);
         let (_, bytes) = export(&source(&alone)).await.unwrap();
@@ -370,7 +370,9 @@ async fn finish(mut sender: ByteSender, rest: &[u8]) {
 async fn beside_at(node: &Server) -> String {
     let typed = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-:{}".contains(c)) && !name.ends_with(":later");
     for _ in 0..6000 {
-        if let Some(name) = servers::redis_cli(node, &[], "KEYS kaleem-restore-*:{*\n").lines().find(|name| is_beside(name) && typed(name))
+        if let Some(name) = servers::redis_cli(node, &[], "KEYS kaleem-restore-*:{*\n")
+            .lines()
+            .find(|name| is_beside(name) && typed(name) && !name.starts_with(DEAD))
         {
             return name.to_owned();
         }
@@ -404,7 +406,7 @@ async fn a_node_that_dies_in_the_middle_of_a_restore_leaves_the_old_and_the_next
     assert_eq!((cluster.digest(), cluster.names()), (before, names), "all of the old is there");
 
     // As if it had died with that, on every node.
-    let left: String = (0..100).map(|tag| format!("SET kaleem-restore-00000000000000aa:{{{tag}}}:{tag} 1\n")).collect();
+    let left: String = (0..100).map(|tag| format!("SET {DEAD}:{{{tag}}}:{tag} 1\n")).collect();
     cluster.say(&left);
     assert_eq!(cluster.beside(), 100);
     let counted = cluster.source().inspect().await.unwrap();
@@ -412,8 +414,11 @@ async fn a_node_that_dies_in_the_middle_of_a_restore_leaves_the_old_and_the_next
     let (again, _) = export(&cluster.source()).await.unwrap();
     assert_eq!(again.contents, counted);
     assert!(again.notes.iter().any(|note| note.contains("a dead restore has left")), "{:?}", again.notes);
-    let restored = cluster.source().restore(stream(&bytes), RestoreMode::Replace).await.unwrap();
-    assert_eq!(restored, exported.contents);
+    let restored = restored_in_two(&cluster, &bytes, file_at(&bytes, 2), 0, |_| {
+        let left = cluster.names().into_iter().filter(|name| name.starts_with(DEAD)).count();
+        assert_eq!(left, 0, "it goes before anything is loaded");
+    });
+    assert_eq!(restored.await.unwrap(), exported.contents);
     assert_eq!(cluster.beside(), 0);
 }
 
@@ -471,6 +476,23 @@ async fn a_master_that_does_not_take_functions_leaves_the_old_ones_and_one_that_
     servers::redis_cli(last, &[], "ACL SETUSER default -info\n");
     let told = source(last).inspect().await.unwrap_err();
     assert!(matches!(told, SourceError::Denied { .. }), "whoever may not ask does not get a part: {told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_has_expired_since_it_was_kept_is_gone_and_takes_the_old_one_with_it() {
+    let Some(cluster) = Cluster::filled(&THREE) else { return };
+    cluster.say_to_each("DEBUG SET-ACTIVE-EXPIRE 0\n");
+    let time = || -> Vec<u64> { cluster.say("TIME\n").lines().map(|part| part.parse().unwrap()).collect() };
+    cluster.say("SET gone new PX 1\n");
+    let since = time();
+    // Nobody asks for it, so it is still there for a replica when its time has passed.
+    while time()[0] < since[0] + 1 {}
+    let (exported, bytes) = export(&cluster.source()).await.unwrap();
+    assert!(exported.notes.iter().any(|note| note.starts_with("2 keys expire")), "it is in the bytes: {:?}", exported.notes);
+    cluster.say("SET gone old\n");
+    assert_eq!(cluster.source().restore(stream(&bytes), RestoreMode::Replace).await.unwrap(), exported.contents);
+    assert_eq!(cluster.say("EXISTS gone\n").lines().last().unwrap().trim(), "0");
+    assert_eq!(cluster.beside(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
