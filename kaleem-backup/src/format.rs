@@ -4,6 +4,8 @@
 pub(crate) mod canonical;
 mod crc64;
 mod digest;
+#[cfg(any(feature = "qdrant", feature = "redis"))]
+mod tarball;
 #[cfg(feature = "qdrant")]
 pub mod bundle;
 #[cfg(feature = "rabbitmq")]
@@ -18,6 +20,8 @@ pub mod mongo_archive;
 pub mod mongo_metadata;
 #[cfg(feature = "redis")]
 pub mod rdb;
+#[cfg(feature = "redis")]
+pub mod redis_cluster;
 
 pub use crc64::Crc64;
 pub use digest::UnorderedDigest;
@@ -34,7 +38,7 @@ pub async fn verify(kind: SourceKind, input: ByteStream) -> Result<Contents, Sou
         #[cfg(feature = "mongodb")]
         SourceKind::Mongodb => mongo_archive::verify(input).await,
         #[cfg(feature = "redis")]
-        SourceKind::Redis => rdb::verify(input).await,
+        SourceKind::Redis => redis_cluster::verify(input).await,
         #[cfg(feature = "files")]
         SourceKind::Files => tree::verify(input).await,
         #[cfg(feature = "qdrant")]

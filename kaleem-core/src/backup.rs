@@ -27,7 +27,7 @@ pub use crate::pipe::{ByteSender, ByteStream, PipeReader, pipe};
 pub enum SourceKind {
     /// A MongoDB deployment; the bytes are a mongodump archive.
     Mongodb,
-    /// One Redis server; the bytes are an RDB file.
+    /// One Redis server; the bytes are an RDB file. Or a Redis cluster; the bytes are a tar of those of its masters.
     Redis,
     /// A Qdrant server; the bytes are a tar of snapshots, aliases and configurations.
     Qdrant,

@@ -9,15 +9,11 @@ use kaleem_core::backup::{ByteSender, ByteStream, Content, Contents, SourceError
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt, BufReader};
 
 use super::canonical;
+use super::tarball::{TarballReader, TarballWriter, pretty};
 
 const FORMAT: &str = "tar of snapshots";
-const BLOCK: usize = 512;
-const CHUNK_BYTES: u64 = 256 * 1024;
-/// The longest index or sums that are read.
-const LONGEST_TEXT: u64 = 32 * 1024 * 1024;
 const NUMBER: u32 = 1;
 const INDEX: &str = "index.json";
 const SUMS: &str = "sums.json";
@@ -93,73 +89,43 @@ pub(crate) fn file(number: usize) -> String {
 
 /// Writes a bundle.
 pub(crate) struct BundleWriter<'a> {
-    output: &'a mut ByteSender,
-    padding: usize,
+    tarball: TarballWriter<'a>,
     index_sha256: String,
 }
 
 impl<'a> BundleWriter<'a> {
     pub(crate) async fn begin(output: &'a mut ByteSender, index: &Index) -> Result<Self, SourceError> {
-        let mut writer = Self { output, padding: 0, index_sha256: String::new() };
+        let mut tarball = TarballWriter::new(output);
         let bytes = pretty(INDEX, index)?;
-        writer.index_sha256 = hex::encode(Sha256::digest(&bytes));
-        writer.text(INDEX, bytes).await?;
-        Ok(writer)
+        let index_sha256 = hex::encode(Sha256::digest(&bytes));
+        tarball.text(INDEX, bytes).await?;
+        Ok(Self { tarball, index_sha256 })
     }
 
     /// Writes the head of a snapshot of that length; exactly its bytes are then to be sent to [`BundleWriter::output`].
     pub(crate) async fn head(&mut self, name: &str, size_bytes: u64) -> Result<(), SourceError> {
-        let mut header = tar::Header::new_gnu();
-        let failed = |error: std::io::Error| SourceError::Unsupported { what: name.to_owned(), reason: error.to_string() };
-        header.set_path(name).map_err(failed)?;
-        header.set_size(size_bytes);
-        header.set_mode(0o600);
-        header.set_mtime(0);
-        header.set_entry_type(tar::EntryType::Regular);
-        header.set_cksum();
-        self.padding = padding(size_bytes);
-        self.send(header.as_bytes().to_vec()).await
+        self.tarball.head(name, size_bytes).await
     }
 
     pub(crate) fn output(&mut self) -> &mut ByteSender {
-        self.output
+        self.tarball.output()
     }
 
     /// Closes what [`BundleWriter::head`] began.
     pub(crate) async fn pad(&mut self) -> Result<(), SourceError> {
-        self.send(vec![0; self.padding]).await
+        self.tarball.pad().await
     }
 
     pub(crate) async fn finish(mut self, snapshots: Vec<Sum>) -> Result<(), SourceError> {
-        let sums = Sums { index_sha256: std::mem::take(&mut self.index_sha256), snapshots };
-        self.text(SUMS, pretty(SUMS, &sums)?).await?;
-        self.send(vec![0; 2 * BLOCK]).await
+        let sums = Sums { index_sha256: self.index_sha256, snapshots };
+        self.tarball.text(SUMS, pretty(SUMS, &sums)?).await?;
+        self.tarball.finish().await
     }
-
-    async fn text(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), SourceError> {
-        self.head(name, bytes.len() as u64).await?;
-        self.send(bytes).await?;
-        self.pad().await
-    }
-
-    async fn send(&mut self, bytes: Vec<u8>) -> Result<(), SourceError> {
-        self.output.send(bytes).await.map_err(|source| SourceError::Output { source })
-    }
-}
-
-fn pretty(name: &str, value: &impl Serialize) -> Result<Vec<u8>, SourceError> {
-    serde_json::to_vec_pretty(value).map_err(|error| SourceError::Unsupported { what: name.to_owned(), reason: error.to_string() })
-}
-
-fn padding(size_bytes: u64) -> usize {
-    // Below 512, so it fits.
-    usize::try_from(size_bytes.next_multiple_of(BLOCK as u64) - size_bytes).unwrap_or(0)
 }
 
 /// Reads a bundle, and believes nothing that its sums do not say.
 pub(crate) struct BundleReader {
-    input: BufReader<ByteStream>,
-    at_bytes: u64,
+    tarball: TarballReader,
     index: Index,
     index_sha256: String,
     found: Vec<(u64, String)>,
@@ -167,17 +133,15 @@ pub(crate) struct BundleReader {
 
 impl BundleReader {
     pub(crate) async fn open(input: ByteStream) -> Result<Self, SourceError> {
-        let index = Index::new(String::new(), Vec::new(), BTreeMap::new());
-        let input = BufReader::with_capacity(256 * 1024, input);
-        let mut reader = Self { input, at_bytes: 0, index, index_sha256: String::new(), found: Vec::new() };
-        let text = reader.text(INDEX).await?;
-        reader.index_sha256 = hex::encode(Sha256::digest(&text));
-        reader.index = serde_json::from_slice(&text).map_err(|error| reader.damaged(format!("its index: {error}")))?;
-        if reader.index.format > NUMBER {
-            let reason = format!("it has format {}, and this kaleem reads up to {NUMBER}", reader.index.format);
+        let mut tarball = TarballReader::new(input, FORMAT);
+        let text = tarball.text(INDEX).await?;
+        let index_sha256 = hex::encode(Sha256::digest(&text));
+        let index: Index = serde_json::from_slice(&text).map_err(|error| tarball.damaged(format!("its index: {error}")))?;
+        if index.format > NUMBER {
+            let reason = format!("it has format {}, and this kaleem reads up to {NUMBER}", index.format);
             return Err(SourceError::Unsupported { what: "the artifact".to_owned(), reason });
         }
-        Ok(reader)
+        Ok(Self { tarball, index, index_sha256, found: Vec::new() })
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -191,104 +155,40 @@ impl BundleReader {
         if number >= self.index.collections.len() {
             return Ok(None);
         }
-        self.head(&file(number)).await.map(Some)
+        self.tarball.head(&file(number)).await.map(Some)
     }
 
     /// The next piece of a snapshot of which `left` bytes are still to come.
     pub(crate) async fn piece(&mut self, left: u64) -> Result<Vec<u8>, SourceError> {
-        let mut piece = vec![0; usize::try_from(left.min(CHUNK_BYTES)).unwrap_or(0)];
-        let read = self.input.read(&mut piece).await.map_err(|source| SourceError::Input { source })?;
-        if read == 0 {
-            return Err(self.damaged("it ends inside a snapshot".to_owned()));
-        }
-        self.at_bytes += read as u64;
-        piece.truncate(read);
-        Ok(piece)
+        self.tarball.piece(left).await
     }
 
     /// Closes a snapshot that was read, with what was found.
     pub(crate) async fn close(&mut self, size_bytes: u64, sha256: String) -> Result<(), SourceError> {
-        self.skip(padding(size_bytes)).await?;
+        self.tarball.close(size_bytes).await?;
         self.found.push((size_bytes, sha256));
         Ok(())
     }
 
     /// Reads the sums and the end; answers how many points each collection has.
     pub(crate) async fn finish(mut self) -> Result<(Index, Vec<Option<u64>>), SourceError> {
-        let text = self.text(SUMS).await?;
-        let sums: Sums = serde_json::from_slice(&text).map_err(|error| self.damaged(format!("its sums: {error}")))?;
+        let text = self.tarball.text(SUMS).await?;
+        let sums: Sums = serde_json::from_slice(&text).map_err(|error| self.tarball.damaged(format!("its sums: {error}")))?;
         // As with the heads: no bit is there that was not written.
         if pretty(SUMS, &sums)? != text {
-            return Err(self.damaged("its sums are not as they were written".to_owned()));
+            return Err(self.tarball.damaged("its sums are not as they were written".to_owned()));
         }
         if sums.index_sha256 != self.index_sha256 {
-            return Err(self.damaged("its index is not the one of its sum".to_owned()));
+            return Err(self.tarball.damaged("its index is not the one of its sum".to_owned()));
         }
         let sums = sums.snapshots;
         let named: Vec<(u64, String)> = sums.iter().map(|sum| (sum.size_bytes, sum.sha256.clone())).collect();
         let in_order = sums.iter().enumerate().all(|(number, sum)| sum.file == file(number));
         if named != self.found || !in_order {
-            return Err(self.damaged("a snapshot is not the one of its sum".to_owned()));
+            return Err(self.tarball.damaged("a snapshot is not the one of its sum".to_owned()));
         }
-        self.skip(2 * BLOCK).await?;
-        match self.input.read(&mut [0; 1]).await.map_err(|source| SourceError::Input { source })? {
-            0 => Ok((self.index, sums.into_iter().map(|sum| sum.points).collect())),
-            _ => Err(self.damaged("something follows its end".to_owned())),
-        }
-    }
-
-    fn damaged(&self, reason: String) -> SourceError {
-        SourceError::Malformed { format: FORMAT, at_bytes: self.at_bytes, reason }
-    }
-
-    async fn exactly(&mut self, into: &mut [u8]) -> Result<(), SourceError> {
-        match self.input.read_exact(into).await {
-            Ok(read) => {
-                self.at_bytes += read as u64;
-                Ok(())
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(self.damaged(format!("it ends too early: {error}"))),
-            Err(source) => Err(SourceError::Input { source }),
-        }
-    }
-
-    async fn head(&mut self, wanted: &str) -> Result<u64, SourceError> {
-        let mut header = tar::Header::new_gnu();
-        let mut block = [0; BLOCK];
-        self.exactly(&mut block).await?;
-        header.as_mut_bytes().copy_from_slice(&block);
-        // The same head made anew: so no bit of it is there that was not written.
-        let size = header.size().map_err(|error| self.damaged(error.to_string()))?;
-        let mut again = tar::Header::new_gnu();
-        again.set_path(wanted).map_err(|error| self.damaged(error.to_string()))?;
-        again.set_size(size);
-        again.set_mode(0o600);
-        again.set_mtime(0);
-        again.set_entry_type(tar::EntryType::Regular);
-        again.set_cksum();
-        if again.as_bytes() != header.as_bytes() {
-            return Err(self.damaged(format!("{wanted} does not follow")));
-        }
-        Ok(size)
-    }
-
-    async fn text(&mut self, name: &str) -> Result<Vec<u8>, SourceError> {
-        let size = self.head(name).await?;
-        let length = usize::try_from(size).ok().filter(|_| size <= LONGEST_TEXT);
-        let length = length.ok_or_else(|| self.damaged(format!("{name} is too long")))?;
-        let mut text = vec![0; length];
-        self.exactly(&mut text).await?;
-        self.skip(padding(size)).await?;
-        Ok(text)
-    }
-
-    async fn skip(&mut self, length: usize) -> Result<(), SourceError> {
-        let mut skipped = vec![0; length];
-        self.exactly(&mut skipped).await?;
-        if skipped.iter().any(|byte| *byte != 0) {
-            return Err(self.damaged("there is something where nothing belongs".to_owned()));
-        }
-        Ok(())
+        self.tarball.end().await?;
+        Ok((self.index, sums.into_iter().map(|sum| sum.points).collect()))
     }
 }
 

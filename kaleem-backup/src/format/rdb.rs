@@ -3,14 +3,14 @@
 //! What is in a value is not judged, only where it ends. A type that is not known is refused, since nobody could say where
 //! the next key begins.
 
+mod counted;
 mod lzf;
 
-use std::collections::BTreeMap;
+pub(crate) use counted::Counted;
+use kaleem_core::backup::{ByteStream, Contents, SourceError};
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 
-use kaleem_core::backup::{ByteStream, Content, Contents, SourceError};
-use tokio::io::{AsyncReadExt, BufReader};
-
-use super::{Crc64, UnorderedDigest};
+use super::Crc64;
 
 const FORMAT: &str = "RDB file";
 /// The longest string that Redis holds.
@@ -51,8 +51,8 @@ pub enum RdbValues {
 }
 
 /// Reads an RDB file, key by key.
-pub struct RdbReader {
-    input: BufReader<ByteStream>,
+pub struct RdbReader<Input = ByteStream> {
+    input: BufReader<Input>,
     at_bytes: u64,
     crc: Crc64,
     version: u16,
@@ -60,9 +60,7 @@ pub struct RdbReader {
     expires_ms: Option<u64>,
     values: RdbValues,
     kept: Option<Vec<u8>>,
-    keys: BTreeMap<u64, UnorderedDigest>,
-    expiring: u64,
-    functions: UnorderedDigest,
+    counted: Counted,
 }
 
 enum Length {
@@ -70,12 +68,12 @@ enum Length {
     Encoded(u8),
 }
 
-impl RdbReader {
+impl<Input: AsyncRead + Send + Unpin> RdbReader<Input> {
     /// Reads the head.
     ///
     /// # Errors
     /// [`SourceError`].
-    pub async fn open(input: ByteStream, values: RdbValues) -> Result<Self, SourceError> {
+    pub async fn open(input: Input, values: RdbValues) -> Result<Self, SourceError> {
         let mut reader = Self {
             input: BufReader::with_capacity(256 * 1024, input),
             at_bytes: 0,
@@ -85,9 +83,7 @@ impl RdbReader {
             expires_ms: None,
             values,
             kept: None,
-            keys: BTreeMap::new(),
-            expiring: 0,
-            functions: UnorderedDigest::default(),
+            counted: Counted::default(),
         };
         let head = reader.bytes(9).await?;
         let version = head.strip_prefix(b"REDIS").and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
@@ -102,7 +98,12 @@ impl RdbReader {
 
     /// How many keys with a time to live were seen. They are in no contents, since they go by themselves.
     pub fn expiring(&self) -> u64 {
-        self.expiring
+        self.counted.expiring()
+    }
+
+    /// What it reads from, of which nothing is lost once [`RdbReader::next`] has answered `None`.
+    pub(crate) fn into_input(self) -> Input {
+        self.input.into_inner()
     }
 
     /// The next thing; `None` once everything was read and the CRC was right.
@@ -128,7 +129,7 @@ impl RdbReader {
                 0xf8 => drop(self.length().await?),
                 0xf5 => {
                     let code = self.string().await?;
-                    self.functions.add(&code);
+                    self.counted.function(&code);
                     return Ok(Some(RdbItem::Function(code)));
                 }
                 0xf4 => {
@@ -151,12 +152,7 @@ impl RdbReader {
     /// What was read, once [`RdbReader::next`] has answered `None`: keys by database, with their names and types, without
     /// those that expire.
     pub fn contents(&self) -> Contents {
-        let entry = |digest: &UnorderedDigest| Content { count: digest.count(), digest: digest.hex() };
-        let mut contents: Contents = self.keys.iter().map(|(database, digest)| (format!("db{database}"), entry(digest))).collect();
-        if self.functions.count() > 0 {
-            contents.insert("functions".to_owned(), entry(&self.functions));
-        }
-        contents
+        self.counted.contents()
     }
 
     async fn key(&mut self, encoding: u8) -> Result<RdbKey, SourceError> {
@@ -165,15 +161,9 @@ impl RdbReader {
         self.value(encoding).await?;
         let value = self.kept.take();
         let expires_ms = self.expires_ms.take();
-        match expires_ms {
-            Some(_) => self.expiring += 1,
-            None => {
-                let mut named = vec![family(encoding)];
-                named.extend_from_slice(&key);
-                self.keys.entry(self.database).or_default().add(&named);
-            }
-        }
-        Ok(RdbKey { database: self.database, key, encoding, expires_ms, value })
+        let key = RdbKey { database: self.database, key, encoding, expires_ms, value };
+        self.counted.key(&key, &key.key);
+        Ok(key)
     }
 
     async fn value(&mut self, encoding: u8) -> Result<(), SourceError> {
@@ -279,7 +269,7 @@ impl RdbReader {
         }
     }
 
-    fn damaged(&self, reason: impl Into<String>) -> SourceError {
+    pub(crate) fn damaged(&self, reason: impl Into<String>) -> SourceError {
         SourceError::Malformed { format: FORMAT, at_bytes: self.at_bytes, reason: reason.into() }
     }
 
@@ -415,19 +405,6 @@ impl RdbReader {
             }
         }
         Ok(())
-    }
-}
-
-/// What a person calls the type: the same for every encoding of it, which a server changes as it likes.
-fn family(encoding: u8) -> u8 {
-    match encoding {
-        0 => b's',
-        1 | 10 | 14 | 18 => b'l',
-        2 | 11 | 20 => b'S',
-        3 | 5 | 12 | 17 => b'z',
-        4 | 9 | 13 | 16 | 24 | 25 => b'h',
-        15 | 19 | 21 => b'x',
-        _ => b'm',
     }
 }
 

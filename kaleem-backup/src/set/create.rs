@@ -273,7 +273,8 @@ fn instructions(manifest: &Manifest) -> String {
         let rest = match artifact.kind {
             kaleem_core::backup::SourceKind::Mongodb => "| mongorestore --archive".to_owned(),
             kaleem_core::backup::SourceKind::Redis => {
-                "> dump.rdb   (then start a stopped Redis in that directory with appendonly no)".to_owned()
+                let alone = "> dump.rdb   (then start a stopped Redis in that directory with appendonly no)";
+                format!("{alone}\n  of a cluster: {plain} | tar -x   (one such file for each master; cluster.json says which slots it had)")
             }
             kaleem_core::backup::SourceKind::Files | kaleem_core::backup::SourceKind::Qdrant => "| tar -x".to_owned(),
             _ => format!("> {}", artifact.name),

@@ -94,6 +94,10 @@ async fn of_store(around: &Surroundings<'_>, name: &ArtifactName, found: &FoundS
     };
     let root = match found.kind {
         StoreKind::Mongodb => mongodb::alone(&mut container.definition),
+        StoreKind::Redis => {
+            container.definition.command = container.definition.command.as_deref().map(alone);
+            None
+        }
         _ => None,
     };
     let (name, found, scope) = (name.clone(), found.clone(), scope.clone());
@@ -124,6 +128,19 @@ pub(super) async fn container(around: &Surroundings<'_>, service: &ServiceName) 
     };
     let image = PinnedImage { image, digest, source: ImageSource::Local };
     Ok(ScratchContainer { service: service.clone(), image, definition: described.definition.clone() })
+}
+
+/// The words of `redis-server` without those that make it wait for other nodes.
+fn alone(words: &[String]) -> Vec<String> {
+    let mut rest = words.iter();
+    let mut kept = Vec::new();
+    while let Some(word) = rest.next() {
+        match word.as_str() {
+            "--cluster-enabled" => drop(rest.next()),
+            word => kept.push(word.to_owned()),
+        }
+    }
+    kept
 }
 
 /// The address of a store where its scratch container is.
@@ -181,5 +198,11 @@ mod tests {
         ] {
             assert_eq!(at(kind, url, root).as_deref(), Some(wanted), "{why}");
         }
+    }
+
+    #[test]
+    fn a_scratch_redis_waits_for_no_other_node() {
+        let words = ["redis-server", "--cluster-enabled", "yes", "--appendonly", "yes"].map(str::to_owned);
+        assert_eq!(alone(&words), ["redis-server", "--appendonly", "yes"]);
     }
 }

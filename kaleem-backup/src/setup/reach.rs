@@ -12,6 +12,7 @@ use kaleem_core::runtime::{Instance, InstanceStatus};
 
 #[derive(Clone, Debug, Default)]
 struct Place {
+    instances: usize,
     addresses: Vec<IpAddr>,
     ports: BTreeMap<u16, SocketAddr>,
 }
@@ -47,6 +48,7 @@ impl Reach {
                     && instance.state.status == InstanceStatus::Running
             });
             for instance in up {
+                place.instances += 1;
                 place.addresses.extend(instance.addresses.values().filter_map(|address| address.parse::<IpAddr>().ok()));
                 for port in &instance.ports {
                     let ip = port.host_ip.filter(|ip| !ip.is_unspecified()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -76,6 +78,20 @@ impl Reach {
         let place = self.places.get(host)?;
         let direct = || place.addresses.first().map(|address| SocketAddr::new(*address, port));
         Some(place.ports.get(&port).copied().or_else(direct))
+    }
+
+    /// Where this host reaches what says of itself where it is: `host:port` by `host:port`. Only published ports are named;
+    /// the address of a container is good as it is.
+    pub(super) fn published(&self) -> BTreeMap<String, String> {
+        let mut published = BTreeMap::new();
+        // Of several instances nobody knows which port is whose.
+        for (name, place) in self.places.iter().filter(|(_, place)| place.instances == 1) {
+            let names = place.addresses.iter().map(ToString::to_string).chain([name.clone()]);
+            for name in names {
+                published.extend(place.ports.iter().map(|(port, at)| (format!("{name}:{port}"), at.to_string())));
+            }
+        }
+        published
     }
 
     /// An address (`scheme://user:password@host:port,host:port/path?query`) with the project's names replaced.
@@ -160,7 +176,7 @@ mod tests {
     use super::*;
 
     fn reach() -> Reach {
-        let place = |address: [u8; 4]| Place { addresses: vec![IpAddr::from(address)], ports: BTreeMap::new() };
+        let place = |address: [u8; 4]| Place { instances: 1, addresses: vec![IpAddr::from(address)], ports: BTreeMap::new() };
         let mut published = place([172, 18, 0, 3]);
         published.ports.insert(6379, SocketAddr::from(([127, 0, 0, 1], 16379)));
         let places = [("mongo", place([172, 18, 0, 2])), ("redis", published), ("away", Place::default())];
@@ -181,6 +197,12 @@ mod tests {
         }
         assert_eq!(reach().rewrite("mongodb://away", 27017).unwrap().down, ["away"]);
         assert!(reach().rewrite("no address", 1).is_none());
+    }
+
+    #[test]
+    fn what_says_where_it_is_itself_is_reached_by_its_published_port() {
+        let wanted = [("172.18.0.3:6379", "127.0.0.1:16379"), ("redis:6379", "127.0.0.1:16379")];
+        assert_eq!(reach().published(), wanted.map(|(said, at)| (said.to_owned(), at.to_owned())).into());
     }
 
     #[test]

@@ -108,6 +108,9 @@ async fn of_found(
         url = with_query(&url, "directConnection=true");
     }
     let here = FoundStore { url: Secret::new(url), ..found.clone() };
+    if found.kind == StoreKind::Redis {
+        return Ok(Arc::new(redis(name, &here)?.reached_at(reach.published())));
+    }
     of_address(name, &here, scope).await
 }
 
@@ -144,15 +147,7 @@ pub(super) async fn of_address(name: &ArtifactName, found: &FoundStore, scope: &
             let source = MongoSource::connect(name.clone(), &found.url, scope.clone()).await;
             Ok(Arc::new(source.map_err(|source| SetUpError::Source { name: name.clone(), source })?))
         }
-        StoreKind::Redis => {
-            let parts = reach::parts(found.url.expose(), port(found.kind)).ok_or_else(|| unusable("it cannot be read"))?;
-            if parts.scheme != "redis" {
-                return Err(unusable("connections to Redis are not encrypted here: write `redis://`"));
-            }
-            let address =
-                RedisAddress { host: parts.host, port: parts.port, username: parts.user, password: parts.password.map(Secret::new) };
-            Ok(Arc::new(RedisSource::new(name.clone(), address, ANSWER)))
-        }
+        StoreKind::Redis => Ok(Arc::new(redis(name, found)?)),
         StoreKind::Qdrant => {
             let (url, in_address) = key_in_address(found.url.expose()).ok_or_else(|| unusable("it cannot be read"))?;
             let key = found.api_key.clone().or(in_address);
@@ -164,6 +159,16 @@ pub(super) async fn of_address(name: &ArtifactName, found: &FoundStore, scope: &
             Ok(Arc::new(source.map_err(|source| SetUpError::Source { name: name.clone(), source })?))
         }
     }
+}
+
+fn redis(name: &ArtifactName, found: &FoundStore) -> Result<RedisSource, SetUpError> {
+    let unusable = |reason: &str| SetUpError::Address { name: name.clone(), reason: reason.to_owned() };
+    let parts = reach::parts(found.url.expose(), port(found.kind)).ok_or_else(|| unusable("it cannot be read"))?;
+    if parts.scheme != "redis" {
+        return Err(unusable("connections to Redis are not encrypted here: write `redis://`"));
+    }
+    let address = RedisAddress { host: parts.host, port: parts.port, username: parts.user, password: parts.password.map(Secret::new) };
+    Ok(RedisSource::new(name.clone(), address, ANSWER))
 }
 
 /// A key that stands in an address as a password without a user, and the address without it.

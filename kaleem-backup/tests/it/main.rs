@@ -31,6 +31,8 @@ mod rabbitmq;
 #[cfg(test)]
 mod redis;
 #[cfg(test)]
+mod redis_cluster;
+#[cfg(test)]
 mod restic;
 #[cfg(test)]
 mod retention;

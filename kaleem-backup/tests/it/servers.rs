@@ -224,6 +224,54 @@ pub(crate) fn redis(directory: &Path, options: &[&str]) -> Option<Server> {
     }))
 }
 
+/// A node of a Redis cluster; it takes another for dead only after ten minutes.
+pub(crate) fn redis_node(directory: &Path) -> Option<Server> {
+    let bus = free_port().to_string();
+    let options = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "600000", "--appendonly", "yes"];
+    redis(directory, &[&options[..], &["--enable-debug-command", "yes"]].concat())
+}
+
+/// A Redis cluster of a master in each directory, with those slots, also if some are missing.
+pub(crate) fn redis_cluster(masters: &[(&Path, &[(u16, u16)])]) -> Option<Vec<Server>> {
+    let mut nodes = Vec::new();
+    let (mut slots, mut meet) = (0, String::new());
+    for (number, (directory, share)) in masters.iter().enumerate() {
+        let node = redis_node(directory)?;
+        let mut commands = format!("CLUSTER SET-CONFIG-EPOCH {}\n", number + 1);
+        for (first, last) in *share {
+            commands.push_str(&format!("CLUSTER ADDSLOTSRANGE {first} {last}\n"));
+            slots += u32::from(last - first) + 1;
+        }
+        redis_cli(&node, &[], &commands);
+        let bus = redis_cli(&node, &[], "CONFIG GET cluster-port\n");
+        meet.push_str(&format!("CLUSTER MEET 127.0.0.1 {} {}\n", node.port, bus.lines().last().unwrap()));
+        nodes.push(node);
+    }
+    redis_cli(&nodes[0], &[], &meet);
+    redis_nodes_agree(&nodes, slots);
+    Some(nodes)
+}
+
+/// Waits until all nodes know each other, and that so many slots are served.
+pub(crate) fn redis_nodes_agree(nodes: &[Server], slots: u32) {
+    let agrees = |node: &Server| {
+        let told = redis_cli(node, &[], "CLUSTER INFO\nCLUSTER NODES\n");
+        told.contains(&format!("cluster_known_nodes:{}\r", nodes.len()))
+            && told.contains(&format!("cluster_slots_assigned:{slots}\r"))
+            && nodes.iter().all(|mate| told.contains(&format!(":{}@", mate.port)))
+            && !told.contains("handshake")
+            && !told.contains("disconnected")
+            && (slots < 16_384 || told.contains("cluster_state:ok"))
+    };
+    for _ in 0..600 {
+        if nodes.iter().all(agrees) {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    panic!("they do not agree: {}", redis_cli(&nodes[0], &[], "CLUSTER INFO\nCLUSTER NODES\n"));
+}
+
 /// What `redis-cli` prints for lines of commands.
 #[expect(clippy::disallowed_methods, reason = "a test does what a person would do by hand")]
 pub(crate) fn redis_cli(server: &Server, options: &[&str], commands: &str) -> String {

@@ -79,6 +79,10 @@ impl Connection {
     /// Sends a command and waits for its answer.
     pub(super) async fn ask(&mut self, parts: &[&[u8]]) -> Result<Reply, SourceError> {
         self.write(parts).await?;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Result<Reply, SourceError> {
         match tokio::time::timeout(self.answer_within, Box::pin(self.reply(0))).await {
             Ok(reply) => reply,
             Err(_) => Err(self.lost(std::io::ErrorKind::TimedOut.into())),
@@ -127,14 +131,38 @@ impl Connection {
         })
     }
 
+    /// [`Connection::ask`] where an error is none that anybody expects.
+    pub(super) async fn command(&mut self, doing: &str, parts: &[&[u8]]) -> Result<Reply, SourceError> {
+        match self.ask(parts).await? {
+            Reply::Error(reason) => Err(self.failed(doing, reason)),
+            reply => Ok(reply),
+        }
+    }
+
+    pub(super) fn failed(&self, doing: &str, reason: impl Into<String>) -> SourceError {
+        SourceError::Failed { store: self.store.clone(), doing: doing.to_owned(), source: reason.into().into() }
+    }
+
+    /// Sends commands with short answers together, and waits for all of them.
+    pub(super) async fn ask_all(&mut self, commands: &[Vec<&[u8]>]) -> Result<Vec<Reply>, SourceError> {
+        for parts in commands {
+            self.write(parts).await?;
+        }
+        let mut replies = Vec::new();
+        for _ in commands {
+            replies.push(self.answer().await?);
+        }
+        Ok(replies)
+    }
+
     /// Asks for the stream that replicas get. Without any capability announced, the server says how long the file is.
     pub(super) async fn become_replica(&mut self) -> Result<(), SourceError> {
         self.write(&[b"SYNC"]).await
     }
 
-    /// Passes the file on.
-    pub(super) async fn pass_on(&mut self, out: &mut ByteSender) -> Result<(), SourceError> {
-        let mut left = self.file_length().await?;
+    /// Passes a file of that length on.
+    pub(super) async fn pass_on(&mut self, length: u64, out: &mut ByteSender) -> Result<(), SourceError> {
+        let mut left = length;
         while left > 0 {
             let chunk = self.chunk(&mut left).await?;
             out.send(chunk).await.map_err(|source| SourceError::Output { source })?;
@@ -142,18 +170,26 @@ impl Connection {
         Ok(())
     }
 
-    /// Passes the file on to two.
-    pub(super) async fn pass_on_to_both(&mut self, out: &mut ByteSender, copy: &mut ByteSender) -> Result<(), SourceError> {
-        let mut left = self.file_length().await?;
+    /// Passes a file of that length on to two, and to `seen`.
+    pub(super) async fn pass_on_to_both(
+        &mut self,
+        length: u64,
+        out: &mut ByteSender,
+        copy: &mut ByteSender,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<(), SourceError> {
+        let mut left = length;
         while left > 0 {
             let chunk = self.chunk(&mut left).await?;
+            seen(&chunk);
             copy.send(chunk.clone()).await.map_err(|source| SourceError::Output { source })?;
             out.send(chunk).await.map_err(|source| SourceError::Output { source })?;
         }
         Ok(())
     }
 
-    async fn file_length(&mut self) -> Result<u64, SourceError> {
+    /// How long the file is, once it is there.
+    pub(super) async fn file_length(&mut self) -> Result<u64, SourceError> {
         loop {
             let line = self.line().await?;
             if let Some(reason) = line.strip_prefix('-') {

@@ -126,7 +126,7 @@ pub enum BucketStyleName {
 pub enum SourceKindName {
     /// A MongoDB deployment.
     Mongodb,
-    /// One Redis server.
+    /// One Redis server, or the cluster that it is in.
     Redis,
     /// A Qdrant server.
     Qdrant,
