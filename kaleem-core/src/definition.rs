@@ -146,6 +146,12 @@ pub struct Healthcheck {
     pub retries: Option<u64>,
 }
 
+impl Healthcheck {
+    /// The image's check is switched off.
+    pub const DISABLED: Self =
+        Self { test: HealthTest::Disabled, interval: None, timeout: None, start_period: None, start_interval: None, retries: None };
+}
+
 /// What a health check runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use kaleem_core::backup::{
     BackupSource, ByteSender, ByteStream, Consistency, Contents, Exported, RestoreMode, SourceError, SourceIdentity, SourceKind, pipe,
 };
-use kaleem_core::definition::{Definition, Mount, MountSource, NetworkMode, RestartPolicy};
+use kaleem_core::definition::{Definition, Healthcheck, Mount, MountSource, NetworkMode, RestartPolicy};
 use kaleem_core::image::PinnedImage;
 use kaleem_core::names::{ArtifactName, ContainerName, NameError, ProjectName, ServiceName, VolumeName};
 use kaleem_core::runtime::{InstanceSpec, OwnedContainer, Runtime, RuntimeError, StopPolicy, kaleem_labels};
@@ -131,14 +131,7 @@ impl VolumeSource {
                 read_only,
                 source: MountSource::Volume { name: self.volume.clone(), nocopy: true, subpath: None },
             }],
-            healthcheck: Some(kaleem_core::definition::Healthcheck {
-                test: kaleem_core::definition::HealthTest::Disabled,
-                interval: None,
-                timeout: None,
-                start_period: None,
-                start_interval: None,
-                retries: None,
-            }),
+            healthcheck: Some(Healthcheck::DISABLED),
             ..Definition::default()
         };
         definition.resources.memory_bytes = Some(MEMORY_BYTES);

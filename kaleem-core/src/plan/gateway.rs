@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::settings::{ProtocolName, ProxyProtocolName, ServiceSettings};
 use crate::config::{Service, UpdateOrder};
 use crate::definition::{
-    ContainerPort, Definition, HealthTest, Healthcheck, Mount, MountSource, NetworkAttachment, NetworkMode, Protocol, RestartPolicy,
+    ContainerPort, Definition, Healthcheck, Mount, MountSource, NetworkAttachment, NetworkMode, Protocol, RestartPolicy,
 };
 use crate::health::Question;
 use crate::image::PinnedImage;
@@ -116,14 +116,7 @@ pub fn split(
         cap_drop: vec!["ALL".to_owned()],
         security_opt: vec!["no-new-privileges".to_owned()],
         read_only: true,
-        healthcheck: Some(Healthcheck {
-            test: HealthTest::Disabled,
-            interval: None,
-            timeout: None,
-            start_period: None,
-            start_interval: None,
-            retries: None,
-        }),
+        healthcheck: Some(Healthcheck::DISABLED),
         extra_hosts: Vec::new(),
         environment: BTreeMap::new(),
         ..Definition::default()

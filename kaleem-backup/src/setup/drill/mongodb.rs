@@ -3,7 +3,7 @@
 //! What only makes sense beside other members, for users who are not in a set, or in the first life of the real one, is left out:
 //! a server that waits for others, or that scripts have filled, cannot be restored to.
 
-use kaleem_core::definition::{Definition, HealthTest, Healthcheck, MountSource};
+use kaleem_core::definition::{Definition, Healthcheck, MountSource};
 use kaleem_core::secret::Secret;
 
 /// Options of `mongod` that make it wait for other members, or ask for keys and certificates that clients of a drill do not have.
@@ -33,14 +33,7 @@ pub(super) fn alone(definition: &mut Definition) -> Option<Login> {
     definition.mounts.retain(|mount| !first(mount.target.trim_end_matches('/')));
     definition.files.retain(|file| !first(&file.path));
     // It often asks whether there is a primary, or makes one. The drill asks the server itself.
-    definition.healthcheck = Some(Healthcheck {
-        test: HealthTest::Disabled,
-        interval: None,
-        timeout: None,
-        start_period: None,
-        start_interval: None,
-        retries: None,
-    });
+    definition.healthcheck = Some(Healthcheck::DISABLED);
     root
 }
 
