@@ -39,3 +39,10 @@ impl Clock for SystemClock {
         tokio::time::sleep(duration).await;
     }
 }
+
+/// A random part of `delay`, from half to all of it: many that fail together do not come back together.
+pub fn jittered(delay: Duration) -> Duration {
+    // Without randomness the delay is merely longer.
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    delay.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+}

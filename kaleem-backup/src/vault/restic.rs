@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kaleem_core::backup::{BackupVault, ByteStream, VaultEntry, VaultError, VaultPath, pipe};
+use kaleem_core::clock::jittered;
 use kaleem_core::exec::{self, ExecError, ExecRequest, PipedError};
 use kaleem_core::secret::Secret;
 use serde::Deserialize;
@@ -111,13 +112,6 @@ struct Summary {
     snapshot_id: String,
 }
 
-/// Not as long for two that wait for each other.
-fn pause() -> Duration {
-    let mut random = [0];
-    let share = if getrandom::fill(&mut random).is_ok() { u32::from(random[0]) } else { 128 };
-    PAUSE + PAUSE * share / 256
-}
-
 fn name_of(path: &VaultPath) -> String {
     format!("{PREFIX}{}", path.as_str().replace('/', "+"))
 }
@@ -201,7 +195,7 @@ impl ResticVault {
                 break ended;
             }
             if tries > 1 {
-                tokio::time::sleep(pause()).await;
+                tokio::time::sleep(jittered(2 * PAUSE)).await;
             }
             tries += 1;
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaleem_core::backup::VaultError;
+use kaleem_core::clock::jittered;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, Url};
 
@@ -89,10 +90,7 @@ impl Client {
         let told = answer.and_then(|headers| headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()).map(Duration::from_secs);
         let doubled = FIRST_DELAY.saturating_mul(1 << attempt.min(8)).min(LONGEST_DELAY);
         let wait = told.map_or(doubled, |told| told.min(LONGEST_DELAY));
-        // All who were turned away together must not come back together.
-        let mut random = [0; 1];
-        let share = if getrandom::fill(&mut random).is_ok() { u32::from(random[0]) } else { 128 };
-        tokio::time::sleep(wait / 2 + wait * share / 512).await;
+        tokio::time::sleep(jittered(wait)).await;
     }
 
     async fn send(&self, method: &Method, url: &Url, headers: &[(&str, String)], body: &Bytes) -> Result<Response, VaultError> {

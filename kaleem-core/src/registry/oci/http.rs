@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, LINK, LOCATION, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, Url};
 
+use crate::clock::jittered;
 use crate::image::{DEFAULT_REGISTRY, Digest, ImageRef};
 use crate::registry::RegistryError;
 use crate::registry::oci::OciRegistry;
@@ -315,13 +316,6 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     }
     let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
     Some(u64::try_from(at.as_second().saturating_sub(now.as_second())).unwrap_or(0))
-}
-
-/// Between half of `delay` and all of it.
-fn jittered(delay: Duration) -> Duration {
-    // Without randomness the delay is merely longer.
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    delay.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 fn contains(body: &[u8], word: &[u8]) -> bool {

@@ -13,6 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::failure::{Failure, nonsense};
 use super::{DockerRuntime, with_version};
+use crate::clock::jittered;
 use crate::image::{DEFAULT_REGISTRY, Digest, ImageRef, ImageSource, PinnedImage};
 use crate::registry::{Credential, RegistryError};
 use crate::remedy::Remedy as _;
@@ -131,13 +132,6 @@ fn is_worth_another_try(error: &RuntimeError) -> bool {
         RuntimeError::Broken { .. } => true,
         other => other.is_transient() && !matches!(other, RuntimeError::Unreachable { .. }),
     }
-}
-
-/// A random part of `delay`, from half to all of it: many hosts that fail together do not come back together.
-fn jittered(delay: Duration) -> Duration {
-    let mut byte = [0_u8; 1];
-    let random = getrandom::fill(&mut byte).map_or(128, |()| u32::from(byte.first().copied().unwrap_or(128)));
-    delay.saturating_mul(256_u32.saturating_add(random)) / 512
 }
 
 impl DockerRuntime {
