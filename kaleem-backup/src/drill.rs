@@ -6,6 +6,7 @@
 pub mod report;
 pub mod room;
 mod tamper;
+#[cfg(feature = "setup")]
 pub mod whole;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,6 @@ use kaleem_core::remedy::one_line;
 use serde::{Serialize, Serializer};
 
 use self::tamper::Tampered;
-use self::whole::Checked;
 use crate::seal::Keys;
 use crate::set::{self, SetFailure};
 
@@ -90,6 +90,19 @@ pub struct DrillReport {
     pub seconds_lost: Option<i64>,
     /// What the drill made and could not remove again.
     pub left_behind: Option<String>,
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Its name.
+    pub check: String,
+    /// The artifact.
+    pub artifact: ArtifactName,
+    /// What was found out.
+    pub verdict: Verdict,
+    /// Why, where it is no pass.
+    pub reason: Option<String>,
 }
 
 fn milliseconds<S: Serializer>(duration: &Duration, into: S) -> Result<S::Ok, S::Error> {

@@ -4,7 +4,6 @@
 //! [`set::verify`], put back with [`set::restore`],
 //! proved by a [`drill`], and given up by the plan of [`retention`]. [`Backups`] is all of that for one project.
 
-#[cfg(any(feature = "command", feature = "files", feature = "web"))]
 mod words;
 #[cfg(feature = "web")]
 mod web;
@@ -16,6 +15,7 @@ pub mod retention;
 pub mod drill;
 pub mod source;
 pub mod backups;
+#[cfg(feature = "setup")]
 pub mod setup;
 
 pub use backups::{BackupParts, Backups, BackupsError};

@@ -12,10 +12,9 @@ use kaleem_core::clock::Clock;
 use kaleem_core::exec::{self, ExecRequest};
 use kaleem_core::names::{ArtifactName, ContainerName, SetId};
 use kaleem_core::remedy::one_line;
-use serde::Serialize;
 
 use super::room::{Room, ScratchContainer};
-use super::{Control, DrillReport, Verdict, drill};
+use super::{Checked, Control, DrillReport, Verdict, drill};
 use crate::seal::Keys;
 use crate::set::{self, difference};
 use crate::source::command::{CommandPlace, CommandSource, Commands};
@@ -68,19 +67,6 @@ pub struct Check {
     pub contains: Option<String>,
     /// How long it may take.
     pub timeout: Duration,
-}
-
-/// What came of a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Checked {
-    /// Its name.
-    pub check: String,
-    /// The artifact.
-    pub artifact: ArtifactName,
-    /// What was found out.
-    pub verdict: Verdict,
-    /// Why, where it is no pass.
-    pub reason: Option<String>,
 }
 
 /// A drill that is to be done.
