@@ -5,6 +5,7 @@
 //! proved by a [`drill`], and given up by the plan of [`retention`]. [`Backups`] is all of that for one project.
 
 mod words;
+mod random;
 #[cfg(feature = "web")]
 mod web;
 pub mod seal;

@@ -10,8 +10,8 @@ mod read;
 pub use create::{CreateRequest, create, discard, hold, release};
 pub use error::SetFailure;
 pub use read::{
-    Copied, SetEntry, SetState, copy, difference, list, of_collection, open_artifact, put_back, put_back_collection, read, restore, verify,
-    verify_artifact, verify_stored,
+    Copied, SetEntry, SetState, copy, difference, list, of_collection, open_artifact, put_back, read, restore, verify, verify_artifact,
+    verify_stored,
 };
 
 use jiff::Timestamp;

@@ -151,8 +151,7 @@ pub trait BackupSource: Send + Sync {
     /// # Errors
     /// [`SourceError`]; the part is whole: the old or the new. [`SourceError::Unsupported`] where a store is put back in whole
     /// or not at all, or has no part of that name; nothing was changed.
-    async fn restore_part(&self, input: ByteStream, part: &str, mode: RestoreMode) -> Result<Contents, SourceError> {
-        let (_, _) = (input, mode);
+    async fn restore_part(&self, _input: ByteStream, part: &str, _mode: RestoreMode) -> Result<Contents, SourceError> {
         let reason = format!("`{}` is put back in whole or not at all", self.identity().name);
         Err(SourceError::Unsupported { what: format!("`{part}` alone"), reason })
     }

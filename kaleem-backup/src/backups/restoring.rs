@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kaleem_core::backup::{ArtifactRecord, BackupSource, BackupVault, Contents, Manifest, RestoreMode};
+use kaleem_core::backup::{BackupSource, BackupVault, Manifest, RestoreMode};
 use kaleem_core::names::{ArtifactName, SetId};
 
 use super::{Backups, BackupsError, NamedVault, Restored, in_set};
@@ -91,24 +91,12 @@ impl Backups {
             targets.push((record, target.clone()));
         }
         for (record, target) in targets {
-            let contents = self.put_back(&vault, set, record, target.as_ref(), request).await.map_err(in_set)?;
+            let collection = request.collection.as_deref();
+            let restored = set::put_back(&vault, set, record, collection, target.as_ref(), request.mode, &self.parts.keys).await;
+            let contents = restored.map_err(in_set)?;
             done(&Restored { artifact: record.name.clone(), contents });
         }
         Ok(manifest)
-    }
-
-    async fn put_back(
-        &self,
-        vault: &dyn BackupVault,
-        set: &SetId,
-        record: &ArtifactRecord,
-        target: &dyn BackupSource,
-        request: &RestoreRequest,
-    ) -> Result<Contents, SetFailure> {
-        match &request.collection {
-            Some(collection) => set::put_back_collection(vault, set, record, collection, target, request.mode, &self.parts.keys).await,
-            None => set::put_back(vault, set, record, target, request.mode, &self.parts.keys).await,
-        }
     }
 }
 

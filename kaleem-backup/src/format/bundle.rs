@@ -163,6 +163,17 @@ impl BundleReader {
         self.tarball.piece(left).await
     }
 
+    /// Reads a snapshot of which nothing is wanted but its sum, and closes it.
+    pub(crate) async fn pass_over(&mut self, size_bytes: u64) -> Result<(), SourceError> {
+        let (mut left, mut digest) = (size_bytes, Sha256::new());
+        while left > 0 {
+            let piece = self.piece(left).await?;
+            left -= piece.len() as u64;
+            digest.update(&piece);
+        }
+        self.close(size_bytes, hex::encode(digest.finalize())).await
+    }
+
     /// Closes a snapshot that was read, with what was found.
     pub(crate) async fn close(&mut self, size_bytes: u64, sha256: String) -> Result<(), SourceError> {
         self.tarball.close(size_bytes).await?;
@@ -199,13 +210,7 @@ impl BundleReader {
 pub async fn verify(input: ByteStream) -> Result<Contents, SourceError> {
     let mut reader = BundleReader::open(input).await?;
     while let Some(size_bytes) = reader.snapshot().await? {
-        let (mut left, mut digest) = (size_bytes, Sha256::new());
-        while left > 0 {
-            let piece = reader.piece(left).await?;
-            left -= piece.len() as u64;
-            digest.update(&piece);
-        }
-        reader.close(size_bytes, hex::encode(digest.finalize())).await?;
+        reader.pass_over(size_bytes).await?;
     }
     let (index, points) = reader.finish().await?;
     Ok(index.contents(&points))

@@ -210,33 +210,7 @@ pub async fn restore(
         return Err(SetFailure::Request { reason: format!("`{artifact}` is of {}, not of {}", record.kind, source.identity().kind) });
     }
     verify_artifact(vault, set, record, keys).await?;
-    put_back(vault, set, record, source, mode, keys).await
-}
-
-/// Puts one artifact back through `source`, and compares what is there then. The caller has read and checked it before; what
-/// is put back is read and checked once more on its way.
-///
-/// # Errors
-/// [`SetFailure`]; for what is left in the store see [`BackupSource::restore`].
-pub async fn put_back(
-    vault: &dyn BackupVault,
-    set: &SetId,
-    record: &ArtifactRecord,
-    source: &dyn BackupSource,
-    mode: RestoreMode,
-    keys: &Keys,
-) -> Result<Contents, SetFailure> {
-    let artifact = || record.name.clone();
-    if record.kind != source.identity().kind {
-        return Err(SetFailure::Request { reason: format!("`{}` is of {}, not of {}", record.name, record.kind, source.identity().kind) });
-    }
-    let stream = open_artifact(vault, set, record, keys).await?;
-    let restored = source.restore(stream, mode).await;
-    let restored = restored.map_err(|source| SetFailure::Restore { set: set.clone(), artifact: artifact(), source })?;
-    match difference(&restored, &record.contents) {
-        None => Ok(restored),
-        Some(reason) => Err(SetFailure::Contents { set: set.clone(), artifact: artifact(), reason }),
-    }
+    put_back(vault, set, record, None, source, mode, keys).await
 }
 
 /// What belongs to one collection of an artifact.
@@ -245,26 +219,33 @@ pub fn of_collection(contents: &Contents, collection: &str) -> Contents {
     contents.iter().filter(|(name, _)| belongs(name)).map(|(name, content)| (name.clone(), content.clone())).collect()
 }
 
-/// [`put_back`] of one collection of an artifact.
+/// Puts one artifact back through `source`, or one collection of it, and compares what is there then. The caller has read and
+/// checked it before; what is put back is read and checked once more on its way.
 ///
 /// # Errors
-/// [`SetFailure`]; for what is left in the store see [`BackupSource::restore_part`].
-pub async fn put_back_collection(
+/// [`SetFailure`]; for what is left in the store see [`BackupSource::restore`] and [`BackupSource::restore_part`].
+pub async fn put_back(
     vault: &dyn BackupVault,
     set: &SetId,
     record: &ArtifactRecord,
-    collection: &str,
+    collection: Option<&str>,
     source: &dyn BackupSource,
     mode: RestoreMode,
     keys: &Keys,
 ) -> Result<Contents, SetFailure> {
     let artifact = || record.name.clone();
-    let wanted = of_collection(&record.contents, collection);
-    if wanted.is_empty() {
+    if record.kind != source.identity().kind {
+        return Err(SetFailure::Request { reason: format!("`{}` is of {}, not of {}", record.name, record.kind, source.identity().kind) });
+    }
+    let wanted = collection.map_or_else(|| record.contents.clone(), |collection| of_collection(&record.contents, collection));
+    if let (Some(collection), true) = (collection, wanted.is_empty()) {
         return Err(SetFailure::Request { reason: format!("`{}` has no collection `{collection}`", record.name) });
     }
     let stream = open_artifact(vault, set, record, keys).await?;
-    let restored = source.restore_part(stream, collection, mode).await;
+    let restored = match collection {
+        Some(collection) => source.restore_part(stream, collection, mode).await,
+        None => source.restore(stream, mode).await,
+    };
     let restored = restored.map_err(|source| SetFailure::Restore { set: set.clone(), artifact: artifact(), source })?;
     match difference(&restored, &wanted) {
         None => Ok(restored),

@@ -83,11 +83,8 @@ fn read(path: &Path) -> Result<Option<String>, DurableError> {
 }
 
 fn new_mark(mark: &Path) -> Result<String, DurableError> {
-    let mut random = [0; 16];
-    let failed =
-        |error| DurableError::Failed { operation: FileOperation::Write, path: mark.to_owned(), source: std::io::Error::other(error) };
-    getrandom::fill(&mut random).map_err(failed)?;
-    Ok(hex::encode(random))
+    let failed = |source| DurableError::Failed { operation: FileOperation::Write, path: mark.to_owned(), source };
+    crate::random::digits::<16>().map_err(failed)
 }
 
 /// A vault in a repository of restic, whose program must be here.

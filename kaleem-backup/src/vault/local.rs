@@ -154,9 +154,8 @@ impl BackupVault for LocalVault {
             return Err(self.exists(path));
         }
         durable::create_directory(&directory, PRIVATE_DIRECTORY).map_err(self.disk(path))?;
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error)))?;
-        let temporary = directory.join(format!("{}{}{UNFINISHED_SUFFIX}", own_prefix(), hex::encode(random)));
+        let digits = crate::random::digits::<8>().map_err(&failed)?;
+        let temporary = directory.join(format!("{}{digits}{UNFINISHED_SUFFIX}", own_prefix()));
         let mut options = tokio::fs::OpenOptions::new();
         options.write(true).create_new(true).mode(durable::PRIVATE_FILE);
         let mut output = options.open(&temporary).await.map_err(&failed)?;

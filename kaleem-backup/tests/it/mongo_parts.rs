@@ -209,7 +209,7 @@ async fn one_collection_comes_back_and_the_others_stay_as_they_are() {
     }
     let changed = source.inspect().await.unwrap();
     let put_back = async |collection: &str, mode| {
-        set::put_back_collection(&vault, &request.set, record, collection, source.as_ref(), mode, &Keys::none()).await
+        set::put_back(&vault, &request.set, record, Some(collection), source.as_ref(), mode, &Keys::none()).await
     };
     let refused = put_back("shop.orders", RestoreMode::IntoEmpty).await.unwrap_err();
     assert!(one_line(&refused).contains("shop.orders is not empty"), "{}", one_line(&refused));

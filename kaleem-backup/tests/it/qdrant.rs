@@ -82,7 +82,7 @@ async fn one_collection_comes_back_and_the_others_stay() {
     server.collection("empty", 4, 5);
     server.state.lock().unwrap().aliases.insert("current".to_owned(), "empty".to_owned());
     let put_back = async |collection: &str, mode| {
-        set::put_back_collection(&vault, &request.set, record, collection, source.as_ref(), mode, &Keys::none()).await
+        set::put_back(&vault, &request.set, record, Some(collection), source.as_ref(), mode, &Keys::none()).await
     };
     assert!(put_back("articles", RestoreMode::IntoEmpty).await.is_err(), "it is there");
     assert!(put_back("article", RestoreMode::Replace).await.is_err(), "there is none of that name");

@@ -15,11 +15,9 @@ pub(super) struct Beside(PathBuf);
 
 impl Beside {
     pub(super) fn new(place: &Path) -> io::Result<Self> {
-        let mut random = [0; 6];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
         let name = place.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
         let mut beside = std::ffi::OsString::from(".kaleem-restore-");
-        beside.push(hex::encode(random));
+        beside.push(crate::random::digits::<6>()?);
         beside.push("-");
         beside.push(name);
         let path = place.with_file_name(beside);

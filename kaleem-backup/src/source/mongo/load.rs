@@ -13,6 +13,7 @@ use super::beside::Loading;
 use super::users::{self, Wanted};
 use crate::format::UnorderedDigest;
 use crate::format::mongo_archive::{ArchiveCollection, ArchiveReader, describe};
+use crate::random;
 
 /// Whether a collection is the server's own, which is for other tools.
 fn is_own(collection: &ArchiveCollection) -> bool {
@@ -47,7 +48,11 @@ impl MongoSource {
             return Err(SourceError::NotEmpty { what: taken.clone() });
         }
         self.takes_users(&wanted).await?;
-        let run = self.run()?;
+        let run = random::digits::<6>().map_err(|error| SourceError::Failed {
+            store: self.store.clone(),
+            doing: "choosing names".to_owned(),
+            source: Box::new(error),
+        })?;
         let mut loading = BTreeMap::new();
         for (number, collection) in chosen {
             let mut beside = format!("kaleem_restore_{run}_{number}");
@@ -81,17 +86,6 @@ impl MongoSource {
         self.load_beside(reader, loading, wanted).await?;
         self.users_are_free(wanted, mode).await?;
         self.swap(loading, mode).await
-    }
-
-    /// Random digits for the names of this restore.
-    fn run(&self) -> Result<String, SourceError> {
-        let mut random = [0; 6];
-        getrandom::fill(&mut random).map_err(|error| SourceError::Failed {
-            store: self.store.clone(),
-            doing: "choosing names".to_owned(),
-            source: Box::new(std::io::Error::other(error)),
-        })?;
-        Ok(hex::encode(random))
     }
 
     pub(super) async fn catalogue_of(&self, database: &str) -> Result<Vec<ArchiveCollection>, SourceError> {

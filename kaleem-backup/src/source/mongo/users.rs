@@ -22,6 +22,9 @@ const VERSION: &str = "system.version";
 /// The server says that it does not know a command.
 const COMMAND_NOT_FOUND: i32 = 59;
 
+/// The server says that we may not do so.
+const UNAUTHORIZED: i32 = 13;
+
 /// Whether a collection of an archive holds them.
 pub(super) fn is_of_users(collection: &ArchiveCollection) -> bool {
     collection.database == "admin" && [USERS, ROLES, VERSION].contains(&collection.collection.as_str())
@@ -116,15 +119,14 @@ impl MongoSource {
             return Ok(());
         }
         // Without a collection to merge there is nothing to do, and a server that knows the command says so.
-        match self.client.database("admin").run_command(doc! { "_mergeAuthzCollections": 1 }).await {
-            Err(error) if matches!(error.kind.as_ref(), ErrorKind::Command(refusal) if refusal.code == COMMAND_NOT_FOUND) => {
+        let Err(error) = self.client.database("admin").run_command(doc! { "_mergeAuthzCollections": 1 }).await else { return Ok(()) };
+        match error.kind.as_ref() {
+            ErrorKind::Command(refusal) if refusal.code == COMMAND_NOT_FOUND => {
                 let reason = "this server does not put them back: restore without them, collection by collection".to_owned();
                 Err(SourceError::Unsupported { what: "users and roles".to_owned(), reason })
             }
-            Err(error) if !matches!(error.kind.as_ref(), ErrorKind::Command(refusal) if refusal.code != 13) => {
-                Err(self.failed("asking whether users can be put back")(error))
-            }
-            _ => Ok(()),
+            ErrorKind::Command(refusal) if refusal.code != UNAUTHORIZED => Ok(()),
+            _ => Err(self.failed("asking whether users can be put back")(error)),
         }
     }
 

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::QdrantSource;
 use crate::format::bundle::{BundleReader, Index};
+use crate::random;
 use crate::web::Upload;
 
 /// What a collection that is loaded beside its place begins with.
@@ -42,7 +43,7 @@ impl QdrantSource {
         }
         self.sweep(&there).await?;
         let taken: BTreeSet<&str> = there.collections.iter().map(|collection| collection.name.as_str()).collect();
-        let run = random().map_err(|reason| self.web.failed("choosing names", reason))?;
+        let run = random::digits::<8>().map_err(|error| self.web.failed("choosing names", error.to_string()))?;
         let mut loaded = Vec::new();
         let outcome = self.load(&mut reader, &chosen, &taken, &run, &mut loaded).await;
         let finished = match outcome {
@@ -108,7 +109,7 @@ impl QdrantSource {
         for (number, name) in names.into_iter().enumerate() {
             let Some(size_bytes) = reader.snapshot().await? else { break };
             if !chosen.collections.iter().any(|collection| collection.name == name) {
-                pass_over(reader, size_bytes).await?;
+                reader.pass_over(size_bytes).await?;
                 continue;
             }
             let beside = taken.contains(name.as_str()).then(|| format!("{BESIDE}{run}_{number}"));
@@ -153,7 +154,8 @@ impl QdrantSource {
     /// Gives the server a snapshot for a collection, which it takes in whole or not at all.
     async fn upload(&self, collection: &str, size_bytes: u64, content: PipeReader) -> Result<(), SourceError> {
         let doing = "take a snapshot";
-        let boundary = format!("{BOUNDARY}{}", random().map_err(|reason| self.web.failed(doing, reason))?);
+        let end = random::digits::<8>().map_err(|error| self.web.failed(doing, error.to_string()))?;
+        let boundary = format!("{BOUNDARY}{end}");
         let head = format!(
             "--{boundary}\r\ncontent-disposition: form-data; name=\"snapshot\"; filename=\"kaleem.snapshot\"\r\ncontent-type: application/octet-stream\r\n\r\n"
         );
@@ -264,21 +266,4 @@ fn chosen(index: &Index, part: Option<&str>) -> Index {
         chosen.aliases.clear();
     }
     chosen
-}
-
-/// Reads a snapshot that is not wanted: its sum is checked all the same.
-async fn pass_over(reader: &mut BundleReader, size_bytes: u64) -> Result<(), SourceError> {
-    let (mut left, mut digest) = (size_bytes, Sha256::new());
-    while left > 0 {
-        let piece = reader.piece(left).await?;
-        left -= piece.len() as u64;
-        digest.update(&piece);
-    }
-    reader.close(size_bytes, hex::encode(digest.finalize())).await
-}
-
-fn random() -> Result<String, String> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
-    Ok(hex::encode(random))
 }

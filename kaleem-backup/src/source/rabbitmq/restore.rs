@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{Depth, RabbitmqSource};
 use crate::format::canonical;
 use crate::format::definitions::Definitions;
+use crate::random;
 use crate::web::Login;
 
 /// What the administrator that is made for a restore is called, with random digits behind it.
@@ -190,9 +191,7 @@ impl RabbitmqSource {
     }
 
     async fn make_helper(&self, there: &Definitions) -> Result<Self, SourceError> {
-        let mut random = [0; 24];
-        getrandom::fill(&mut random).map_err(|error| self.web.failed("choosing a name", error.to_string()))?;
-        let text = hex::encode(random);
+        let text = random::digits::<24>().map_err(|error| self.web.failed("choosing a name", error.to_string()))?;
         let (name, password) = text.split_at(8);
         let user = format!("{HELPER}{name}");
         let account = json!({ "password": password, "tags": "administrator" });

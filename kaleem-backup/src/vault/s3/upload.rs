@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt;
 
 use super::client::Asked;
 use super::{Guarantee, MARK, S3Vault};
+use crate::random;
 
 /// Parts on their way at a time.
 const AT_ONCE: usize = 2;
@@ -23,12 +24,6 @@ enum Found {
         size_bytes: u64,
         mark: String,
     },
-}
-
-fn random() -> Result<String, std::io::Error> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
-    Ok(hex::encode(random))
 }
 
 /// As much as comes, up to `limit`.
@@ -48,7 +43,7 @@ impl S3Vault {
         if !matches!(self.look(&key).await?, Found::Nothing) {
             return Err(exists());
         }
-        let mark = random().map_err(|error| self.client.nonsense("choose a mark", &error.to_string()))?;
+        let mark = random::digits::<16>().map_err(|error| self.client.nonsense("choose a mark", &error.to_string()))?;
         let first = read_part(&mut body, self.part_bytes).await.map_err(broken)?;
         let length = if first.len() < self.part_bytes {
             let length = first.len() as u64;
@@ -253,7 +248,7 @@ impl S3Vault {
 
     /// Writes one small object twice: a service that keeps the condition refuses the second.
     pub(super) async fn try_out(&self) -> Result<Guarantee, VaultError> {
-        let name = random().map_err(|error| self.client.nonsense("choose a name", &error.to_string()))?;
+        let name = random::digits::<16>().map_err(|error| self.client.nonsense("choose a name", &error.to_string()))?;
         let key = if self.prefix.is_empty() { format!("probe-{name}") } else { format!("{}/probe-{name}", self.prefix) };
         let outcome = self.try_key(&key).await;
         let removed = self.remove(&key).await;
