@@ -7,13 +7,13 @@ use kaleem_backup::format::rdb::{RdbItem, RdbReader, RdbValues, verify};
 use kaleem_backup::seal::{Keys, Protection};
 use kaleem_backup::set;
 use kaleem_backup::source::redis::{RedisAddress, RedisSource};
-use kaleem_core::backup::{BackupSource, Exported, RestoreMode, SourceError, pipe};
+use kaleem_core::backup::{BackupSource, RestoreMode, SourceError, pipe};
 use kaleem_core::secret::Secret;
 use kaleem_core::testing::FakeVault;
 use tokio::io::AsyncReadExt;
 
 use crate::servers::{self, Server};
-use crate::support::{Noon, request, stream};
+use crate::support::{Noon, export, request, stream};
 
 const FILL: &str =
     "SET text hello\nSET 12345 number-key\nSET 7 -3\nAPPEND long xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
@@ -44,21 +44,27 @@ fn source(server: &Server, password: Option<&str>) -> RedisSource {
     RedisSource::new("cache".parse().unwrap(), address, Duration::from_secs(10))
 }
 
-async fn export(source: &RedisSource) -> Result<(Exported, Vec<u8>), SourceError> {
-    let (mut sender, mut receiver) = pipe();
-    let writing = async {
-        let exported = source.export(&mut sender).await?;
-        sender.finish().await.unwrap();
-        Ok(exported)
-    };
-    let mut bytes = Vec::new();
-    let (exported, _) = tokio::join!(writing, receiver.read_to_end(&mut bytes));
-    Ok((exported?, bytes))
-}
-
 /// Every value as the server itself digests it.
 fn digest(server: &Server) -> String {
     servers::redis_cli(server, &[], "DEBUG DIGEST\nSELECT 3\nDBSIZE\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_take_functions_is_as_it_was() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(server) = servers::redis(place.path(), &["--enable-debug-command", "yes"]) else { return };
+    servers::redis_cli(&server, &[], FILL);
+    let (exported, bytes) = export(&source(&server, None)).await.unwrap();
+    servers::redis_cli(&server, &[], "SET newer 1\nACL SETUSER default -function|restore\n");
+    let sizes: String = (0..16).map(|database| format!("SELECT {database}\nDBSIZE\n")).collect();
+    let look = || servers::redis_cli(&server, &[], &format!("DEBUG DIGEST\nFUNCTION LIST\n{sizes}"));
+    let before = look();
+    let refused = source(&server, None).restore(stream(&bytes), RestoreMode::Replace).await.unwrap_err();
+    let told = kaleem_core::remedy::one_line(&refused);
+    assert!(told.contains("loading functions"), "{told}");
+    assert_eq!(look(), before, "nothing is left beside");
+    servers::redis_cli(&server, &[], "ACL SETUSER default +function|restore\n");
+    assert_eq!(source(&server, None).restore(stream(&bytes), RestoreMode::Replace).await.unwrap(), exported.contents);
 }
 
 #[tokio::test(flavor = "multi_thread")]

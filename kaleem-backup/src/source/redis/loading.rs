@@ -2,6 +2,7 @@
 
 use kaleem_core::backup::SourceError;
 
+use super::wire::Connection;
 use crate::format::Crc64;
 use crate::format::rdb::RdbKey;
 
@@ -60,5 +61,14 @@ impl Functions {
         if !self.payload.is_empty() {
             seal(&mut self.payload, version);
         }
+    }
+    /// Gives them to a server in place of those that it has: it takes all, or leaves its own.
+    pub(super) async fn replace(&self, connection: &mut Connection, has_some: bool) -> Result<(), SourceError> {
+        if !self.payload.is_empty() {
+            connection.command("loading functions", &[b"FUNCTION", b"RESTORE", &self.payload, b"FLUSH"]).await?;
+        } else if has_some {
+            connection.command("removing functions", &[b"FUNCTION", b"FLUSH"]).await?;
+        }
+        Ok(())
     }
 }

@@ -36,9 +36,7 @@ impl RedisSource {
         if let (RestoreMode::IntoEmpty, Some(taken)) = (mode, sizes.keys().next()) {
             return Err(SourceError::NotEmpty { what: format!("database {taken} of {}", self.store()) });
         }
-        let listed = connection.ask(&[b"FUNCTION", b"LIST"]).await?;
-        // Servers before version 7 have no functions, and say that they do not know the command.
-        let has_functions = matches!(&listed, Reply::Many(functions) if !functions.is_empty());
+        let has_functions = connection.has_functions().await?;
         if mode == RestoreMode::IntoEmpty && has_functions {
             return Err(SourceError::NotEmpty { what: format!("the list of functions of {}", self.store()) });
         }
@@ -51,18 +49,17 @@ impl RedisSource {
             Ok(loaded) => self.compare(&moves, loaded).await,
             Err(error) => Err(error),
         };
-        let (wanted, functions) = match checked {
-            Ok(checked) => checked,
+        let prepared = match checked {
+            Ok((wanted, functions)) => functions.replace(&mut connection, has_functions).await.map(|()| wanted),
+            Err(error) => Err(error),
+        };
+        let wanted = match prepared {
+            Ok(wanted) => wanted,
             Err(error) => {
                 self.flush(&mut connection, moves.values()).await.ok();
                 return Err(error);
             }
         };
-        if !functions.payload.is_empty() {
-            connection.command("loading functions", &[b"FUNCTION", b"RESTORE", &functions.payload, b"FLUSH"]).await?;
-        } else if has_functions {
-            connection.command("removing functions", &[b"FUNCTION", b"FLUSH"]).await?;
-        }
         // A database that was moved may itself be the place of another that is still to be moved.
         let mut at: BTreeMap<u64, u64> = moves.clone();
         let places: Vec<u64> = moves.keys().copied().collect();

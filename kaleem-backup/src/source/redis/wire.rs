@@ -139,6 +139,11 @@ impl Connection {
         }
     }
 
+    /// Servers before version 7 have no functions, and say that they do not know the command.
+    pub(super) async fn has_functions(&mut self) -> Result<bool, SourceError> {
+        Ok(matches!(self.ask(&[b"FUNCTION", b"LIST"]).await?, Reply::Many(functions) if !functions.is_empty()))
+    }
+
     pub(super) fn failed(&self, doing: &str, reason: impl Into<String>) -> SourceError {
         SourceError::Failed { store: self.store.clone(), doing: doing.to_owned(), source: reason.into().into() }
     }

@@ -10,6 +10,7 @@ use super::Cluster;
 use super::view::moved;
 use crate::format::rdb::{Counted, RdbItem, RdbValues};
 use crate::format::redis_cluster::{ArtifactReader, BESIDE, Tags, place_of, slot};
+use crate::random;
 use crate::source::redis::loading::{Functions, LONGEST_VALUE, Loading};
 use crate::source::redis::wire::{Connection, Reply};
 
@@ -38,7 +39,7 @@ impl Cluster<'_> {
         }
         // What an earlier restore left when it died.
         self.sweep().await?;
-        let run = self.random()?;
+        let run = random::digits::<8>().map_err(|error| self.source.failed("choosing names", error.to_string()))?;
         let loaded = self.load(input, &run).await;
         let checked = match loaded {
             Ok(loaded) => self.check(&run, loaded).await,
@@ -60,16 +61,10 @@ impl Cluster<'_> {
         }
     }
 
-    fn random(&self) -> Result<String, SourceError> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|error| self.source.failed("choosing names", error.to_string()))?;
-        Ok(hex::encode(random))
-    }
-
     async fn is_empty(&mut self) -> Result<(), SourceError> {
         for node in &mut self.nodes {
             let (store, connection) = (node.store(), &mut node.connection);
-            if has_functions(connection).await? {
+            if connection.has_functions().await? {
                 return Err(SourceError::NotEmpty { what: format!("the list of functions of {store}") });
             }
             let mut scan = Scan::new(b"*");
@@ -178,19 +173,14 @@ impl Cluster<'_> {
     async fn replace_functions_of(&mut self, number: usize, new: &Functions, replaced: &mut Vec<Replaced>) -> Result<(), SourceError> {
         let Some(node) = self.nodes.get_mut(number) else { return Ok(()) };
         let connection = &mut node.connection;
-        let has_some = has_functions(connection).await?;
+        let has_some = connection.has_functions().await?;
         if !has_some && new.payload.is_empty() {
             return Ok(());
         }
         if let Reply::Bytes(old) = connection.command("reading functions", &[b"FUNCTION", b"DUMP"]).await? {
             replaced.push(Replaced { node: number, old });
         }
-        if new.payload.is_empty() {
-            connection.command("removing functions", &[b"FUNCTION", b"FLUSH"]).await?;
-        } else {
-            connection.command("loading functions", &[b"FUNCTION", b"RESTORE", &new.payload, b"FLUSH"]).await?;
-        }
-        Ok(())
+        new.replace(connection, has_some).await
     }
 
     /// Slot by slot the old keys go and the new ones come, each slot in one step.
@@ -289,11 +279,6 @@ async fn transaction(connection: &mut Connection, commands: &[Vec<&[u8]>]) -> Re
         }
     }
     Ok(None)
-}
-
-/// Servers before version 7 have no functions, and say that they do not know the command.
-async fn has_functions(connection: &mut Connection) -> Result<bool, SourceError> {
-    Ok(matches!(connection.ask(&[b"FUNCTION", b"LIST"]).await?, Reply::Many(functions) if !functions.is_empty()))
 }
 
 async fn sweep(connection: &mut Connection) -> Result<(), SourceError> {
