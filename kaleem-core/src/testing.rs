@@ -5,6 +5,7 @@
 pub mod backup_contract;
 pub mod backup_fake;
 pub mod clock_fake;
+pub mod mongo_wire;
 pub mod probe_contract;
 pub mod probes_fake;
 pub mod program;

@@ -8,13 +8,12 @@ use kaleem_backup::format::tree::verify;
 use kaleem_backup::seal::{Keys, Protection};
 use kaleem_backup::set;
 use kaleem_backup::source::files::FilesSource;
-use kaleem_core::backup::{BackupSource, Consistency, Exported, RestoreMode, SourceError, pipe};
+use kaleem_core::backup::{BackupSource, Consistency, RestoreMode};
 use kaleem_core::durable::create_new;
 use kaleem_core::testing::FakeVault;
-use tokio::io::AsyncReadExt;
 
 use crate::servers;
-use crate::support::{Noon, request, stream};
+use crate::support::{Noon, export, request, stream};
 
 fn source(directory: &Path) -> FilesSource {
     FilesSource::new("uploads".parse().unwrap(), directory)
@@ -37,18 +36,6 @@ fn fill(root: &Path) {
     let here = rustix::fs::CWD;
     let (uid, gid) = (rustix::fs::Uid::from_raw(1234), rustix::fs::Gid::from_raw(4321));
     rustix::fs::chownat(here, root.join("empty"), Some(uid), Some(gid), rustix::fs::AtFlags::empty()).unwrap();
-}
-
-async fn export(source: &FilesSource) -> Result<(Exported, Vec<u8>), SourceError> {
-    let (mut sender, mut receiver) = pipe();
-    let writing = async {
-        let exported = source.export(&mut sender).await?;
-        sender.finish().await.unwrap();
-        Ok(exported)
-    };
-    let mut bytes = Vec::new();
-    let (exported, _) = tokio::join!(writing, receiver.read_to_end(&mut bytes));
-    Ok((exported?, bytes))
 }
 
 fn is_root() -> bool {

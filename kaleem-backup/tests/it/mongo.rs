@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kaleem_backup::seal::{Keys, Protection};
 use kaleem_backup::set;
 use kaleem_backup::source::mongo::{MongoScope, MongoSource};
-use kaleem_core::backup::{BackupSource, Consistency, Exported, RestoreMode, SourceError, pipe};
+use kaleem_core::backup::{BackupSource, Consistency, RestoreMode, SourceError, pipe};
 use kaleem_core::secret::Secret;
 use kaleem_core::testing::FakeVault;
 use mongodb::bson::oid::ObjectId;
@@ -16,7 +16,7 @@ use mongodb::{Client, Database};
 use tokio::io::AsyncReadExt;
 
 use crate::servers::{self, Server};
-use crate::support::{Noon, request, stream};
+use crate::support::{Noon, export, request, stream};
 
 async fn client(server: &Server) -> Client {
     Client::with_uri_str(format!("mongodb://127.0.0.1:{}/?directConnection=true", server.port)).await.unwrap()
@@ -29,18 +29,6 @@ async fn source(server: &Server, scope: MongoScope) -> MongoSource {
 
 fn shop() -> MongoScope {
     MongoScope::databases(vec!["shop".to_owned()])
-}
-
-async fn export(source: &MongoSource) -> Result<(Exported, Vec<u8>), SourceError> {
-    let (mut sender, mut receiver) = pipe();
-    let writing = async {
-        let exported = source.export(&mut sender).await;
-        sender.finish().await.unwrap();
-        exported
-    };
-    let mut bytes = Vec::new();
-    let (exported, _) = tokio::join!(writing, receiver.read_to_end(&mut bytes));
-    Ok((exported?, bytes))
 }
 
 fn every_type() -> Document {

@@ -5,15 +5,12 @@
 //! shape of the answers of MongoDB 7.0.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use kaleem_core::testing::mongo_wire;
 use mongodb::bson::{Bson, Document, Timestamp, doc};
 
-const OP_REPLY: u32 = 1;
-const OP_QUERY: u32 = 2004;
-const OP_MSG: u32 = 2013;
 /// The first moment of the world.
 const BEGIN: u32 = 1_700_000_000;
 
@@ -304,32 +301,21 @@ impl Member {
     }
 }
 
-fn serve(mut stream: TcpStream, address: SocketAddr, world: &Mutex<World>) -> std::io::Result<()> {
-    loop {
-        let mut header = [0; 16];
-        stream.read_exact(&mut header)?;
-        let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
-        let (length, request, operation) = (word(0), word(4), word(12));
-        let mut body = vec![0; usize::try_from(length).unwrap() - 16];
-        stream.read_exact(&mut body)?;
-        let command = command(operation, &body);
+fn serve(stream: TcpStream, address: SocketAddr, world: &Mutex<World>) -> std::io::Result<()> {
+    mongo_wire::serve(stream, |sent| {
+        let read = |bytes: &[u8]| Document::from_reader(bytes).unwrap();
+        let mut command = read(&sent.document);
+        for (field, documents) in &sent.lists {
+            command.insert(field, documents.iter().map(|bytes| Bson::Document(read(bytes))).collect::<Vec<_>>());
+        }
         let answer = match command.keys().next().map_or("", String::as_str) {
             "hello" | "ismaster" | "isMaster" => hello(address),
             _ => world.lock().unwrap().answer(&command).unwrap_or_else(|(code, name)| {
                 doc! { "ok": 0.0, "errmsg": format!("{name} of the stand-in"), "code": code, "codeName": name }
             }),
         };
-        let mut bytes = Vec::new();
-        answer.to_writer(&mut bytes).unwrap();
-        let (operation, before) = match operation {
-            // Flags, cursor, first document, number of documents.
-            OP_QUERY => (OP_REPLY, [8_u32.to_le_bytes().to_vec(), vec![0; 12], 1_u32.to_le_bytes().to_vec()].concat()),
-            _ => (OP_MSG, vec![0, 0, 0, 0, 0]),
-        };
-        let total = u32::try_from(16 + before.len() + bytes.len()).unwrap();
-        let head: Vec<u8> = [total, 1, request, operation].iter().flat_map(|word| word.to_le_bytes()).collect();
-        stream.write_all(&[head, before, bytes].concat())?;
-    }
+        answer.to_vec().unwrap()
+    })
 }
 
 fn hello(address: SocketAddr) -> Document {
@@ -337,39 +323,4 @@ fn hello(address: SocketAddr) -> Document {
     "hosts": [address.to_string()], "me": address.to_string(), "primary": address.to_string(), "maxBsonObjectSize": 16_777_216,
     "maxMessageSizeBytes": 48_000_000, "maxWriteBatchSize": 100_000, "localTime": mongodb::bson::DateTime::now(),
     "logicalSessionTimeoutMinutes": 30, "connectionId": 42, "minWireVersion": 0, "maxWireVersion": 21, "readOnly": false, "ok": 1.0 }
-}
-
-/// The document of a message, with the lists that stand behind it.
-fn command(operation: u32, body: &[u8]) -> Document {
-    let (mut at, end) = match operation {
-        OP_MSG => (4, body.len()),
-        // Flags, the name of a collection, two numbers.
-        OP_QUERY => return Document::from_reader(&body[4 + body[4..].iter().position(|byte| *byte == 0).unwrap() + 1 + 8..]).unwrap(),
-        other => unreachable!("nobody sends the operation {other}"),
-    };
-    let mut whole = Document::new();
-    let length = |at: usize| usize::try_from(u32::from_le_bytes(body[at..at + 4].try_into().unwrap())).unwrap();
-    while at < end {
-        let kind = body[at];
-        at += 1;
-        let after = at + length(at);
-        if kind == 0 {
-            // Its first field says what it is.
-            let lists = std::mem::replace(&mut whole, Document::from_reader(&body[at..after]).unwrap());
-            whole.extend(lists);
-        } else {
-            at += 4;
-            let name_end = at + body[at..].iter().position(|byte| *byte == 0).unwrap();
-            let name = String::from_utf8(body[at..name_end].to_vec()).unwrap();
-            at = name_end + 1;
-            let mut documents = Vec::new();
-            while at < after {
-                documents.push(Bson::Document(Document::from_reader(&body[at..at + length(at)]).unwrap()));
-                at += length(at);
-            }
-            whole.insert(name, documents);
-        }
-        at = after;
-    }
-    whole
 }

@@ -3,17 +3,11 @@
 //!
 //! The shapes of the answers are those of `hello`, `replSetGetStatus`, `serverStatus` and `collStats` of MongoDB 7.0.
 
-#![expect(clippy::indexing_slicing, reason = "a stand-in that is asked something else has to end")]
-
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use kaleem_core::testing::mongo_wire;
 use mongodb::bson::{Document, Timestamp, doc};
-
-const OP_REPLY: u32 = 1;
-const OP_QUERY: u32 = 2004;
-const OP_MSG: u32 = 2013;
 
 /// What a member answers.
 #[derive(Clone)]
@@ -100,40 +94,12 @@ pub(crate) fn hello(hosts: &[SocketAddr], state: i32) -> Document {
     doc! { "setName": "rs0", "setVersion": 3, "hosts": hosts, "isWritablePrimary": state == 1, "secondary": state == 2 }
 }
 
-fn serve(mut stream: TcpStream, script: &Mutex<Script>) -> std::io::Result<()> {
-    loop {
-        let mut header = [0; 16];
-        stream.read_exact(&mut header)?;
-        let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
-        let (length, request, operation) = (word(0), word(4), word(12));
-        let mut body = vec![0; usize::try_from(length).unwrap() - 16];
-        stream.read_exact(&mut body)?;
-        let command = command(operation, &body);
+fn serve(stream: TcpStream, script: &Mutex<Script>) -> std::io::Result<()> {
+    mongo_wire::serve(stream, |sent| {
+        let command = Document::from_reader(sent.document.as_slice()).unwrap();
         let script = script.lock().unwrap().clone();
-        let answer = answer(&command, &script);
-        let mut bytes = Vec::new();
-        answer.to_writer(&mut bytes).unwrap();
-        let (operation, before) = match operation {
-            // Flags, cursor, first document, number of documents.
-            OP_QUERY => (OP_REPLY, [8_u32.to_le_bytes().to_vec(), vec![0; 12], 1_u32.to_le_bytes().to_vec()].concat()),
-            _ => (OP_MSG, vec![0, 0, 0, 0, 0]),
-        };
-        let total = u32::try_from(16 + before.len() + bytes.len()).unwrap();
-        let head: Vec<u8> = [total, 1, request, operation].iter().flat_map(|word| word.to_le_bytes()).collect();
-        stream.write_all(&[head, before, bytes].concat())?;
-    }
-}
-
-/// The document of a message.
-fn command(operation: u32, body: &[u8]) -> Document {
-    let at = match operation {
-        // Flags and the kind of the section.
-        OP_MSG => 5,
-        // Flags, the name of a collection, two numbers.
-        OP_QUERY => 4 + body[4..].iter().position(|byte| *byte == 0).unwrap() + 1 + 8,
-        other => unreachable!("the probe does not send the operation {other}"),
-    };
-    Document::from_reader(&body[at..]).unwrap()
+        answer(&command, &script).to_vec().unwrap()
+    })
 }
 
 fn answer(command: &Document, script: &Script) -> Document {
