@@ -17,7 +17,9 @@ pub(crate) struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 16] = [
+const PACKAGES: [Package; 18] = [
+    Package { name: "curl", program: "curl", need: Need::Tests, why: "what people ask a service with" },
+    Package { name: "procps", program: "pgrep", need: Need::Tests, why: "finds what a program that is killed has started" },
     Package { name: "iproute2", program: "ip", need: Need::Tests, why: "a network bridge for an engine of a test's own" },
     Package { name: "docker.io", program: "dockerd", need: Need::Demo, why: "the engine that everything is deployed to" },
     Package { name: "docker-compose", program: "docker-compose", need: Need::Tests, why: "what kaleem is measured against" },
