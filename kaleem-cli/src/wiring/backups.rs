@@ -11,6 +11,7 @@ use kaleem_core::kaleem::Kaleem;
 use kaleem_core::names::ProjectName;
 use kaleem_core::remedy::one_line;
 use kaleem_core::runtime::{Instance, Runtime};
+use kaleem_core::secret::Secret;
 use kaleem_health::{Discovered, ProbeSettings, discover};
 
 use super::Wiring;
@@ -146,6 +147,9 @@ impl Wiring {
     }
 }
 
+/// The variable of Qdrant's image with the key that may do everything.
+const QDRANT_KEY: &str = "QDRANT__SERVICE__API_KEY";
+
 /// The store behind a probe. One that `kaleem.toml` describes wrongly is an error: it must not be left out in silence.
 fn store(project: &Project, found: Discovered) -> Result<Option<FoundStore>, CliError> {
     let service = project.services.contains_key(&found.service).then(|| found.service.clone());
@@ -157,7 +161,11 @@ fn store(project: &Project, found: Discovered) -> Result<Option<FoundStore>, Cli
     let (kind, url, api_key, management) = match settings {
         ProbeSettings::Mongodb(settings) => (StoreKind::Mongodb, settings.url, None, None),
         ProbeSettings::Redis(settings) => (StoreKind::Redis, settings.url, None, None),
-        ProbeSettings::Qdrant(settings) => (StoreKind::Qdrant, settings.url, settings.api_key, None),
+        ProbeSettings::Qdrant(settings) => {
+            // A probe only reads; a snapshot is something that is made.
+            let whole = service.as_ref().and_then(|service| project.services.get(service)?.definition.environment.get(QDRANT_KEY)?.clone());
+            (StoreKind::Qdrant, settings.url, whole.map(Secret::new).or(settings.api_key), None)
+        }
         ProbeSettings::Rabbitmq(settings) => (StoreKind::Rabbitmq, settings.url, None, settings.management),
         _ => return Ok(None),
     };
