@@ -1,5 +1,6 @@
 //! Bodies on their way through: nothing is kept, nothing is read faster than the other side takes it.
 
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use tokio::time::Sleep;
 
 use super::access_log::Entry;
 use super::crowd::{Client, Fate};
-use super::upstream::Flight;
+use super::upstream::{Flight, Upstream};
 
 /// How long an instance may take to say `100 Continue` until the body is sent anyway.
 const CONTINUE: Duration = Duration::from_secs(1);
@@ -111,9 +112,66 @@ pub(crate) enum ResponseBody {
     Stream(Streaming),
 }
 
+/// Where the body of an answer comes from.
+pub(crate) enum Source {
+    /// The connection on which the request of the client runs.
+    Plain,
+    /// The HTTP library, which has to be driven.
+    Full(Incoming),
+}
+
+impl Source {
+    /// Whether nothing more comes.
+    pub(crate) fn is_over(&self, client: &Client) -> bool {
+        match self {
+            Self::Plain => match client.upstream.borrow().as_ref() {
+                Some(Upstream::Plain(plain)) => plain.is_over(),
+                _ => true,
+            },
+            Self::Full(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self, client: &Client) -> SizeHint {
+        match self {
+            Self::Plain => match client.upstream.borrow().as_ref() {
+                Some(Upstream::Plain(plain)) => plain.size_hint(),
+                _ => SizeHint::with_exact(0),
+            },
+            Self::Full(incoming) => incoming.size_hint(),
+        }
+    }
+
+    fn poll(&mut self, client: &Client, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self {
+            Self::Plain => match client.upstream.borrow_mut().as_mut() {
+                Some(Upstream::Plain(plain)) => plain.poll_frame(context),
+                _ => Poll::Ready(None),
+            },
+            Self::Full(incoming) => poll_full(incoming, client, context).map_err(io::Error::other),
+        }
+    }
+}
+
+fn poll_full(incoming: &mut Incoming, client: &Client, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    // Only driving brings bytes, which we do ourselves: being woken for them would cost another round through everything.
+    // While the request is still on its way the connection's task drives too, and then we have to be woken.
+    let uploads = client.uploads.get();
+    let waker = if uploads { context.waker().clone() } else { Waker::noop().clone() };
+    let idle = &mut Context::from_waker(&waker);
+    let mut polled = Pin::new(&mut *incoming).poll_frame(idle);
+    if polled.is_pending() {
+        if let Some(upstream) = client.upstream.borrow_mut().as_mut() {
+            upstream.drive(context);
+        }
+        polled = Pin::new(incoming).poll_frame(idle);
+    }
+    polled
+}
+
 /// A body that comes from an instance. As long as it lives, the request counts as running there.
 pub(crate) struct Streaming {
-    incoming: Incoming,
+    source: Source,
     client: Rc<Client>,
     flight: Flight,
     whole: bool,
@@ -122,32 +180,21 @@ pub(crate) struct Streaming {
 }
 
 impl Streaming {
-    pub(crate) fn new(incoming: Incoming, client: &Rc<Client>, flight: Flight, entry: Option<Entry>) -> Self {
-        Self { incoming, client: client.clone(), flight, whole: false, failed: false, entry }
+    pub(crate) fn new(source: Source, client: &Rc<Client>, flight: Flight, entry: Option<Entry>) -> Self {
+        Self { source, client: client.clone(), flight, whole: false, failed: false, entry }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.client.fate() == Fate::Finish {
             return Poll::Ready(None);
         }
-        // Only driving brings bytes, which we do ourselves: being woken for them would cost another round through everything.
-        // While the request is still on its way the connection's task drives too, and then we have to be woken.
-        let uploads = self.client.uploads.get();
-        let waker = if uploads { context.waker().clone() } else { Waker::noop().clone() };
-        let idle = &mut Context::from_waker(&waker);
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(idle);
-        if polled.is_pending() {
-            if let Some(upstream) = self.client.upstream.borrow_mut().as_mut() {
-                upstream.drive(context);
-            }
-            polled = Pin::new(&mut self.incoming).poll_frame(idle);
-        }
+        let polled = self.source.poll(&self.client, context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(entry), Some(bytes)) = (&mut self.entry, frame.data_ref()) {
                     entry.add_bytes(bytes.len());
                 }
-                self.whole = self.incoming.is_end_stream() || frame.is_trailers();
+                self.whole = self.source.is_over(&self.client) || frame.is_trailers();
             }
             Poll::Ready(Some(Err(_))) => self.failed = true,
             Poll::Ready(None) => self.whole = true,
@@ -178,9 +225,9 @@ impl Drop for Streaming {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Text(text) => Poll::Ready(text.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -192,7 +239,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Text(text) => text.is_none(),
-            Self::Stream(streaming) => streaming.incoming.is_end_stream(),
+            Self::Stream(streaming) => streaming.source.is_over(&streaming.client),
         }
     }
 
@@ -200,7 +247,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(streaming) => streaming.incoming.size_hint(),
+            Self::Stream(streaming) => streaming.source.size_hint(&streaming.client),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Client {
     /// Its address as `X-Forwarded-For` has it.
     pub(crate) forwarded_for: HeaderValue,
     /// The connection on which its request runs.
-    pub(crate) upstream: RefCell<Option<Box<Upstream>>>,
+    pub(crate) upstream: RefCell<Option<Upstream>>,
     /// Set when its connection leaves HTTP.
     pub(crate) handover: RefCell<Option<Handover>>,
     /// Whether the answer has begun while the request may still be on its way.

@@ -9,22 +9,23 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 
 use super::access_log::Entry;
-use super::body::{Gate, RequestBody, ResponseBody, Streaming};
+use super::body::{Gate, RequestBody, ResponseBody, Source, Streaming};
 use super::crowd::Client;
 use super::headers::{self, Refused};
 use super::hold::HoldError;
+use super::plain::{Plain, PlainRequest};
 use super::target::now;
 use super::tunnel::Handover;
-use super::upstream::{Flight, Lane, Upstream};
+use super::upstream::{Flight, Full, Lane, Upstream};
 use super::witness::Expected;
 
 /// How often a request that may be repeated is sent again after a connection broke.
@@ -35,23 +36,23 @@ const MOST_CONNECTS: u32 = 512;
 const MOST_OWN_FAILURES: u32 = 5;
 
 /// A request as it is to go out.
-struct Outgoing {
-    ready: Option<Request<RequestBody>>,
-    /// Kept where it may be sent again.
-    again: Option<(Method, Uri, HeaderMap)>,
+enum Outgoing {
+    /// It has no body, and may be sent again.
+    Repeatable(PlainRequest),
+    /// It may be sent once. Gone when it is on its way.
+    Once(Option<Request<RequestBody>>),
 }
 
 impl Outgoing {
-    fn next(&mut self) -> Option<Request<RequestBody>> {
-        if let Some(request) = self.ready.take() {
-            return Some(request);
+    fn is_repeatable(&self) -> bool {
+        matches!(self, Self::Repeatable(_))
+    }
+
+    fn names_host(&self) -> bool {
+        match self {
+            Self::Repeatable(request) => request.names_host(),
+            Self::Once(request) => request.as_ref().is_none_or(|request| request.headers().contains_key(header::HOST)),
         }
-        let (method, uri, headers) = self.again.clone()?;
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        Some(request)
     }
 }
 
@@ -79,11 +80,11 @@ struct Asked {
 pub(crate) async fn exchange(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
     client.begin();
     let entry = client.shard.access_log.is_some().then(|| Entry::begin(&client, request.method(), request.uri(), now()));
-    let (mut asked, mut outgoing, repeatable) = match prepare(&client, request, entry) {
+    let (mut asked, mut outgoing) = match prepare(&client, request, entry) {
         Ok(prepared) => prepared,
         Err((refused, entry)) => return Ok(refuse(&client, refused, entry)),
     };
-    let mut response = match send(&asked, &mut outgoing, repeatable).await {
+    let mut response = match send(&asked, &mut outgoing).await {
         Ok((response, flight)) => answer(&mut asked, response, flight),
         Err(refused) => refuse(&client, refused, asked.entry.take()),
     };
@@ -93,7 +94,7 @@ pub(crate) async fn exchange(client: Rc<Client>, request: Request<Incoming>) -> 
     Ok(response)
 }
 
-type Prepared = (Asked, Outgoing, bool);
+type Prepared = (Asked, Outgoing);
 
 fn prepare(client: &Rc<Client>, request: Request<Incoming>, entry: Option<Entry>) -> Result<Prepared, (Refused, Option<Entry>)> {
     let (mut head, body) = request.into_parts();
@@ -119,8 +120,6 @@ fn prepare(client: &Rc<Client>, request: Request<Incoming>, entry: Option<Entry>
             head.headers.insert(header::HOST, host);
         }
     }
-    let host = head.headers.get(header::HOST).cloned();
-    headers::add_forwarded(&mut head.headers, client, host.as_ref());
     if let Some(protocol) = &upgrade {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(header::UPGRADE, protocol.clone());
@@ -134,7 +133,9 @@ fn prepare(client: &Rc<Client>, request: Request<Incoming>, entry: Option<Entry>
         && [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(&head.method);
     let uri = headers::origin_form(head.uri);
     let outgoing = if repeatable {
-        Outgoing { ready: None, again: Some((head.method, uri, head.headers)) }
+        let mut request = PlainRequest::begin(&head.method, &uri);
+        headers::each_field(&head.headers, client, |name, value| request.add(name, value));
+        Outgoing::Repeatable(request.end())
     } else {
         let expects =
             has_body && head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
@@ -147,7 +148,10 @@ fn prepare(client: &Rc<Client>, request: Request<Incoming>, entry: Option<Entry>
         let mut request = Request::new(body);
         *request.method_mut() = head.method;
         *request.uri_mut() = uri;
-        *request.headers_mut() = head.headers;
+        let fields = request.headers_mut();
+        headers::each_field(&head.headers, client, |name, value| {
+            fields.append(name, value.clone());
+        });
         if let Some(gate) = gate {
             hyper::ext::on_informational(&mut request, move |response| {
                 if response.status() == StatusCode::CONTINUE {
@@ -155,18 +159,19 @@ fn prepare(client: &Rc<Client>, request: Request<Incoming>, entry: Option<Entry>
                 }
             });
         }
-        Outgoing { ready: Some(request), again: None }
+        Outgoing::Once(Some(request))
     };
     client.uploads.set(false);
     let asked = Asked { client: client.clone(), upgrade, cookie, tag, retries: Cell::new(0), entry: Cell::new(entry) };
-    Ok((asked, outgoing, repeatable))
+    Ok((asked, outgoing))
 }
 
 /// Sends a request until somebody answers it, or it may not be sent again.
-async fn send(asked: &Asked, outgoing: &mut Outgoing, repeatable: bool) -> Result<(Response<Incoming>, Flight), Refused> {
+async fn send(asked: &Asked, outgoing: &mut Outgoing) -> Result<(Response<Source>, Flight), Refused> {
     let client = &asked.client;
     let shard = &client.shard;
     let listener = client.listener;
+    let repeatable = outgoing.is_repeatable();
     let mut avoid: Option<Rc<Lane>> = None;
     let mut resends = 0;
     let mut own_failures = 0;
@@ -182,8 +187,8 @@ async fn send(asked: &Asked, outgoing: &mut Outgoing, repeatable: bool) -> Resul
         let kept = if may_reuse { lane.take(listener) } else { None };
         let was_used = kept.is_some();
         let upstream = match kept {
-            Some(upstream) => upstream,
-            None => match connect(client, &lane).await {
+            Some(plain) => Upstream::Plain(plain),
+            None => match connect(client, &lane, repeatable).await {
                 Ok(upstream) => upstream,
                 Err(error) => {
                     shard.blame(&lane, listener, &error);
@@ -200,17 +205,30 @@ async fn send(asked: &Asked, outgoing: &mut Outgoing, repeatable: bool) -> Resul
                 }
             },
         };
-        let Some(mut request) = outgoing.next() else { break };
-        if !request.headers().contains_key(header::HOST) {
-            // Only HTTP/1.0 comes without.
-            let port = shard.spec(listener).map_or(0, |spec| spec.port);
-            if let Ok(host) = HeaderValue::try_from(lane.target.authority(port)) {
-                request.headers_mut().insert(header::HOST, host);
-            }
-        }
-        let uploads = !request.body().is_end_stream();
+        // Only HTTP/1.0 comes without a host.
+        let port = || shard.spec(listener).map_or(0, |spec| spec.port);
+        let host = match outgoing.names_host() {
+            true => None,
+            false => HeaderValue::try_from(lane.target.authority(port())).ok(),
+        };
         let sent = now();
-        match put(client, upstream, request).await {
+        let (answered, uploads) = match (upstream, &mut *outgoing) {
+            (Upstream::Plain(mut plain), Outgoing::Repeatable(request)) => {
+                plain.ask(request, host.as_ref());
+                (put(client, plain).await, false)
+            }
+            (Upstream::Full(full), Outgoing::Once(request)) => {
+                let Some(mut request) = request.take() else { break };
+                if let Some(host) = host {
+                    request.headers_mut().insert(header::HOST, host);
+                }
+                let uploads = !request.body().is_end_stream();
+                (put_full(client, full, request).await, uploads)
+            }
+            // `connect` gives each the connection that it needs.
+            _ => break,
+        };
+        match answered {
             Ok(response) => {
                 lane.meter.requests.add_one();
                 lane.meter.took(now().saturating_sub(sent));
@@ -218,7 +236,7 @@ async fn send(asked: &Asked, outgoing: &mut Outgoing, repeatable: bool) -> Resul
                 return Ok((response, flight));
             }
             Err(Lost { unsent: Some(request) }) => {
-                outgoing.ready = Some(request);
+                *outgoing = Outgoing::Once(Some(request));
                 may_reuse = false;
             }
             Err(Lost { unsent: None }) if repeatable && resends < MOST_RESENDS => {
@@ -241,21 +259,41 @@ async fn send(asked: &Asked, outgoing: &mut Outgoing, repeatable: bool) -> Resul
     Err((StatusCode::BAD_GATEWAY, "the service could not be reached"))
 }
 
-async fn connect(client: &Client, lane: &Lane) -> std::io::Result<Box<Upstream>> {
+async fn connect(client: &Client, lane: &Lane, repeatable: bool) -> std::io::Result<Upstream> {
     let port = client.shard.spec(client.listener).map_or(0, |spec| spec.port);
     let stream = lane.target.connect(port, client.shard.settings.connect_timeout).await?;
-    Upstream::new(stream).await
+    match repeatable {
+        true => Ok(Upstream::Plain(Box::new(Plain::new(stream)))),
+        false => Full::new(stream).await.map(Upstream::Full),
+    }
 }
 
-/// Sends a request on a connection and waits for the beginning of the answer.
-async fn put(client: &Client, mut upstream: Box<Upstream>, request: Request<RequestBody>) -> Result<Response<Incoming>, Lost> {
-    let mut response = pin!(upstream.sender().try_send_request(request));
-    *client.upstream.borrow_mut() = Some(upstream);
+/// Sends the request that was put on a connection and waits for the beginning of the answer.
+async fn put(client: &Client, plain: Box<Plain>) -> Result<Response<Source>, Lost> {
+    *client.upstream.borrow_mut() = Some(Upstream::Plain(plain));
+    let answered = std::future::poll_fn(|context| match client.upstream.borrow_mut().as_mut() {
+        Some(Upstream::Plain(plain)) => plain.poll_head(context).map(Result::ok),
+        _ => Poll::Ready(None),
+    })
+    .await;
+    answered.map(|response| response.map(|()| Source::Plain)).ok_or_else(|| {
+        client.upstream.borrow_mut().take();
+        Lost { unsent: None }
+    })
+}
+
+/// The same for a request that goes through the HTTP library.
+async fn put_full(client: &Client, mut full: Box<Full>, request: Request<RequestBody>) -> Result<Response<Source>, Lost> {
+    let mut response = pin!(full.sender().try_send_request(request));
+    *client.upstream.borrow_mut() = Some(Upstream::Full(full));
     let answered = std::future::poll_fn(|context| {
-        let ended = client.upstream.borrow_mut().as_mut().is_none_or(|upstream| {
-            upstream.drive(context);
-            upstream.has_ended()
-        });
+        let ended = match client.upstream.borrow_mut().as_mut() {
+            Some(Upstream::Full(full)) => {
+                full.drive(context);
+                full.has_ended()
+            }
+            _ => true,
+        };
         // Only driving brings it, which we do ourselves: being woken for it would cost another round through everything.
         let mut look = || response.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         let answered = look();
@@ -268,14 +306,14 @@ async fn put(client: &Client, mut upstream: Box<Upstream>, request: Request<Requ
         answered
     })
     .await;
-    answered.map_err(|mut error| {
+    answered.map(|response| response.map(Source::Full)).map_err(|mut error| {
         client.upstream.borrow_mut().take();
         Lost { unsent: error.take_message() }
     })
 }
 
 /// Turns an instance's answer into the client's.
-fn answer(asked: &mut Asked, response: Response<Incoming>, mut flight: Flight) -> Response<ResponseBody> {
+fn answer(asked: &mut Asked, response: Response<Source>, mut flight: Flight) -> Response<ResponseBody> {
     let client = &asked.client;
     let lane = flight.lane().clone();
     let (mut head, body) = response.into_parts();
@@ -289,7 +327,7 @@ fn answer(asked: &mut Asked, response: Response<Incoming>, mut flight: Flight) -
     let upgrade = headers::remove_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let (Some(wanted), Some(upstream)) = (&asked.upgrade, client.upstream.borrow_mut().take()) else {
+        let (Some(wanted), Some(Upstream::Full(upstream))) = (&asked.upgrade, client.upstream.borrow_mut().take()) else {
             drop(flight);
             return refuse(client, (StatusCode::BAD_GATEWAY, "the service left HTTP without being asked"), entry);
         };
@@ -308,7 +346,7 @@ fn answer(asked: &mut Asked, response: Response<Incoming>, mut flight: Flight) -
     {
         head.headers.append(header::SET_COOKIE, value);
     }
-    if body.is_end_stream() {
+    if body.is_over(client) {
         if let Some(upstream) = client.upstream.borrow_mut().take() {
             lane.give_back(client.listener, upstream, client.shard.coarse_now());
         }

@@ -11,6 +11,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// TLS does not end here.
+const HTTP: HeaderValue = HeaderValue::from_static("http");
 
 /// Why a request is refused before anything is sent.
 pub(crate) type Refused = (StatusCode, &'static str);
@@ -49,12 +51,14 @@ pub(crate) fn check(method: &Method, uri: &Uri, version: Version, headers: &Head
 /// Removes fields meant for this connection alone. Answers with the protocol of `Upgrade`, where `Connection` names it.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let hop = [header::CONNECTION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
-    if !headers.keys().any(|name| hop.contains(name)) {
-        // Most requests and answers of HTTP/1.1 have none: one look is cheaper than six searches.
-        return None;
+    // Most requests and answers of HTTP/1.1 have none or one: one look is cheaper than six searches.
+    let mut there = [false; 6];
+    for name in headers.keys() {
+        hop.iter().zip(&mut there).for_each(|(field, there)| *there |= field == name);
     }
+    let [names_some, names_codings, ..] = there;
     let mut upgrade = None;
-    if headers.contains_key(header::CONNECTION) {
+    if names_some {
         let mut named: Vec<HeaderName> = Vec::new();
         for value in headers.get_all(header::CONNECTION) {
             for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -86,44 +90,46 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
         let mut codings = value.as_bytes().split(|byte| *byte == b',');
         codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     };
-    if let Some(accepted) = headers.remove(header::TE)
-        && trailers(&accepted)
-    {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let accepts_trailers = names_codings && headers.get(header::TE).is_some_and(trailers);
+    for (field, _) in hop.iter().zip(there).filter(|(_, there)| *there) {
+        headers.remove(field);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING] {
-        headers.remove(name);
+    if accepts_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     upgrade
 }
 
-/// Says on whose behalf the request is sent. What is there already was said by a proxy in front, or by the client: it is kept
-/// (the list of addresses is added to), unless the gateway was told to distrust it.
-pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>) {
-    if client.shard.settings.distrust_forwarded {
-        for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, header::FORWARDED] {
-            headers.remove(name);
+/// Tells `field` of each field that an instance is sent, among them on whose behalf. What is said about that already was said by a proxy
+/// in front, or by the client: it is kept (the list of addresses is added to), unless the gateway was told to distrust it.
+pub(crate) fn each_field(headers: &HeaderMap, client: &Client, mut field: impl FnMut(&HeaderName, &HeaderValue)) {
+    let distrusts = client.shard.settings.distrust_forwarded;
+    let (mut chain, mut has_protocol, mut has_host): (Vec<u8>, bool, bool) = (Vec::new(), false, false);
+    for (name, value) in headers {
+        let (is_chain, is_protocol, is_host) = (*name == FORWARDED_FOR, *name == FORWARDED_PROTO, *name == FORWARDED_HOST);
+        if distrusts && (is_chain || is_protocol || is_host || *name == header::FORWARDED) {
+            continue;
         }
-    }
-    let chain = if headers.contains_key(&FORWARDED_FOR) {
-        let mut chain: Vec<u8> = Vec::new();
-        for value in headers.get_all(&FORWARDED_FOR) {
+        has_protocol |= is_protocol;
+        has_host |= is_host;
+        if is_chain {
             chain.extend_from_slice(value.as_bytes());
             chain.extend_from_slice(b", ");
+        } else {
+            field(name, value);
         }
-        chain.extend_from_slice(client.forwarded_for.as_bytes());
-        HeaderValue::try_from(chain).unwrap_or_else(|_| client.forwarded_for.clone())
-    } else {
-        client.forwarded_for.clone()
-    };
-    headers.insert(FORWARDED_FOR, chain);
-    if !headers.contains_key(&FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if let Some(host) = host
-        && !headers.contains_key(&FORWARDED_HOST)
-    {
-        headers.insert(FORWARDED_HOST, host.clone());
+    if chain.is_empty() {
+        field(&FORWARDED_FOR, &client.forwarded_for);
+    } else {
+        chain.extend_from_slice(client.forwarded_for.as_bytes());
+        field(&FORWARDED_FOR, HeaderValue::try_from(chain).as_ref().unwrap_or(&client.forwarded_for));
+    }
+    if !has_protocol {
+        field(&FORWARDED_PROTO, &HTTP);
+    }
+    if let Some(host) = headers.get(header::HOST).filter(|_| !has_host) {
+        field(&FORWARDED_HOST, host);
     }
 }
 

@@ -11,6 +11,8 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::send::poll_send;
+
 /// A socket on which writing does not fail when the other side is gone.
 #[derive(Debug)]
 pub(crate) struct Patient(TokioIo<TcpStream>);
@@ -58,6 +60,6 @@ impl Write for Patient {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        heard(Pin::new(&mut self.0).poll_write_vectored(context, parts), parts.iter().map(|part| part.len()).sum())
+        heard(poll_send(self.0.inner_mut(), context, parts), parts.iter().map(|part| part.len()).sum())
     }
 }

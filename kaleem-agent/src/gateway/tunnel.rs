@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::crowd::{Client, Fate};
-use super::upstream::{Flight, Upstream};
+use super::upstream::{Flight, Full};
 use super::websocket::{CLOSE_GOING_AWAY, CLOSE_GOING_AWAY_MASKED, Frames};
 
 /// How long frames may go on until both directions stand between two of them.
@@ -25,7 +25,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A connection that leaves HTTP.
 pub(crate) struct Handover {
-    pub(crate) upstream: Box<Upstream>,
+    pub(crate) upstream: Box<Full>,
     pub(crate) flight: Flight,
     pub(crate) websocket: bool,
 }

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::body::RequestBody;
 use super::meter::Meter;
 use super::patient::Patient;
+use super::plain::Plain;
 use super::target::Target;
 
 /// How long a connection is kept without use: less than any server in wide use waits before it closes.
@@ -25,21 +26,47 @@ const MOST_IDLE: usize = 256;
 /// Bytes that are read ahead at most, and of a response's head: hyper's own limit costs megabytes with a few hundred connections.
 const GREATEST_BUFFER: usize = 64 << 10;
 
-/// One HTTP connection to an instance.
-pub(crate) struct Upstream {
-    sender: SendRequest<RequestBody>,
-    connection: Connection<Patient, RequestBody>,
-    ended: bool,
-    since: Duration,
+/// One HTTP connection to an instance, while a request runs on it.
+pub(crate) enum Upstream {
+    /// The request has no body.
+    Plain(Box<Plain>),
+    /// Both directions may be in use at once.
+    Full(Box<Full>),
 }
 
 impl Upstream {
+    /// Moves bytes both ways as far as they go, where that is not done by waiting for the answer.
+    pub(crate) fn drive(&mut self, context: &mut Context<'_>) {
+        if let Self::Full(full) = self {
+            full.drive(context);
+        }
+    }
+
+    /// The connection without a request on it, if it can be used again.
+    fn settle(self) -> Option<Box<Plain>> {
+        let mut plain = match self {
+            Self::Plain(plain) => plain,
+            Self::Full(full) => Box::new(full.settle()?),
+        };
+        plain.rest();
+        plain.is_idle().then_some(plain)
+    }
+}
+
+/// A connection that the HTTP library drives.
+pub(crate) struct Full {
+    sender: SendRequest<RequestBody>,
+    connection: Connection<Patient, RequestBody>,
+    ended: bool,
+}
+
+impl Full {
     /// Speaks HTTP on a new connection. Nothing is sent yet.
     pub(crate) async fn new(stream: TcpStream) -> io::Result<Box<Self>> {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(GREATEST_BUFFER);
         let (sender, connection) = builder.handshake(Patient::new(stream)).await.map_err(io::Error::other)?;
-        Ok(Box::new(Self { sender, connection, ended: false, since: Duration::ZERO }))
+        Ok(Box::new(Self { sender, connection, ended: false }))
     }
 
     /// Moves bytes both ways as far as they go.
@@ -65,10 +92,14 @@ impl Upstream {
         (parts.io.into_inner(), parts.read_buf)
     }
 
-    /// Whether another request may be sent. Whoever used it last is not woken for it any more.
-    fn settle(&mut self) -> bool {
+    /// The connection alone, if another request may be sent on it. Whoever used it last is not woken for it any more.
+    fn settle(mut self) -> Option<Plain> {
         self.drive(&mut Context::from_waker(Waker::noop()));
-        !self.ended && self.sender.is_ready()
+        if self.ended || !self.sender.is_ready() {
+            return None;
+        }
+        let (stream, beyond) = self.into_parts();
+        beyond.is_empty().then(|| Plain::new(stream))
     }
 }
 
@@ -80,8 +111,8 @@ pub(crate) struct Lane {
     idle: RefCell<Vec<Kept>>,
 }
 
-/// Boxed, because one is a kilobyte and moves in and out with each request.
-type Kept = Vec<Box<Upstream>>;
+/// Connections that wait for the next request, and since when.
+type Kept = Vec<(Box<Plain>, Duration)>;
 
 impl Lane {
     pub(crate) fn new(target: Arc<Target>, meter: Arc<Meter>, listeners: usize) -> Self {
@@ -90,28 +121,28 @@ impl Lane {
     }
 
     /// A connection that was used before, the latest one first.
-    pub(crate) fn take(&self, listener: usize) -> Option<Box<Upstream>> {
+    pub(crate) fn take(&self, listener: usize) -> Option<Box<Plain>> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(listener)?;
-        // One that was closed meanwhile is noticed when the request is put on it, and gives the request back unsent.
-        while let Some(upstream) = kept.pop() {
-            if !upstream.ended && upstream.sender.is_ready() {
-                return Some(upstream);
+        // One that is closed at this very moment is noticed when its answer does not come.
+        while let Some((plain, _)) = kept.pop() {
+            if plain.is_idle() {
+                return Some(plain);
             }
         }
         None
     }
 
     /// Keeps a connection whose exchange is over, if it can be used again.
-    pub(crate) fn give_back(&self, listener: usize, mut upstream: Box<Upstream>, present: Duration) {
-        if self.target.retired.load(Ordering::Relaxed) || !upstream.settle() {
+    pub(crate) fn give_back(&self, listener: usize, upstream: Upstream, present: Duration) {
+        if self.target.retired.load(Ordering::Relaxed) {
             return;
         }
-        upstream.since = present;
-        if let Some(kept) = self.idle.borrow_mut().get_mut(listener)
+        if let Some(plain) = upstream.settle()
+            && let Some(kept) = self.idle.borrow_mut().get_mut(listener)
             && kept.len() < MOST_IDLE
         {
-            kept.push(upstream);
+            kept.push((plain, present));
         }
     }
 
@@ -119,10 +150,7 @@ impl Lane {
     pub(crate) fn sweep(&self, present: Duration) {
         let retired = self.target.retired.load(Ordering::Relaxed);
         for kept in self.idle.borrow_mut().iter_mut() {
-            kept.retain_mut(|upstream| {
-                upstream.drive(&mut Context::from_waker(Waker::noop()));
-                !retired && !upstream.ended && present.saturating_sub(upstream.since) < IDLE
-            });
+            kept.retain(|(plain, since)| !retired && present.saturating_sub(*since) < IDLE && plain.is_idle());
             if kept.is_empty() {
                 kept.shrink_to_fit();
             }

@@ -14,7 +14,9 @@ use http::{Method, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::chunk::Chunk;
 use super::crowd::Client;
+use super::send::poll_send;
 
 /// More than this many unread bytes are not remembered: the parser reads no further ahead either.
 const MOST_AHEAD: usize = 1 << 20;
@@ -32,21 +34,6 @@ pub(crate) enum Expected {
     Bytes(u64),
     /// Chunks.
     Chunks,
-}
-
-/// Where the reader of chunks stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chunk {
-    /// In the size of a chunk.
-    Size { value: u64, digits: bool },
-    /// In what follows the size, up to the end of its line; whether a carriage return came last.
-    Extension { value: u64, carriage_return: bool },
-    /// In its bytes.
-    Bytes(u64),
-    /// Between its bytes and the next size.
-    End { carriage_return: bool },
-    /// In the fields after the last one; whether their line is empty so far, and whether a carriage return came last.
-    Trailer { empty: bool, carriage_return: bool },
 }
 
 /// What is still to come of the body of the request that runs.
@@ -124,7 +111,7 @@ impl Witness {
         }
         self.owed = match expected {
             Expected::Bytes(count) => Owed::Bytes(count),
-            Expected::Chunks => Owed::Chunks(Chunk::Size { value: 0, digits: false }),
+            Expected::Chunks => Owed::Chunks(Chunk::FIRST),
         };
         let end = blank + head.end;
         if end == self.ahead.len() {
@@ -179,32 +166,6 @@ impl Owed {
                 Some(rest)
             }
         }
-    }
-}
-
-impl Chunk {
-    /// The place after `byte`; `Some(None)` behind the last chunk, `None` where the parser has to disagree.
-    fn step(self, byte: u8) -> Option<Option<Self>> {
-        let behind = |value| if value == 0 { Self::Trailer { empty: true, carriage_return: false } } else { Self::Bytes(value) };
-        let next = match (self, byte) {
-            (Self::Size { value, digits: true }, b'\r') => Self::Extension { value, carriage_return: true },
-            (Self::Size { value, digits: true }, b';' | b' ' | b'\t') => Self::Extension { value, carriage_return: false },
-            (Self::Size { value, .. }, _) => {
-                let digit = u64::from(char::from(byte).to_digit(16)?);
-                Self::Size { value: value.checked_mul(16)?.checked_add(digit)?, digits: true }
-            }
-            (Self::Extension { value, carriage_return: true }, b'\n') => behind(value),
-            (Self::Extension { value, .. }, _) if byte != b'\n' => Self::Extension { value, carriage_return: byte == b'\r' },
-            (Self::End { carriage_return: false }, b'\r') => Self::End { carriage_return: true },
-            (Self::End { carriage_return: true }, b'\n') => Self::Size { value: 0, digits: false },
-            (Self::Trailer { empty: true, carriage_return: true }, b'\n') => return Some(None),
-            (Self::Trailer { empty: false, carriage_return: true }, b'\n') => Self::Trailer { empty: true, carriage_return: false },
-            (Self::Trailer { empty, carriage_return: false }, b'\r') => Self::Trailer { empty, carriage_return: true },
-            (Self::Trailer { .. }, _) if byte != b'\n' => Self::Trailer { empty: false, carriage_return: byte == b'\r' },
-            // Among them every line feed alone, which some take for the end of a line.
-            (Self::Extension { .. } | Self::End { .. } | Self::Trailer { .. } | Self::Bytes(_), _) => return None,
-        };
-        Some(Some(next))
     }
 }
 
@@ -290,7 +251,7 @@ impl AsyncWrite for Heard {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        poll_send(&mut self.stream, context, parts)
     }
 }
 

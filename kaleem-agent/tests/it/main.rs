@@ -17,6 +17,8 @@ mod instance;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod switching;

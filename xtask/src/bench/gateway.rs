@@ -130,11 +130,12 @@ fn nginx(place: &Place, path: &Path, name: &str, server: &str) -> Result<Started
 
 fn by_nginx(place: &Place, path: &Path, behind: SocketAddr) -> Result<Proxy, TaskError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-    // As fast as it can be told to be: connections are kept, and a large body fits into its buffers.
+    // As fast as it can be told to be: connections are kept, and a large body fits into its buffers. It sends the same fields.
     let server = format!(
         "upstream behind {{ server {behind}; keepalive 64; keepalive_requests 1000000000; }}\n\
          server {{ listen {address}; location / {{ proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection ''; \
-         proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_buffers 8 16k; \
+         proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; \
+         proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host; proxy_buffers 8 16k; \
          proxy_max_temp_file_size 0; }} }}"
     );
     Ok(Proxy { name: "nginx", address, process: nginx(place, path, "nginx", &server)? })
@@ -147,8 +148,9 @@ fn by_haproxy(place: &Place, path: &Path, behind: SocketAddr) -> Result<Proxy, T
         &file,
         &format!(
             "global\n  nbthread 2\n  maxconn 1024\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  \
-             option http-keep-alive\n  option forwardfor\n  http-reuse always\nfrontend f\n  bind {address}\n  default_backend b\nbackend b\n  \
-             server s {behind}\n"
+             option http-keep-alive\n  option forwardfor\n  http-reuse always\nfrontend f\n  bind {address}\n  \
+             http-request set-header X-Forwarded-Proto http\n  http-request set-header X-Forwarded-Host %[req.hdr(host)]\n  \
+             default_backend b\nbackend b\n  server s {behind}\n"
         ),
     )?;
     let process = Program::new(place, "haproxy").arg("-db").arg("-f").arg(&file).start(&path.join("haproxy.log"))?;
