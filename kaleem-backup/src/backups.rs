@@ -12,7 +12,7 @@ mod restoring;
 pub use error::{BackupsError, Grade};
 pub use restoring::RestoreRequest;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +86,8 @@ pub struct Made {
     pub place: String,
     /// The other vaults, and whether each has a copy that was read back.
     pub copies: Vec<(String, Result<Copied, SetFailure>)>,
+    /// What is in it although it has no artifact of its own: each part of a whole, and the artifact that has the whole.
+    pub twins: Vec<(ArtifactName, ArtifactName)>,
 }
 
 impl Made {
@@ -155,6 +157,24 @@ fn in_set(source: SetFailure) -> BackupsError {
     BackupsError::Set { source }
 }
 
+/// Of each whole its first part alone: the others would be the same once more. One that cannot tell is kept, and says why when it is read.
+async fn one_of_each(sources: Vec<Arc<dyn BackupSource>>) -> (Vec<Arc<dyn BackupSource>>, Vec<(ArtifactName, ArtifactName)>) {
+    let wholes = futures_util::future::join_all(sources.iter().map(|source| source.whole())).await;
+    let (mut kept, mut twins) = (Vec::new(), Vec::new());
+    let mut first: BTreeMap<String, ArtifactName> = BTreeMap::new();
+    for (source, whole) in sources.into_iter().zip(wholes) {
+        let name = source.identity().name.clone();
+        match whole.ok().flatten() {
+            Some(whole) if first.contains_key(&whole) => twins.extend(first.get(&whole).map(|first| (name, first.clone()))),
+            whole => {
+                first.extend(whole.map(|whole| (whole, name)));
+                kept.push(source);
+            }
+        }
+    }
+    (kept, twins)
+}
+
 impl Backups {
     /// The backups of a project. Nothing is asked yet.
     pub fn new(parts: BackupParts) -> Self {
@@ -204,7 +224,7 @@ impl Backups {
         self.sweep().await?;
         let parts = &self.parts;
         let protection = parts.protection.clone().ok_or(BackupsError::NotProtected)?;
-        let sources = self.chosen(&wanted.only)?;
+        let (sources, twins) = self.chosen(&wanted.only).map(one_of_each)?.await;
         let set = match &wanted.set {
             Some(set) => set.clone(),
             None => set::new_id(parts.clock.now()).map_err(in_set)?,
@@ -231,7 +251,7 @@ impl Backups {
         if copies.iter().all(|(_, copied)| copied.is_ok()) {
             record.done()?;
         }
-        Ok(Made { manifest, place: first.name.clone(), copies })
+        Ok(Made { manifest, place: first.name.clone(), copies, twins })
     }
 
     fn chosen(&self, only: &BTreeSet<ArtifactName>) -> Result<Vec<Arc<dyn BackupSource>>, BackupsError> {

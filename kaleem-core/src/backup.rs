@@ -155,6 +155,14 @@ pub trait BackupSource: Send + Sync {
         let reason = format!("`{}` is put back in whole or not at all", self.identity().name);
         Err(SourceError::Unsupported { what: format!("`{part}` alone"), reason })
     }
+    /// The whole that the store is one part of, such as a cluster, by a name that all its parts give; `None` for a store of its own.
+    /// Whatever one part exports is the whole, so of several parts one is enough.
+    ///
+    /// # Errors
+    /// [`SourceError`]; the store is as it was.
+    async fn whole(&self) -> Result<Option<String>, SourceError> {
+        Ok(None)
+    }
     /// What the store holds now.
     ///
     /// # Errors

@@ -135,6 +135,9 @@ pub(crate) fn stop(place: &Place) -> Result<(), TaskError> {
     engine::stop(place)
 }
 
+/// The profile of what runs in images.
+pub(crate) const STATIC_PROFILE: &str = "static";
+
 /// The target of static binaries on this machine.
 pub(crate) fn static_target() -> String {
     format!("{}-unknown-linux-musl", std::env::consts::ARCH)

@@ -17,6 +17,7 @@ use kaleem_core::backup::{BackupSource, ByteSender, ByteStream, Contents, Export
 use kaleem_core::names::ArtifactName;
 use kaleem_core::secret::Secret;
 use mongodb::Client;
+use mongodb::bson::{Bson, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::ClientOptions;
 
@@ -130,6 +131,16 @@ impl BackupSource for MongoSource {
 
     async fn restore_part(&self, input: ByteStream, part: &str, mode: RestoreMode) -> Result<Contents, SourceError> {
         self.load(input, mode, Some(part)).await
+    }
+
+    async fn whole(&self) -> Result<Option<String>, SourceError> {
+        let hello = self.client.database("admin").run_command(doc! { "hello": 1 }).await.map_err(self.failed("greeting it"))?;
+        let Ok(name) = hello.get_str("setName") else { return Ok(None) };
+        let mut members: Vec<&str> =
+            hello.get_array("hosts").map(|hosts| hosts.iter().filter_map(Bson::as_str).collect()).unwrap_or_default();
+        members.sort_unstable();
+        // Two sources may mean other databases of one set.
+        Ok(Some(format!("the replica set {name} of {}, {:?}", members.join(" and "), self.scope)))
     }
 
     async fn inspect(&self) -> Result<Contents, SourceError> {

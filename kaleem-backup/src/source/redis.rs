@@ -114,6 +114,13 @@ impl BackupSource for RedisSource {
         }
     }
 
+    async fn whole(&self) -> Result<Option<String>, SourceError> {
+        match self.find().await? {
+            (connection, true) => cluster::name(connection).await.map(Some),
+            (_, false) => Ok(None),
+        }
+    }
+
     async fn inspect(&self) -> Result<Contents, SourceError> {
         match self.find().await? {
             (connection, true) => Cluster::find(self, connection).await?.contents().await,

@@ -19,7 +19,7 @@ use kaleem_core::testing::sets_contract::{self, Content, SetsWorld};
 
 use crate::support::{BAR, Habit, MemorySource, Noon, OPLOG};
 
-fn parts(directory: &Path, sources: Vec<Arc<dyn BackupSource>>, vaults: Vec<(&str, Arc<dyn BackupVault>)>) -> BackupParts {
+pub(crate) fn parts(directory: &Path, sources: Vec<Arc<dyn BackupSource>>, vaults: Vec<(&str, Arc<dyn BackupVault>)>) -> BackupParts {
     BackupParts {
         project: "shop".parse().unwrap(),
         sources,

@@ -239,3 +239,13 @@ async fn one_collection_comes_back_and_the_others_stay_as_they_are() {
     let missing = source.restore_part(stream(&bytes), "shop.nothing", RestoreMode::Replace).await.unwrap_err();
     assert!(matches!(missing, SourceError::Unsupported { .. }), "{missing:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_members_of_a_replica_set_say_that_they_are_one_and_other_databases_are_another_matter() {
+    let member = Member::start();
+    let whole = async |scope: MongoScope| source(member.address.port(), scope).await.whole().await.unwrap();
+    let everything = whole(MongoScope::everything()).await;
+    assert!(everything.as_ref().is_some_and(|name| name.contains("rs0")), "{everything:?}");
+    assert_eq!(whole(MongoScope::everything()).await, everything);
+    assert_ne!(whole(MongoScope::databases(vec!["shop".to_owned()])).await, everything);
+}

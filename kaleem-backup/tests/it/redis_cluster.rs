@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kaleem_backup::Backups;
+use kaleem_backup::backups::NewSet;
 use kaleem_backup::format::redis_cluster::verify;
 use kaleem_backup::seal::{Keys, Protection};
 use kaleem_backup::set;
@@ -15,6 +17,7 @@ use kaleem_core::testing::FakeVault;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
+use crate::backups::parts;
 use crate::servers::{self, Server};
 use crate::support::{Noon, export, request, stream};
 
@@ -104,9 +107,12 @@ fn is_beside(name: &str) -> bool {
     name.starts_with("kaleem-restore-") && name.contains(":{") && name != ONLY_LOOKS_BESIDE
 }
 
+fn address(server: &Server) -> RedisAddress {
+    RedisAddress { host: "127.0.0.1".to_owned(), port: server.port, username: None, password: None }
+}
+
 fn source(server: &Server) -> RedisSource {
-    let address = RedisAddress { host: "127.0.0.1".to_owned(), port: server.port, username: None, password: None };
-    RedisSource::new("cache".parse().unwrap(), address, Duration::from_secs(10))
+    RedisSource::new("cache".parse().unwrap(), address(server), Duration::from_secs(10))
 }
 
 async fn kept(source: RedisSource) -> (FakeVault, Contents, Consistency, Vec<String>) {
@@ -563,4 +569,30 @@ async fn stock_tools_recover_each_master_of_a_cluster() {
         found += servers::redis_cli(&alone, &[], "DBSIZE\n").trim().parse::<u64>().unwrap();
     }
     assert_eq!(found, KEYS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_of_a_cluster_make_one_artifact_and_another_server_one_of_its_own() {
+    let Some(cluster) = Cluster::filled(&THREE) else { return };
+    let own = tempfile::tempdir().unwrap();
+    let Some(alone) = servers::redis(own.path(), &[]) else { return };
+    let named = |name: &str, server: &Server| -> Arc<dyn BackupSource> {
+        Arc::new(RedisSource::new(name.parse().unwrap(), address(server), Duration::from_secs(10)))
+    };
+    let nodes = &cluster.nodes;
+    let sources = || vec![named("cache-1", &nodes[0]), named("alone", &alone), named("cache-2", &nodes[1]), named("cache-3", &nodes[2])];
+    let place = tempfile::tempdir().unwrap();
+    let made_of = async |sources: Vec<Arc<dyn BackupSource>>, only: &[&str]| {
+        let vault = Arc::new(FakeVault::new());
+        let backups = Backups::new(parts(place.path(), sources, vec![("one", vault)]));
+        let only = only.iter().map(|name| name.parse().unwrap()).collect();
+        let made = backups.create(&NewSet { only, ..NewSet::default() }, Arc::new(|_| {})).await.unwrap();
+        let names: Vec<String> = made.manifest.artifacts.iter().map(|record| record.name.to_string()).collect();
+        let twins: Vec<String> = made.twins.iter().map(|(part, whole)| format!("{part} in {whole}")).collect();
+        (names.join(" "), twins.join(", "))
+    };
+    let all = made_of(sources(), &[]).await;
+    assert_eq!(all, ("alone cache-1".to_owned(), "cache-2 in cache-1, cache-3 in cache-1".to_owned()));
+    // Whoever wants one gets it.
+    assert_eq!(made_of(sources(), &["cache-2"]).await, ("cache-2".to_owned(), String::new()));
 }

@@ -10,7 +10,7 @@ use crate::load;
 use crate::place::{Place, copy, scratch, write};
 use crate::programs::Program;
 use crate::say;
-use crate::setup::{Parts, static_target};
+use crate::setup::{Parts, STATIC_PROFILE, static_target};
 
 /// The shop as one Compose project. Everything carries its name, and is removed by it.
 pub(crate) struct Shop<'a> {
@@ -44,7 +44,7 @@ fn program(place: &Place, given: Option<PathBuf>, profile: &str) -> Result<PathB
     if let Some(given) = given {
         return std::path::absolute(&given).map_err(|source| TaskError::File { operation: "find", path: given, source });
     }
-    say::step(&format!("building kaleem ({profile} profile) and its gateway (static, release profile)"));
+    say::step(&format!("building kaleem ({profile} profile) and its gateway (static)"));
     Program::new(place, place.cargo()).args(["build", "--quiet", "--profile", profile, "--package", "kaleem-cli"]).run()?;
     build_static_agent(place)?;
     Ok(place.target.join(if profile == "dev" { "debug" } else { profile }).join("kaleem"))
@@ -52,13 +52,13 @@ fn program(place: &Place, given: Option<PathBuf>, profile: &str) -> Result<PathB
 
 /// Builds the gateway as it ships: it carries the requests, so it is measured as it ships.
 pub(crate) fn build_static_agent(place: &Place) -> Result<(), TaskError> {
-    let cargo = Program::new(place, place.cargo()).args(["build", "--quiet", "--release"]);
+    let cargo = Program::new(place, place.cargo()).args(["build", "--quiet", "--profile", STATIC_PROFILE]);
     cargo.args(["--package", "kaleem-agent", "--target", &static_target()]).run()
 }
 
 /// The gateway's program, as `kaleem` builds it.
 pub(crate) fn static_agent(place: &Place) -> PathBuf {
-    place.target.join(static_target()).join("release/kaleem-agent")
+    place.target.join(static_target()).join(STATIC_PROFILE).join("kaleem-agent")
 }
 
 impl<'a> Shop<'a> {

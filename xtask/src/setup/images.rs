@@ -6,7 +6,7 @@ use crate::fail::TaskError;
 use crate::place::{Place, copy, create_directory, scratch};
 use crate::programs::Program;
 use crate::say;
-use crate::setup::{Parts, apt, static_target};
+use crate::setup::{Parts, STATIC_PROFILE, apt, static_target};
 
 /// The base of every image that is not from scratch.
 pub(crate) const DEBIAN: &str = "kaleem-demo/debian:bookworm";
@@ -69,8 +69,9 @@ fn push(place: &Place, local: &str, remote: &str) -> Result<(), TaskError> {
 fn shop(place: &Place) -> Result<PathBuf, TaskError> {
     say::step("building the shop");
     let target = static_target();
-    Program::new(place, place.cargo()).args(["build", "--quiet", "--release", "--package", "shop", "--target", &target]).run()?;
-    Ok(place.target.join(target).join("release/shop"))
+    let cargo = Program::new(place, place.cargo()).args(["build", "--quiet", "--profile", STATIC_PROFILE, "--package", "shop"]);
+    cargo.args(["--target", &target]).run()?;
+    Ok(place.target.join(target).join(STATIC_PROFILE).join("shop"))
 }
 
 /// A minimal Debian: built once, kept as a file, so that an engine without images has it in seconds.

@@ -1,7 +1,7 @@
 //! The one moment of which everything is shown, and whether the server keeps to it.
 
 use kaleem_core::backup::{Consistency, SourceError};
-use mongodb::bson::{RawDocumentBuf, Timestamp, doc};
+use mongodb::bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use mongodb::error::ErrorKind;
 
 use super::MongoSource;
@@ -9,6 +9,11 @@ use crate::format::mongo_archive::ArchiveCollection;
 
 /// A moment before every server's first: one that keeps to moments has nothing to show for it.
 const LONG_AGO: Timestamp = Timestamp { time: 1, increment: 1 };
+
+/// Matches nothing, which the index of the ids tells at once: it is the moment that is asked for, and not a document.
+fn nothing() -> Document {
+    doc! { "_id": Bson::MinKey }
+}
 
 /// How everything is read.
 pub(super) struct Moment {
@@ -40,7 +45,7 @@ impl MongoSource {
         // The first read chooses the moment; a server that cannot do it says so here.
         let mut session = self.client.start_session().snapshot(true).await.map_err(self.failed("opening a session"))?;
         let documents = self.client.database(&first.database).collection::<RawDocumentBuf>(&first.collection);
-        if let Err(error) = documents.find(doc! {}).limit(1).session(&mut session).await {
+        if let Err(error) = documents.find(nothing()).limit(1).session(&mut session).await {
             return match error.kind.as_ref() {
                 ErrorKind::Command(refusal) => Ok(plain(format!("the server does not show one moment: {}", refusal.message))),
                 _ => Err(self.failed("choosing a moment")(error)),
@@ -65,7 +70,7 @@ impl MongoSource {
     /// Asks for a moment that the server cannot have. One that answers it all the same ignores which moment is asked for.
     async fn keeps_to_moments(&self, first: &ArchiveCollection) -> Result<bool, SourceError> {
         let command = doc! {
-            "find": &first.collection, "limit": 1, "singleBatch": true,
+            "find": &first.collection, "filter": nothing(), "limit": 1, "singleBatch": true,
             "readConcern": { "level": "snapshot", "atClusterTime": LONG_AGO },
         };
         match self.client.database(&first.database).run_command(command).await {

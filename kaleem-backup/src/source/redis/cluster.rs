@@ -36,6 +36,13 @@ struct Node {
     connection: Connection,
 }
 
+/// What all nodes of a cluster call it: by its masters, of which all say the same.
+pub(super) async fn name(mut node: Connection) -> Result<String, SourceError> {
+    let view = look(&mut node).await?;
+    let masters: Vec<&str> = view.topology.masters.iter().map(|master| master.id.as_str()).collect();
+    Ok(format!("the Redis cluster of {}", masters.join(" and ")))
+}
+
 impl<'a> Cluster<'a> {
     /// Reaches every master of the cluster that the server behind `first` is in.
     pub(super) async fn find(source: &'a RedisSource, mut first: Connection) -> Result<Self, SourceError> {

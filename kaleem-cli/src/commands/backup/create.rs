@@ -38,6 +38,9 @@ pub(super) async fn run(arguments: &Create, around: &Around<'_>) -> Result<Exit,
             printer.note(&format!("       {note}"));
         }
     }
+    for (part, artifact) in &made.twins {
+        printer.note(&format!("       `{part}` is a part of what `{artifact}` has as a whole"));
+    }
     for (place, copied) in &made.copies {
         if copied.is_ok() {
             printer.note(&format!("{} copied to {place}, and read back there", paint(GOOD, "    ok")));
@@ -64,6 +67,7 @@ pub(super) async fn run(arguments: &Create, around: &Around<'_>) -> Result<Exit,
         "copies": made.copies.iter().map(|(place, copied)| json!({ "vault": place, "whole": copied.is_ok() })).collect::<Vec<_>>(),
         "stored_bytes": size,
         "artifacts": made.manifest.artifacts,
+        "twins": made.twins.iter().map(|(part, artifact)| json!({ "source": part, "artifact": artifact })).collect::<Vec<_>>(),
         "shortcomings": shortcomings,
         "exit_code": exit.code(),
     }));
