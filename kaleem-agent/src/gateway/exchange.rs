@@ -39,8 +39,8 @@ const MOST_OWN_FAILURES: u32 = 5;
 enum Outgoing {
     /// It has no body, and may be sent again.
     Repeatable(PlainRequest),
-    /// It may be sent once. Gone when it is on its way.
-    Once(Option<Request<RequestBody>>),
+    /// It may be sent once. Gone when it is on its way. Boxed, since it is long, and most are of the other kind.
+    Once(Option<Box<Request<RequestBody>>>),
 }
 
 impl Outgoing {
@@ -59,7 +59,7 @@ impl Outgoing {
 /// What became of a request that got no answer.
 struct Lost {
     /// It is here when nothing of it was sent.
-    unsent: Option<Request<RequestBody>>,
+    unsent: Option<Box<Request<RequestBody>>>,
 }
 
 /// What stays of a request while it is out.
@@ -159,7 +159,7 @@ fn prepare(client: &Rc<Client>, request: Request<Incoming>, entry: Option<Entry>
                 }
             });
         }
-        Outgoing::Once(Some(request))
+        Outgoing::Once(Some(Box::new(request)))
     };
     client.uploads.set(false);
     let asked = Asked { client: client.clone(), upgrade, cookie, tag, retries: Cell::new(0), entry: Cell::new(entry) };
@@ -283,8 +283,8 @@ async fn put(client: &Client, plain: Box<Plain>) -> Result<Response<Source>, Los
 }
 
 /// The same for a request that goes through the HTTP library.
-async fn put_full(client: &Client, mut full: Box<Full>, request: Request<RequestBody>) -> Result<Response<Source>, Lost> {
-    let mut response = pin!(full.sender().try_send_request(request));
+async fn put_full(client: &Client, mut full: Box<Full>, request: Box<Request<RequestBody>>) -> Result<Response<Source>, Lost> {
+    let mut response = pin!(full.sender().try_send_request(*request));
     *client.upstream.borrow_mut() = Some(Upstream::Full(full));
     let answered = std::future::poll_fn(|context| {
         let ended = match client.upstream.borrow_mut().as_mut() {
@@ -308,7 +308,7 @@ async fn put_full(client: &Client, mut full: Box<Full>, request: Request<Request
     .await;
     answered.map(|response| response.map(Source::Full)).map_err(|mut error| {
         client.upstream.borrow_mut().take();
-        Lost { unsent: error.take_message() }
+        Lost { unsent: error.take_message().map(Box::new) }
     })
 }
 
