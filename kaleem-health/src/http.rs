@@ -3,6 +3,7 @@
 //! The connection is driven by the probe's own future, not by a task: when the probe ends, or is dropped, the socket
 //! is closed. Redirects are answers, and not followed.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -191,9 +192,11 @@ fn broken(place: std::net::SocketAddr, request: &Request<'_>, target: &ProbeTarg
     Finding::new(Verdict::Fail, reason).with_remedy(remedy)
 }
 
-/// Whether the other side sent something else than an answer, or sent before it was asked.
+/// Whether the other side sent something else than an answer, or sent before it was asked. When it did that before the request had
+/// left its queue, the request is only told that it was given up, and that because of what came.
 pub(crate) fn is_not_http(error: &hyper::Error) -> bool {
-    error.is_parse() || error.to_string().contains("unexpected message")
+    let cause = || error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
+    error.is_parse() || error.to_string().contains("unexpected message") || error.is_canceled() && cause().is_some_and(is_not_http)
 }
 
 fn what(request: &Request<'_>) -> String {
@@ -203,4 +206,26 @@ fn what(request: &Request<'_>) -> String {
 /// A query may hold a token.
 fn shown_path(path: &str) -> String {
     path.split_once('?').map_or_else(|| path.to_owned(), |(path, _)| format!("{path}?…"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_speaks_before_a_request_has_left_its_queue_is_no_http() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
+        let mut asked = std::pin::pin!(sender.send_request(hyper::Request::new(Empty::<Bytes>::new())));
+        assert!(poll_fn(|context| Poll::Ready(asked.as_mut().poll(context).is_pending())).await);
+        theirs.write_all(b"220 mail.example ESMTP\r\n").await.unwrap();
+        connection.await.ok();
+        let error = asked.await.unwrap_err();
+        assert!(is_not_http(&error), "{error:?}");
+    }
 }
