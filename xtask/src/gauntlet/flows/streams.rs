@@ -81,6 +81,7 @@ impl Client {
             }
             Err(miss) => return self.over(begun, &Err(miss), None),
         };
+        let mut heard = begun;
         while self.shared.pause(period.mul_f64(0.9 + 0.2 * self.seed.fraction())).await {
             self.number += 1;
             let text = format!("{}-{}", self.name, self.number);
@@ -88,7 +89,10 @@ impl Client {
             let echo = tokio::time::timeout(PATIENCE, say(&mut wire, &text)).await;
             let echo = echo.unwrap_or_else(|_| Err(Miss { reason: format!("no echo within {PATIENCE:?}"), began: false }));
             match echo {
-                Ok(Heard::Echo) => self.over(begun, &Ok(None), None),
+                Ok(Heard::Echo) => {
+                    self.over(begun, &Ok(None), None);
+                    heard = begun;
+                }
                 Ok(Heard::GoingAway) => {
                     // It was said in time that this conversation is over: the message goes out on the next one.
                     self.shared.end(|tally| tally.goodbyes += 1);
@@ -96,7 +100,8 @@ impl Client {
                     break;
                 }
                 Err(miss) => {
-                    self.over(begun, &Err(miss), None);
+                    // Whoever pauses between two messages learns only with the next that the connection was cut meanwhile.
+                    self.over(heard, &Err(miss), None);
                     break;
                 }
             }
