@@ -29,6 +29,8 @@ impl Chunk {
                 let digit = u64::from(char::from(byte).to_digit(16)?);
                 Self::Size { value: value.checked_mul(16)?.checked_add(digit)?, digits: true }
             }
+            // Control characters end a line for some, and a text for others.
+            (Self::Extension { .. } | Self::Trailer { .. }, 0..=8 | 11 | 12 | 14..=31 | 127) => return None,
             (Self::Extension { value, carriage_return: true }, b'\n') => behind(value),
             (Self::Extension { value, .. }, _) if byte != b'\n' => Self::Extension { value, carriage_return: byte == b'\r' },
             (Self::End { carriage_return: false }, b'\r') => Self::End { carriage_return: true },

@@ -331,6 +331,7 @@ mod tests {
             ("a size that ends with a line feed alone", "1\nx\r\n0\r\n\r\n"),
             ("an extension that does", "1;a\nx\r\n0\r\n\r\n"),
             ("fields that end with a line feed alone", "0\r\nX: 1\r\n\nX: 2\r\n\r\n"),
+            ("an extension with a control character", "1;\0a\r\nx\r\n0\r\n\r\n"),
         ] {
             let mut witness = Witness::default();
             witness.hear(format!("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}").as_bytes());
