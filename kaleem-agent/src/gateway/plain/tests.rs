@@ -24,14 +24,19 @@ fn text(headers: &HeaderMap) -> String {
     headers.iter().map(|(name, value)| format!("{name}={} ", value.to_str().unwrap())).collect::<String>().trim_end().to_owned()
 }
 
-/// Sends `answer` in pieces of `size` to a request; the connection is closed behind it or stays.
-async fn exchange(method: Method, answer: &[u8], size: usize, closes: bool) -> Result<Made, String> {
+/// A connection, and its other end.
+async fn connected() -> (Plain, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connecting = TcpStream::connect(listener.local_addr().unwrap());
     let (stream, accepted) = tokio::join!(connecting, listener.accept());
-    let (mut other, _) = accepted.unwrap();
+    let (other, _) = accepted.unwrap();
     other.set_nodelay(true).unwrap();
-    let mut plain = Plain::new(stream.unwrap());
+    (Plain::new(stream.unwrap()), other)
+}
+
+/// Sends `answer` in pieces of `size` to a request; the connection is closed behind it or stays.
+async fn exchange(method: Method, answer: &[u8], size: usize, closes: bool) -> Result<Made, String> {
+    let (mut plain, mut other) = connected().await;
     let mut request = PlainRequest::begin(&method, &Uri::from_static("/a?b"));
     request.add(&header::ACCEPT, &HeaderValue::from_static("*/*"));
     assert!(!request.names_host());
@@ -210,10 +215,7 @@ fn what_is_no_answer_is_an_error() {
 fn a_connection_is_used_again_and_a_long_answer_leaves_no_long_buffer() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (stream, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        let (mut other, _) = accepted.unwrap();
-        let mut plain = Plain::new(stream.unwrap());
+        let (mut plain, mut other) = connected().await;
         for (number, length) in [3, 300_000, 5].into_iter().enumerate() {
             plain.ask(&PlainRequest::begin(&Method::GET, &Uri::from_static("/")).end(), None);
             let serving = async {
