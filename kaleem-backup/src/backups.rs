@@ -159,6 +159,9 @@ fn in_set(source: SetFailure) -> BackupsError {
 
 /// Of each whole its first part alone: the others would be the same once more. One that cannot tell is kept, and says why when it is read.
 async fn one_of_each(sources: Vec<Arc<dyn BackupSource>>) -> (Vec<Arc<dyn BackupSource>>, Vec<(ArtifactName, ArtifactName)>) {
+    if sources.len() < 2 {
+        return (sources, Vec::new());
+    }
     let wholes = futures_util::future::join_all(sources.iter().map(|source| source.whole())).await;
     let (mut kept, mut twins) = (Vec::new(), Vec::new());
     let mut first: BTreeMap<String, ArtifactName> = BTreeMap::new();
