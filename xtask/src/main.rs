@@ -163,10 +163,10 @@ enum Benchmark {
         #[arg(long)]
         yes: bool,
         /// How often each has its turn.
-        #[arg(long, default_value_t = 5)]
+        #[arg(long, default_value_t = 15)]
         rounds: usize,
         /// How long a turn is.
-        #[arg(long, default_value_t = 4)]
+        #[arg(long, default_value_t = 2)]
         seconds: u64,
         /// Looks at the gateway's memory under that many minutes of load afterwards.
         #[arg(long, default_value_t = 0)]

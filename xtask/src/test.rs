@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::demo::kaleem;
 use crate::fail::TaskError;
+use crate::gauntlet;
 use crate::place::Place;
 use crate::programs::Program;
 use crate::say;
@@ -13,7 +15,7 @@ use crate::soak;
 /// How often the real program is killed. A run by hand (`cargo xtask soak --kills 200`) does more.
 const KILLS: u64 = 20;
 
-/// Sets up, runs `cargo test --workspace`, the soak in its short form, and ends what was started.
+/// Sets up, runs `cargo test --workspace`, soak and gauntlet in their short forms, and ends what was started.
 pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Result<(), TaskError> {
     let parts = setup::run(place, consent, Need::Tests)?;
     say::step("cargo test --workspace");
@@ -33,9 +35,18 @@ pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Resu
     Ok(())
 }
 
-/// The real program on the real engine under load, killed again and again.
+/// The real program on the real engine under load: killed again and again, and through everything in the life of a service. Both at once,
+/// each on a project of its own: they wait most of the time, and disturb each other as much as a busy machine does.
 fn under_load(place: &Place, parts: &Parts) -> Result<(), TaskError> {
-    soak::with(place, parts, soak::Limits { time: Duration::ZERO, kills: KILLS }, None, None)
+    // Built once, and not by both.
+    let kaleem = Some(kaleem(place, None)?);
+    let choices = gauntlet::Choices { form: gauntlet::Form::Short, seed: None, document: false, only: None, kaleem: kaleem.clone() };
+    let (soaked, counted) = std::thread::scope(|scope| {
+        let soak = scope.spawn(|| soak::with(place, parts, soak::Limits { time: Duration::ZERO, kills: KILLS }, None, kaleem));
+        let counted = gauntlet::run_with(place, parts, choices);
+        (soak.join(), counted)
+    });
+    soaked.unwrap_or_else(|_| Err(TaskError::Unexpected { what: "the soak broke off".to_owned() })).and(counted)
 }
 
 /// The tests of the engine's adapter once more, with a newer engine.

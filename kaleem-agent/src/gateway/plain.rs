@@ -28,6 +28,8 @@ use request::write_field;
 
 /// Room for a first read; one that was filled grows up to the greatest.
 const LEAST_ROOM: usize = 8 << 10;
+/// More room than is still to come: a read that leaves some free tells that the socket is empty, without another that would find nothing.
+const SPARE_ROOM: usize = 64;
 /// Bytes that are read ahead at most, and of a head.
 const GREATEST_ROOM: usize = 64 << 10;
 /// Fields of a head, as many as the HTTP library takes.
@@ -151,7 +153,12 @@ impl Plain {
     }
 
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.ahead.reserve(self.room);
+        let room = match self.owed {
+            // All that is still to come, with one read.
+            Owed::Bytes(left) => usize::try_from(left).unwrap_or(usize::MAX).saturating_add(SPARE_ROOM).clamp(self.room, GREATEST_ROOM),
+            _ => self.room,
+        };
+        self.ahead.reserve(room);
         let read = ready!(pin!(self.stream.read_buf(&mut self.ahead)).poll(context))?;
         if read >= self.room {
             self.room = (self.room * 2).min(GREATEST_ROOM);

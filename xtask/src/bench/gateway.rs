@@ -57,7 +57,8 @@ pub(crate) fn run(place: &Place, consent: Consent, length: Length) -> Result<(),
     let directory = scratch()?;
     let path = directory.path();
     let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-    let _behind = nginx(place, path, "behind", &served(path, behind)?)?;
+    // One process: how the kernel deals connections out to several would be luck, and some proxies would have more of it than others.
+    let _behind = nginx(place, path, "behind", 1, &served(path, behind)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| TaskError::Start { program: "an async runtime".to_owned(), source })?;
     let traffic = SocketTraffic::new(path);
@@ -111,7 +112,7 @@ fn served(path: &Path, address: SocketAddr) -> Result<String, TaskError> {
     Ok(format!("sendfile on; server {{ listen {address}; root {}; location = /tiny {{ return 200 ok; }} }}", files.display()))
 }
 
-fn nginx(place: &Place, path: &Path, name: &str, server: &str) -> Result<Started, TaskError> {
+fn nginx(place: &Place, path: &Path, name: &str, workers: usize, server: &str) -> Result<Started, TaskError> {
     let own = path.join(name);
     create_directory(&own)?;
     let file = own.join("nginx.conf");
@@ -120,7 +121,7 @@ fn nginx(place: &Place, path: &Path, name: &str, server: &str) -> Result<Started
     write(
         &file,
         &format!(
-            "user root; worker_processes 2; daemon off; pid {own}/pid; error_log {own}/error.log;\nevents {{ worker_connections 1024; }}\n\
+            "user root; worker_processes {workers}; daemon off; pid {own}/pid; error_log {own}/error.log;\nevents {{ worker_connections 1024; }}\n\
              http {{ access_log off; tcp_nodelay on; keepalive_requests 1000000000; {temporary}\n{server}\n}}\n",
             own = own.display()
         ),
@@ -138,7 +139,7 @@ fn by_nginx(place: &Place, path: &Path, behind: SocketAddr) -> Result<Proxy, Tas
          proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host; proxy_buffers 8 16k; \
          proxy_max_temp_file_size 0; }} }}"
     );
-    Ok(Proxy { name: "nginx", address, process: nginx(place, path, "nginx", &server)? })
+    Ok(Proxy { name: "nginx", address, process: nginx(place, path, "nginx", 2, &server)? })
 }
 
 fn by_haproxy(place: &Place, path: &Path, behind: SocketAddr) -> Result<Proxy, TaskError> {

@@ -21,6 +21,8 @@ use crate::setup::Parts;
 const COMPOSE: &str = include_str!("files/compose.yaml");
 const SETTINGS: &str = include_str!("files/kaleem.toml");
 const NGINX: &str = include_str!("files/nginx.conf");
+/// How the settings say how long a new version is watched.
+const WATCH: &str = "watch = \"2s\"";
 /// How long a project may take until both doors answer.
 const SETTLES: Duration = Duration::from_secs(90);
 
@@ -131,7 +133,17 @@ impl<'a> Field<'a> {
     /// Says whether two of the service may run at the same time, from the next deploy on.
     pub(super) fn set_singleton(&self, singleton: bool) -> Result<(), TaskError> {
         let said = if singleton { "[services.api]\nsingleton = true\n" } else { "[services.api]\n" };
-        write(&self.directory.path().join("kaleem.toml"), &SETTINGS.replace("[services.api]\n", said))
+        self.set("[services.api]\n", said)
+    }
+
+    /// Says how long a new version is watched, from the next deploy on; `None` for the usual time.
+    pub(super) fn set_watch(&self, seconds: Option<u64>) -> Result<(), TaskError> {
+        self.set(WATCH, &seconds.map_or_else(|| WATCH.to_owned(), |seconds| format!("watch = \"{seconds}s\"")))
+    }
+
+    /// The settings, with one thing said otherwise.
+    fn set(&self, usual: &str, said: &str) -> Result<(), TaskError> {
+        write(&self.directory.path().join("kaleem.toml"), &SETTINGS.replace(usual, said))
     }
 
     /// What `kaleem status` says goes through the gateway, which must be something while the load flows.

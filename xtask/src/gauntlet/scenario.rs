@@ -18,6 +18,8 @@ use crate::say;
 
 /// How soon after the verdict of a watch the old instances must be sent to again.
 const SWITCHES_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// Seconds for which a version is watched that fails 2 s after its start. Where it starts quickly, the usual watch is over by then.
+const WATCHED_UNTIL_BAD: u64 = 6;
 /// How long what was killed may take to serve again.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 
@@ -258,7 +260,11 @@ impl<'a, 'e> Stage<'a, 'e> {
                 std::thread::sleep(self.around);
                 self.ship("")?;
             }
-            Act::GoesBad => self.ship_bad("healthy-then-500:2")?,
+            Act::GoesBad => {
+                self.field.set_watch(Some(WATCHED_UNTIL_BAD))?;
+                self.ship_bad("healthy-then-500:2")?;
+                self.field.set_watch(None)?;
+            }
             Act::KillInstance => self.kill(load, ["com.docker.compose.service=api", "com.docker.compose.project"])?,
             Act::KillGateway => self.kill(load, ["kaleem.gateway", "kaleem.project"])?,
             Act::RestartEngine => {
