@@ -11,7 +11,7 @@ use kaleem_core::health::Verdict;
 use kaleem_core::history::History;
 use kaleem_core::kaleem::Kaleem;
 use kaleem_core::names::{ContainerName, ServiceName};
-use kaleem_core::observed::image_reference;
+use kaleem_core::observed::{self, image_reference};
 use kaleem_core::remedy::{Remedy, one_line};
 use kaleem_core::runtime::{EngineInfo, Instance, InstanceStatus, LocalImage, Runtime};
 
@@ -113,7 +113,6 @@ impl<'a> Patient<'a> {
     }
 
     async fn read_configurations(&mut self, runtime: &Arc<dyn Runtime>) {
-        let command = ["nginx".to_owned(), "-T".to_owned()];
         for instance in self.instances.iter().filter(|instance| instance.state.status == InstanceStatus::Running) {
             // The engine may know an image by its id alone; the files tell its name.
             let service = self.project.services.get(&instance.service);
@@ -121,6 +120,7 @@ impl<'a> Patient<'a> {
             if !instance.image.contains("nginx") && !named.is_some_and(|image| image.base_name().contains("nginx")) {
                 continue;
             }
+            let command = observed::nginx::command(runtime.as_ref(), &instance.name, "-T", CONFIGURATION_TIMEOUT).await;
             if let Ok(ran) = runtime.exec(&instance.name, &command, CONFIGURATION_TIMEOUT).await
                 && ran.exit_code == 0
             {

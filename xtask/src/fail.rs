@@ -98,7 +98,7 @@ impl Remedy for TaskError {
             Self::Silent { log, .. } => format!("see why in {}", log.display()),
             Self::Untidy { .. } => "mend the places above; `docs/style.md` says why the rules are there".to_owned(),
             Self::Load { .. } => "check that the shop is up: `docker ps`".to_owned(),
-            Self::Unexpected { .. } => "read the output above; `--keep` leaves everything in place to look at".to_owned(),
+            Self::Unexpected { .. } => "read the output above".to_owned(),
         }
     }
 }

@@ -35,6 +35,9 @@ const LEAST_PER_SECOND: f64 = 500.0;
 /// An answer around a switch may take this many times as long as when nothing happens.
 const MOST_AT_SWITCH: f64 = 2.0;
 
+/// The ports of a project that Compose runs are refused for this long at most, at the median, when it gets its gateways.
+const MOST_REFUSED: Duration = Duration::from_millis(300);
+
 /// Load before and after what is done.
 const AROUND: Duration = Duration::from_secs(3);
 /// The same in the short form, whose time somebody waits for.
@@ -134,6 +137,7 @@ impl Lab<'_> {
                 Act::GoesBad,
                 Act::KillInstance,
                 Act::KillGateway,
+                Act::TakeOver,
             ],
             Form::Long => &[
                 Act::Steady(Duration::from_secs(30)),
@@ -147,6 +151,11 @@ impl Lab<'_> {
                 Act::GoesBad,
                 Act::KillInstance,
                 Act::KillGateway,
+                Act::TakeOver,
+                Act::TakeOver,
+                Act::TakeOver,
+                Act::TakeOver,
+                Act::TakeOver,
             ],
         };
         let field = Field::new(self.place, self.parts, self.program, "kaleem-gauntlet", Layout::Unchanged, None)?;
@@ -220,6 +229,9 @@ fn judge(rows: &[Row], form: Form) -> Vec<String> {
         {
             faults.push(format!("99 of 100 answers took {switch:?} around a switch, and {steady:?} otherwise"));
         }
+        if let Some(refused) = report::taken_over(rows).filter(|refused| *refused > MOST_REFUSED) {
+            faults.push(format!("the published port turned requests away for {refused:?} when it was taken over from Compose"));
+        }
     }
     faults
 }
@@ -241,8 +253,11 @@ fn preface(rows: &[Row], seed: u64) -> String {
     let back = rows.iter().filter_map(|row| row.switched_back).max().map_or_else(String::new, |time| {
         format!(" The old instances were sent to again {} ms after the verdict of a watch, at most.", time.as_millis())
     });
+    let over = report::taken_over(rows).map_or_else(String::new, |time| {
+        format!(" When the project was taken over from Compose, its published port turned requests away for {} ms, at the median.", time.as_millis())
+    });
     format!(
         "Measured on {day} with `cargo xtask gauntlet --document --seed {seed}`, at {steady:.0} requests a second, on {cores} cores that the load, \
-         the app, nginx and the gateway share with other work of the machine (load average over 15 minutes: {load}).{ratio}{back}"
+         the app, nginx and the gateway share with other work of the machine (load average over 15 minutes: {load}).{ratio}{back}{over}"
     )
 }

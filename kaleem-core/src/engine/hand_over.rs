@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::definition::NetworkAttachment;
 use crate::engine::{Engine, StepError};
 use crate::names::{ContainerName, GatewayName, ServiceName};
+use crate::observed::nginx;
 use crate::plan::{HandedOver, Plan, Step};
 use crate::runtime::{InstanceStatus, Leaving, RuntimeError};
 
@@ -44,7 +45,7 @@ impl Engine {
         if found.is_none_or(|found| found.state.status != InstanceStatus::Running) {
             return Ok("it does not run".to_owned());
         }
-        let command = ["nginx".to_owned(), "-t".to_owned()];
+        let command = nginx::command(self.runtime.as_ref(), container, "-t", TEST).await;
         let mut output = String::new();
         for _ in 0..TESTS {
             match self.runtime.exec(container, &command, TEST).await {

@@ -100,18 +100,22 @@ pub(super) async fn find(
 }
 
 async fn ask(runtime: &Arc<dyn Runtime>, neighbour: &Neighbour, names: &BTreeSet<String>, addresses: &BTreeSet<Ipv4Addr>) -> Option<Keeps> {
-    let run = async |command: &[&str]| {
-        let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-        runtime.exec(&neighbour.name, &command, ANSWER).await.ok().filter(|ran| ran.exit_code == 0).map(|ran| ran.output)
+    let run = async |command: &[String]| {
+        runtime.exec(&neighbour.name, command, ANSWER).await.ok().filter(|ran| ran.exit_code == 0).map(|ran| ran.output)
     };
     // An image without nginx has no such program, and says so at once.
-    if let Some(configuration) = run(&["nginx", "-T"]).await {
+    let configuration = run(&nginx::command(runtime.as_ref(), &neighbour.name, "-T", ANSWER).await).await;
+    if let Some(configuration) = &configuration {
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-        return nginx::kept(&configuration, &names).map(|time| Keeps::Address { time });
+        if let Some(time) = nginx::kept(configuration, &names) {
+            return Some(Keeps::Address { time });
+        }
     }
-    let table = run(&["cat", "/proc/net/tcp"]).await?;
+    let table = run(&["cat".to_owned(), "/proc/net/tcp".to_owned()]).await?;
     let open = connections(&table, addresses);
-    (open > 0).then_some(Keeps::Connections { open })
+    // An nginx that is connected knows the address in a way that its configuration does not show.
+    let keeps = if configuration.is_some() { Keeps::Address { time: None } } else { Keeps::Connections { open } };
+    (open > 0).then_some(keeps)
 }
 
 /// How many connections of the kernel's table go to one of `addresses`.

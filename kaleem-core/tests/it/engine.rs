@@ -1,6 +1,7 @@
 //! The engine on a strict fake: outcomes are truthful, and what is left on the host is what they say.
 
 mod cases;
+mod clients;
 mod completeness;
 mod data;
 mod faults;

@@ -101,6 +101,13 @@ impl Contender {
         self.ship(field, previous)
     }
 
+    /// Leaves everything to Compose again, as if nobody else had ever run the project.
+    pub(super) fn give_back(self, field: &Field<'_>) -> Result<(), TaskError> {
+        expect(field, field.kaleem(&["eject"]).logged(field.log())?.code(), &[0])?;
+        expect(field, field.compose(&["up", "--detach"]).logged(field.log())?.code(), &[0])?;
+        field.settle()
+    }
+
     fn up(self, field: &Field<'_>) -> Result<(), TaskError> {
         expect(field, field.compose(&["up", "--detach", "--no-deps", "api"]).logged(field.log())?.code(), &[0])
     }

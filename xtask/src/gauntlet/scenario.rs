@@ -46,6 +46,8 @@ pub(super) enum Act {
     ClosesConnections,
     /// A version that is healthy, is let in, and then fails.
     GoesBad,
+    /// What Compose runs by itself gets its gateway: once in the life of a project, the ports change hands.
+    TakeOver,
     /// The instance is killed with SIGKILL.
     KillInstance,
     /// The gateway is killed with SIGKILL.
@@ -79,6 +81,7 @@ impl Act {
             Self::IgnoresSigterm => "the app ignores SIGTERM".to_owned(),
             Self::ClosesConnections => "the app closes connections at once".to_owned(),
             Self::GoesBad => "a deploy that goes bad after the switch".to_owned(),
+            Self::TakeOver => "taking over from Compose".to_owned(),
             Self::KillInstance => "kill -9 of the instance".to_owned(),
             Self::KillGateway => "kill -9 of the gateway".to_owned(),
             Self::RestartEngine => "restart of the Docker engine".to_owned(),
@@ -91,7 +94,7 @@ impl Act {
             Self::Held(_) | Self::Turns(_) => Bar::Nothing,
             Self::GatewayUpgrade(_) | Self::IgnoresSigterm | Self::ClosesConnections => Bar::Nothing,
             Self::KillInstance => Bar::OpenAtKill,
-            Self::GoesBad | Self::KillGateway | Self::RestartEngine => Bar::NothingConfirmed,
+            Self::GoesBad | Self::TakeOver | Self::KillGateway | Self::RestartEngine => Bar::NothingConfirmed,
         }
     }
 }
@@ -183,6 +186,9 @@ impl<'a, 'e> Stage<'a, 'e> {
     pub(super) fn play(&mut self, act: Act) -> Result<Row, TaskError> {
         self.scenes += 1;
         say::step(&format!("{}: {}", self.contender.title(), act.title()));
+        if act == Act::TakeOver {
+            self.contender.give_back(self.field)?;
+        }
         // The fields of different contenders have stores of their own, so this is enough to tell scenes apart.
         let prefix = format!("s{}", self.scenes);
         let load = Load::start(self.field.doors(), &prefix, self.seed.branch(u64::from(self.scenes)))?;
@@ -265,6 +271,7 @@ impl<'a, 'e> Stage<'a, 'e> {
                 self.ship_bad("healthy-then-500:2")?;
                 self.field.set_watch(None)?;
             }
+            Act::TakeOver => self.ship("")?,
             Act::KillInstance => self.kill(load, ["com.docker.compose.service=api", "com.docker.compose.project"])?,
             Act::KillGateway => self.kill(load, ["kaleem.gateway", "kaleem.project"])?,
             Act::RestartEngine => {
@@ -308,9 +315,12 @@ impl<'a, 'e> Stage<'a, 'e> {
 /// What a person who waits wants to know.
 fn tell(row: &Row) {
     let tally = &row.tally;
+    let slowest = tally.slowest().map_or_else(String::new, |sample| {
+        format!(" ({} {} at {:.2} s{})", sample.door, sample.kind, sample.begun.as_secs_f64(), if sample.ok { "" } else { ", failed" })
+    });
     let outage = |door| tally.longest_outage(door).as_secs_f64() * 1000.0;
     say::line(&format!(
-        "    {} sent ({:.0}/s), {} failed, {} lost, {} doubled, {} retried; worst {:.0} ms, outage {:.0} ms direct and {:.0} ms at nginx",
+        "    {} sent ({:.0}/s), {} failed, {} lost, {} doubled, {} retried; worst {:.0} ms{slowest}, outage {:.0} ms direct and {:.0} ms at nginx",
         tally.sent(),
         tally.per_second(),
         tally.failed(),
@@ -321,6 +331,10 @@ fn tell(row: &Row) {
         outage(Door::Direct),
         outage(Door::Edge),
     ));
+    if row.act == Act::TakeOver {
+        let refused = |door| tally.refused(door).as_millis();
+        say::line(&format!("    turned away for {} ms direct and {} ms at nginx", refused(Door::Direct), refused(Door::Edge)));
+    }
     if let Some(time) = row.switched_back {
         say::line(&format!("    the old instances were sent to again {} ms after the verdict of the watch", time.as_millis()));
     }

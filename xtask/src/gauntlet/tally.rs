@@ -131,9 +131,22 @@ impl Tally {
         self.swaps.iter().any(|swap| sample.begun + BEFORE_SWAP >= *swap && sample.begun <= *swap + AFTER_SWAP)
     }
 
+    /// The small request that took longest until its answer, right or not.
+    pub(super) fn slowest(&self) -> Option<&Sample> {
+        self.samples.iter().filter(|sample| sample.kind.is_small()).max_by_key(|sample| sample.took)
+    }
+
     /// The longest that anybody waited for a small answer, right or not.
     pub(super) fn worst(&self) -> Duration {
-        self.samples.iter().filter(|sample| sample.kind.is_small()).map(|sample| sample.took).max().unwrap_or_default()
+        self.slowest().map(|sample| sample.took).unwrap_or_default()
+    }
+
+    /// How long requests were turned away at that door: from the first small one that failed to the last one, by when they were begun.
+    /// What waits and is answered in the end was not turned away.
+    pub(super) fn refused(&self, door: Door) -> Duration {
+        let failed = || self.samples.iter().filter(|sample| !sample.ok && sample.door == door && sample.kind.is_small());
+        let (first, last) = (failed().map(|sample| sample.begun + sample.took).min(), failed().map(|sample| sample.begun).max());
+        last.unwrap_or_default().saturating_sub(first.unwrap_or_default())
     }
 
     /// The longest time in which nobody at that door got a right answer to a small request. Clients that all wait are seen too.
@@ -175,6 +188,8 @@ mod tests {
         assert_eq!((tally.sent(), tally.failed()), (6, 3));
         assert_eq!(tally.longest_outage(Door::Direct), Duration::from_millis(300));
         assert_eq!(tally.longest_outage(Door::Edge), Duration::ZERO);
+        assert_eq!(tally.refused(Door::Direct), Duration::from_millis(299), "from the end of the first to the beginning of the last");
+        assert_eq!(tally.refused(Door::Edge), Duration::ZERO);
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Brings up a gateway where none fits. It is ready before anybody loses anything; what has published ports now gives them over
-    /// in one short step, and what has only the name is stopped after the gateway sends: the answer is what comes after that.
+    /// in one short step; what has only the name is stopped after the gateway sends: the answer is what comes after that.
     pub(super) fn new_gateway(
         &mut self,
         name: &ServiceName,
@@ -207,7 +207,10 @@ impl<'a> Builder<'a> {
         self.switch.push(Step::StartApart { service: name.clone(), container: container.clone(), restart, stop: ORPHAN_STOP });
         let networks = gateway.networks.clone();
         self.switch.push(Step::HandOver { service: name.clone(), from, to: container, networks, stop: ORPHAN_STOP });
-        reloads
+        // At once: until then a web server sends to an address that nobody has any more, and its clients wait for a connection that never
+        // comes. From now on the gateway holds them, until a gate is passed.
+        self.switch.extend(reloads);
+        Vec::new()
     }
 
     fn handed_over(&self, name: &ServiceName, wanted: &Wanted, gateway: &WantedGateway, instance: &Instance) -> HandedOver {
