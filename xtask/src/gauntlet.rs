@@ -254,7 +254,10 @@ fn preface(rows: &[Row], seed: u64) -> String {
         format!(" The old instances were sent to again {} ms after the verdict of a watch, at most.", time.as_millis())
     });
     let over = report::taken_over(rows).map_or_else(String::new, |time| {
-        format!(" When the project was taken over from Compose, its published port turned requests away for {} ms, at the median.", time.as_millis())
+        format!(
+            " When the project was taken over from Compose, its published port turned requests away for {} ms, at the median.",
+            time.as_millis()
+        )
     });
     format!(
         "Measured on {day} with `cargo xtask gauntlet --document --seed {seed}`, at {steady:.0} requests a second, on {cores} cores that the load, \

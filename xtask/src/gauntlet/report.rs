@@ -95,8 +95,7 @@ pub(super) fn at_the_switch(rows: &[Row]) -> Option<(Duration, Duration)> {
 
 /// How long the published port turned requests away when the project was taken over from Compose: the median.
 pub(super) fn taken_over(rows: &[Row]) -> Option<Duration> {
-    let mut times: Vec<Duration> =
-        rows.iter().filter(|row| row.act == Act::TakeOver).map(|row| row.tally.refused(Door::Direct)).collect();
+    let mut times: Vec<Duration> = rows.iter().filter(|row| row.act == Act::TakeOver).map(|row| row.tally.refused(Door::Direct)).collect();
     times.sort_unstable();
     times.get(times.len() / 2).copied()
 }
