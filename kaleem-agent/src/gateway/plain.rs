@@ -153,12 +153,11 @@ impl Plain {
     }
 
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let room = match self.owed {
+        if let Owed::Bytes(left) = self.owed {
             // All that is still to come, with one read.
-            Owed::Bytes(left) => usize::try_from(left).unwrap_or(usize::MAX).saturating_add(SPARE_ROOM).clamp(self.room, GREATEST_ROOM),
-            _ => self.room,
-        };
-        self.ahead.reserve(room);
+            self.room = usize::try_from(left).unwrap_or(usize::MAX).saturating_add(SPARE_ROOM).clamp(self.room, GREATEST_ROOM);
+        }
+        self.ahead.reserve(self.room);
         let read = ready!(pin!(self.stream.read_buf(&mut self.ahead)).poll(context))?;
         if read >= self.room {
             self.room = (self.room * 2).min(GREATEST_ROOM);

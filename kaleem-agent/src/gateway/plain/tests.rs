@@ -4,7 +4,6 @@ use std::future::poll_fn;
 
 use http::header::HeaderMap;
 use http::{Method, Uri};
-use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -216,22 +215,29 @@ fn a_connection_is_used_again_and_a_long_answer_leaves_no_long_buffer() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (mut plain, mut other) = connected().await;
-        for (number, length) in [3, 300_000, 5].into_iter().enumerate() {
+        // The last but one comes in pieces that never fill the room which its length asked for.
+        for (number, (length, piece)) in [(3, 3), (300_000, 300_000), (60_000, 1000), (5, 5)].into_iter().enumerate() {
             plain.ask(&PlainRequest::begin(&Method::GET, &Uri::from_static("/")).end(), None);
             let serving = async {
                 let mut asked = [0; 18];
                 other.read_exact(&mut asked).await.unwrap();
                 other.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes()).await.unwrap();
-                other.write_all(&vec![b'x'; length]).await.unwrap();
+                for piece in vec![b'x'; length].chunks(piece) {
+                    other.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
             };
             let reading = async {
                 poll_fn(|context| plain.poll_head(context)).await.unwrap();
-                let body = http_body_util::StreamBody::new(futures_util::stream::poll_fn(|context| plain.poll_frame(context)));
-                body.collect().await.unwrap().to_bytes()
+                let (mut read, mut right) = (0, true);
+                while let Some(frame) = poll_fn(|context| plain.poll_frame(context)).await {
+                    let data = frame.unwrap().into_data().unwrap();
+                    (read, right) = (read + data.len(), right && data.iter().all(|byte| *byte == b'x'));
+                }
+                (read, right)
             };
-            let ((), body) = tokio::join!(serving, reading);
-            assert_eq!((body.len(), body.iter().all(|byte| *byte == b'x')), (length, true), "answer {number}");
-            drop(body);
+            let ((), read) = tokio::join!(serving, reading);
+            assert_eq!(read, (length, true), "answer {number}");
             plain.rest();
             assert!(plain.is_idle() && plain.ahead.capacity() <= LEAST_ROOM, "answer {number}");
         }
