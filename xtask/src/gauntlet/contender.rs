@@ -101,13 +101,6 @@ impl Contender {
         self.ship(field, previous)
     }
 
-    /// Leaves everything to Compose again, as if nobody else had ever run the project.
-    pub(super) fn give_back(self, field: &Field<'_>) -> Result<(), TaskError> {
-        expect(field, field.kaleem(&["eject"]).logged(field.log())?.code(), &[0])?;
-        expect(field, field.compose(&["up", "--detach"]).logged(field.log())?.code(), &[0])?;
-        field.settle()
-    }
-
     fn up(self, field: &Field<'_>) -> Result<(), TaskError> {
         expect(field, field.compose(&["up", "--detach", "--no-deps", "api"]).logged(field.log())?.code(), &[0])
     }
@@ -119,6 +112,13 @@ fn expect(field: &Field<'_>, code: Option<i32>, right: &[i32]) -> Result<(), Tas
     }
     let log = field.log().display();
     Err(TaskError::Unexpected { what: format!("{}: exit code {code:?} instead of {right:?}; see {log}", field.name()) })
+}
+
+/// Leaves everything to Compose again, as if nobody else had ever run the project.
+pub(super) fn give_back(field: &Field<'_>) -> Result<(), TaskError> {
+    expect(field, field.kaleem(&["eject"]).logged(field.log())?.code(), &[0])?;
+    expect(field, field.compose(&["up", "--detach"]).logged(field.log())?.code(), &[0])?;
+    field.settle()
 }
 
 /// Puts another copy of the gateway's program into the gateway, while it serves.

@@ -7,6 +7,7 @@ use crate::fail::TaskError;
 use crate::gauntlet::contender::Contender;
 use crate::gauntlet::flows::Door;
 use crate::gauntlet::scenario::{Act, Row};
+use crate::load::percentile;
 use crate::place::{Place, write};
 use crate::say;
 
@@ -97,7 +98,7 @@ pub(super) fn at_the_switch(rows: &[Row]) -> Option<(Duration, Duration)> {
 pub(super) fn taken_over(rows: &[Row]) -> Option<Duration> {
     let mut times: Vec<Duration> = rows.iter().filter(|row| row.act == Act::TakeOver).map(|row| row.tally.refused(Door::Direct)).collect();
     times.sort_unstable();
-    times.get(times.len() / 2).copied()
+    (!times.is_empty()).then(|| percentile(&times, 50.0))
 }
 
 /// Puts the table into the document, in place of that of the run before.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fail::TaskError;
-use crate::gauntlet::contender::{Contender, upgrade_gateway};
+use crate::gauntlet::contender::{Contender, give_back, upgrade_gateway};
 use crate::gauntlet::engine::Engine;
 use crate::gauntlet::field::{Field, Version};
 use crate::gauntlet::flows::Door;
@@ -187,7 +187,7 @@ impl<'a, 'e> Stage<'a, 'e> {
         self.scenes += 1;
         say::step(&format!("{}: {}", self.contender.title(), act.title()));
         if act == Act::TakeOver {
-            self.contender.give_back(self.field)?;
+            give_back(self.field)?;
         }
         // The fields of different contenders have stores of their own, so this is enough to tell scenes apart.
         let prefix = format!("s{}", self.scenes);
