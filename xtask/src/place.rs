@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+
+use kaleem_core::testing::claim_port;
 
 use crate::fail::TaskError;
 
@@ -91,8 +92,7 @@ pub(crate) fn scratch() -> Result<tempfile::TempDir, TaskError> {
     })
 }
 
-/// A port of 127.0.0.1 that nobody listens on now.
+/// A port of 127.0.0.1 that nobody listens on, and that no other task or test is given.
 pub(crate) fn free_port() -> Result<u16, TaskError> {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).map(|address| address.port());
-    port.map_err(|error| TaskError::Unexpected { what: format!("no free port on 127.0.0.1: {error}") })
+    claim_port().map_err(|error| TaskError::Unexpected { what: format!("no free port on 127.0.0.1: {error}") })
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kaleem_core::names::{ContainerName, GatewayName, ReleaseId};
+use kaleem_core::testing::free_port;
 use kaleem_core::testing::traffic_contract::{self, TrafficBench};
 use kaleem_core::traffic::{Target, Traffic};
 use tokio::sync::Mutex;
 
 use super::client::Raw;
 use super::instance::Instance;
-use super::world::{Gateway, PATIENCE, Plan, binary, free_port, instance_name, until};
+use super::world::{Gateway, PATIENCE, Plan, binary, instance_name, until};
 
 struct Real {
     gateway: Gateway,

@@ -9,7 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::client::get;
 use super::instance::Instance;
-use super::world::{Gateway, Plan, free_port, until};
+use kaleem_core::testing::free_port;
+
+use super::world::{Gateway, Plan, until};
 
 /// Says its name and then repeats what it hears; `header` many bytes it keeps to itself and gives to the test.
 async fn echo(name: &'static str, header: usize) -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {

@@ -11,6 +11,8 @@ use kaleem_core::traffic::{
     Admission, DrainPolicy, Generation, HoldLimits, Routing, SocketTraffic, Stickiness, Target, Traffic, TrafficError,
 };
 
+use kaleem_core::testing::free_port;
+
 use super::instance::Instance;
 
 /// Longest wait of any test for anything.
@@ -24,10 +26,6 @@ pub(crate) async fn until<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
         }
     });
     assert!(waited.await.is_ok(), "waited in vain until {what}");
-}
-
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// How a gateway is started; what tests do not care about stays at its default.

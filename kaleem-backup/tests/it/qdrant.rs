@@ -165,7 +165,7 @@ async fn the_real_server_gives_and_takes_where_there_is_one() {
         return;
     };
     let start = || {
-        let grpc = servers::free_port().to_string();
+        let grpc = kaleem_core::testing::free_port().to_string();
         servers::start_with(
             &binary,
             |port, place| {

@@ -323,7 +323,7 @@ async fn a_node_that_dies_in_the_middle_of_an_export_or_is_not_there_is_an_error
     assert!(matches!(away, SourceError::Unreachable { .. }), "{away:?}");
     assert!(one_line(&away).contains(&address), "{away:?}");
     // Where that address leads, as seen from here, can be said.
-    let elsewhere = servers::free_port();
+    let elsewhere = kaleem_core::testing::free_port();
     let told = source.reached_at([(address, format!("127.0.0.1:{elsewhere}"))].into()).inspect().await.unwrap_err();
     assert!(one_line(&told).contains(&format!("127.0.0.1:{elsewhere} (announced as")), "{told:?}");
 }

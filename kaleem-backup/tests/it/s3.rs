@@ -179,7 +179,7 @@ async fn a_listing_that_is_not_whole_is_an_error_and_never_empty() {
     }
     let elsewhere = S3Vault::new(&S3Settings { bucket: "nowhere".to_owned(), ..settings(service.port, "") }).unwrap();
     assert!(elsewhere.list(&sets).await.is_err(), "a bucket that is not there is not an empty one");
-    let gone = S3Vault::new(&S3Settings { attempts: 1, ..settings(servers::free_port(), "") }).unwrap();
+    let gone = S3Vault::new(&S3Settings { attempts: 1, ..settings(kaleem_core::testing::free_port(), "") }).unwrap();
     let error = gone.list(&sets).await.unwrap_err();
     assert!(matches!(error, VaultError::Unreachable { .. }), "{error:?}");
     assert!(!format!("{error:?}").contains("X-Amz"), "{error:?}");

@@ -1,16 +1,19 @@
 //! Real servers for one test each: on a port and in a directory of their own, ended by their own id.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use kaleem_core::testing::free_port;
+use kaleem_core::testing::rabbitmq::{self, BrokerPorts};
 
 /// A server that ends with its value.
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
     /// Removed after the server has ended.
-    _place: tempfile::TempDir,
+    place: tempfile::TempDir,
 }
 
 impl Server {
@@ -18,6 +21,20 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Waits until it listens there; one that ends instead fails the test with what it said.
+    fn wait_for(&mut self, port: u16) {
+        let log = || std::fs::read_to_string(self.place.path().join("log")).unwrap();
+        for _ in 0..900 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return;
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the server for port {port} ended: {}", log());
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        panic!("nobody listens on {port}: {}", log());
     }
 }
 
@@ -67,11 +84,6 @@ pub(crate) fn shell(command: &str, directory: &Path) -> bool {
     Command::new("sh").args(["-ec", command]).current_dir(directory).stdout(Stdio::null()).status().unwrap().success()
 }
 
-/// A port that nobody listens on now.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 pub(crate) fn start(program: &Path, arguments: impl Fn(u16, &Path) -> Vec<String>) -> Server {
     start_with(program, arguments, |_| Vec::new())
 }
@@ -90,16 +102,9 @@ pub(crate) fn start_with(
     let log = place.path().join("log");
     let output = std::fs::OpenOptions::new().create_new(true).append(true).open(&log).unwrap();
     command.stdout(output.try_clone().unwrap()).stderr(output);
-    let mut server = Server { child: command.spawn().unwrap(), port, _place: place };
-    for _ in 0..600 {
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return server;
-        }
-        let ended = server.child.try_wait().unwrap();
-        assert!(ended.is_none(), "{} ended: {}", program.display(), std::fs::read_to_string(&log).unwrap());
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
-    panic!("{} does not listen: {}", program.display(), std::fs::read_to_string(&log).unwrap());
+    let mut server = Server { child: command.spawn().unwrap(), port, place };
+    server.wait_for(port);
+    server
 }
 
 /// A server that speaks as MongoDB; `None` when there is none, which was said.
@@ -130,7 +135,7 @@ impl Rabbit {
     /// What a person does by hand.
     #[expect(clippy::disallowed_methods, reason = "a test does what a person would do by hand")]
     pub(crate) fn control(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl");
+        let mut command = Command::new(rabbitmq::CONTROL);
         let output = command.args(arguments).envs(self.variables.iter().map(|(name, value)| (*name, value))).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -139,15 +144,13 @@ impl Rabbit {
 
 /// A broker as it comes out of its package, with the user `guest`; `None` when there is none, which was said.
 pub(crate) fn rabbit() -> Option<Rabbit> {
-    // The one on the path changes the user and the directories; this one does as it is told.
-    let program = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
+    let program = Path::new(rabbitmq::SERVER);
     if !program.is_file() || on_path("epmd").is_none() {
         skip("`rabbitmq-server` is not installed");
         return None;
     }
     let epmd = start(Path::new("epmd"), |port, _| ["-address", "127.0.0.1", "-port", &port.to_string()].map(str::to_owned).to_vec());
-    let (amqp, distribution) = (free_port(), free_port());
-    let seen = std::cell::RefCell::new(Vec::new());
+    let amqp = free_port();
     let arguments = |management: u16, place: &Path| {
         let configuration = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\ndisk_free_limit.absolute = 1MB\nvm_memory_high_watermark.absolute = 4GB\n"
@@ -156,40 +159,12 @@ pub(crate) fn rabbit() -> Option<Rabbit> {
         kaleem_core::durable::create_new(&place.join("plugins"), b"[rabbitmq_management].\n").unwrap();
         Vec::new()
     };
-    let variables = |place: &Path| {
-        let at = |name: &str| place.join(name).display().to_string();
-        let variables = vec![
-            ("RABBITMQ_NODENAME", format!("kaleem-backup-{amqp}@localhost")),
-            ("RABBITMQ_DIST_PORT", distribution.to_string()),
-            ("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf")),
-            ("RABBITMQ_CONF_ENV_FILE", at("no-such-file")),
-            ("RABBITMQ_MNESIA_BASE", at("mnesia")),
-            ("RABBITMQ_LOG_BASE", at("logs")),
-            ("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins")),
-            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}".to_owned()),
-            ("ERL_EPMD_PORT", epmd.port.to_string()),
-            ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
-            ("HOME", place.display().to_string()),
-            // The script then becomes the broker, so that its id is ours to end.
-            ("RUNNING_UNDER_SYSTEMD", "1".to_owned()),
-        ];
-        seen.replace(variables.clone());
-        variables
-    };
-    let server = start_with(program, arguments, variables);
-    wait_for(amqp);
-    Some(Rabbit { server, variables: seen.take(), _epmd: epmd })
-}
-
-/// Waits until somebody listens.
-fn wait_for(port: u16) {
-    for _ in 0..600 {
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return;
-        }
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
-    panic!("nobody listens on {port}");
+    let ports = BrokerPorts { amqp, distribution: free_port(), mapper: epmd.port };
+    let variables = |place: &Path| rabbitmq::environment(place, place, ports);
+    let mut server = start_with(program, arguments, variables);
+    // Management listens for a moment even where AMQP will not.
+    server.wait_for(amqp);
+    Some(Rabbit { variables: variables(server.place.path()), server, _epmd: epmd })
 }
 
 /// An S3 service in memory; `None` when there is none, which was said.

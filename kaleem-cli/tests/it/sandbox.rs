@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kaleem_core::exec::{self, ExecRequest};
-use kaleem_core::testing::program;
+use kaleem_core::testing::{free_port, program};
 use tokio::sync::OnceCell;
 
 /// Time one command of a story may take.
@@ -125,10 +125,6 @@ pub(crate) async fn run(request: ExecRequest) -> Ended {
     let ended = exec::run(&request).await.unwrap();
     let code = ended.status.code().or_else(|| ended.status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
     Ended { output: String::from_utf8_lossy(&ended.stdout).into_owned(), code }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Whether there is an engine; a missing one is no excuse where `CI` is set.

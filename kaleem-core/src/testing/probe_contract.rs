@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::health::{Finding, HealthProbe, Verdict};
+use crate::testing::free_port;
 
 /// The secret that the probe under test is to be given: password, token or key.
 pub const SECRET: &str = "hunter2-do-not-repeat";
@@ -64,7 +65,7 @@ async fn in_time_and_discreet(make: MakeProbe<'_>) {
         server.all_closed(&format!("{behaviour:?}")).await;
         all_ended(before, &format!("{behaviour:?}")).await;
     }
-    let nobody = free_address();
+    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let finding = make(nobody).check(TIMEOUT).await;
     assert_eq!(finding.verdict, Verdict::Fail, "nobody listens: {}", finding.reason);
     discreet("nobody listens", &finding);
@@ -125,11 +126,6 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
         assert!(SystemClock.monotonic().saturating_sub(start) < LONGEST_WAIT, "{what}");
         SystemClock.sleep(Duration::from_millis(2)).await;
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    listener.and_then(|listener| listener.local_addr()).unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
 }
 
 struct Server {

@@ -7,7 +7,7 @@ use kaleem_core::image::{ImageSource, PinnedImage};
 use kaleem_core::names::{ContainerName, ProjectName};
 use kaleem_core::runtime::{ExecOutput, Runtime};
 use kaleem_core::testing::runtime_contract::{self, ContractWorld};
-use kaleem_core::testing::{Behaviour, ExecReply, FakeImage, FakeRuntime};
+use kaleem_core::testing::{Behaviour, ExecReply, FakeImage, FakeRuntime, free_port};
 
 mod lab;
 mod registry;
@@ -17,7 +17,7 @@ mod pulls;
 mod lives;
 mod restart;
 
-use lab::{Lab, free_port, lab, project};
+use lab::{Lab, lab, project};
 use registry::Registry;
 
 struct World {

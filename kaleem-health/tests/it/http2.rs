@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use kaleem_core::health::{Finding, HealthProbe, Verdict};
 use kaleem_core::secret::Secret;
+use kaleem_core::testing::free_port;
 use kaleem_core::testing::probe_contract::{SECRET, discreet};
 use kaleem_health::settings::{HttpSettings, HttpVersion, QdrantSettings, TlsSettings};
 use kaleem_health::{HttpProbe, KnownHosts, QdrantProbe};
 
 use crate::qdrant::{node, stand_in};
 use crate::servers::write;
-use crate::support::free_port;
 use crate::web::{Authority, HOST, nginx};
 
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kaleem_core::health::{Finding, HealthProbe, Verdict};
 use kaleem_core::secret::Secret;
+use kaleem_core::testing::free_port;
 use kaleem_core::testing::probe_contract::{self, SECRET, discreet};
 use kaleem_health::settings::MongodbSettings;
 use kaleem_health::{KnownHosts, MongodbProbe};
@@ -13,7 +14,6 @@ use mongodb::bson::doc;
 use tempfile::TempDir;
 
 use crate::servers::{Process, program, start};
-use crate::support::free_port;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 

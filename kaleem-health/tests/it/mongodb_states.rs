@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use kaleem_core::health::{Finding, HealthProbe, Verdict};
 use kaleem_core::secret::Secret;
+use kaleem_core::testing::free_port;
 use kaleem_core::testing::probe_contract::discreet;
 use kaleem_health::settings::{MongodbLimits, MongodbSettings};
 use kaleem_health::{KnownHosts, MongodbProbe};
 use mongodb::bson::{Document, doc};
 
 use crate::mongo_stand_in::{Script, StandIn, hello, member, status};
-use crate::support::free_port;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PRIMARY: (i32, &str) = (1, "PRIMARY");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kaleem_core::health::{Finding, HealthProbe, Verdict};
 use kaleem_core::secret::Secret;
+use kaleem_core::testing::free_port;
 use kaleem_core::testing::probe_contract::{self, SECRET, discreet};
 use kaleem_health::settings::QdrantSettings;
 use kaleem_health::{KnownHosts, QdrantProbe};
@@ -200,14 +201,14 @@ async fn errors_of_the_server_are_told_when_they_grow() {
 
 #[tokio::test]
 async fn the_real_server_is_asked_where_there_is_one() {
-    use crate::{servers, support};
+    use crate::servers;
     // No package brings it, so a missing one is no fault of the machine.
     #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the servers are")]
     let Some(binary) = std::env::var_os("QDRANT_BIN") else {
         servers::note("skipped: QDRANT_BIN is not set; the stand-in was asked");
         return;
     };
-    let (port, grpc) = (support::free_port(), support::free_port());
+    let (port, grpc) = (free_port(), free_port());
     let variables = [
         ("QDRANT__SERVICE__HOST", "127.0.0.1".to_owned()),
         ("QDRANT__SERVICE__HTTP_PORT", port.to_string()),

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use kaleem_core::health::{Finding, HealthProbe, Verdict};
 use kaleem_core::secret::Secret;
+use kaleem_core::testing::free_port;
 use kaleem_core::testing::probe_contract::{self, SECRET, discreet};
+use kaleem_core::testing::rabbitmq::{self as broker, BrokerPorts};
 use kaleem_health::settings::{QueueRule, RabbitmqSettings, TlsSettings};
 use kaleem_health::{KnownHosts, RabbitmqProbe};
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 
-use crate::servers::{Process, program, run_with, start, wait, write};
-use crate::support::free_port;
+use crate::servers::{Process, program, run_with, start, write};
 use crate::web::Authority;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,10 +38,9 @@ struct Broker {
 
 impl Node {
     /// A node with a directory of its own; the cookie is in `home`.
-    fn start(epmd: u16, home: Option<&Path>, configured: &dyn Fn(&Path) -> String) -> Option<Self> {
+    fn start(mapper: u16, home: Option<&Path>, configured: &dyn Fn(&Path) -> String) -> Option<Self> {
         let server = program("rabbitmq-server", "KALEEM_TEST_RABBITMQ_SERVER")?;
-        // The one on the path changes the user and the directories; the one behind it does as it is told.
-        let behind = PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server");
+        let behind = PathBuf::from(broker::SERVER);
         let server = if behind.is_file() { behind } else { server };
         let (port, management, distribution) = (free_port(), free_port(), free_port());
         let directory = tempfile::tempdir().unwrap();
@@ -53,29 +53,15 @@ impl Node {
                 configured(place)
             ),
         );
-        let at = |name: &str| place.join(name).display().to_string();
-        let variables = vec![
-            ("RABBITMQ_NODENAME", format!("kaleem-{port}@localhost")),
-            ("RABBITMQ_DIST_PORT", distribution.to_string()),
-            ("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf")),
-            ("RABBITMQ_CONF_ENV_FILE", at("no-such-file")),
-            ("RABBITMQ_MNESIA_BASE", at("mnesia")),
-            ("RABBITMQ_LOG_BASE", at("logs")),
-            ("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins")),
-            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}".to_owned()),
-            ("ERL_EPMD_PORT", epmd.to_string()),
-            ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
-            ("HOME", home.unwrap_or(place).display().to_string()),
-            // The script then becomes the broker, so that its id is ours to end.
-            ("RUNNING_UNDER_SYSTEMD", "1".to_owned()),
-        ];
-        let server = start(&server, &[], &variables, directory, management);
-        wait("the broker accepts", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let variables = broker::environment(place, home.unwrap_or(place), BrokerPorts { amqp: port, distribution, mapper });
+        // Management first: it listens for a moment even where AMQP will not.
+        let mut server = start(&server, &[], &variables, directory, management);
+        server.wait_for(port);
         Some(Self { server, port, management, variables })
     }
 
     fn control(&self, arguments: &[&str]) {
-        run_with(&PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmqctl"), arguments, &self.variables);
+        run_with(&PathBuf::from(broker::CONTROL), arguments, &self.variables);
     }
 }
 

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use kaleem_core::health::{Probes, Question, Verdict};
+use kaleem_core::testing::free_port;
 
-use crate::support::{self, Exec, Server, free_port, http, probes, target};
+use crate::support::{self, Exec, Server, http, probes, target};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use kaleem_core::health::{Finding, HealthProbe, Verdict};
 use kaleem_core::secret::Secret;
+use kaleem_core::testing::free_port;
 use kaleem_core::testing::probe_contract::{self, SECRET, discreet};
 use kaleem_health::settings::{RedisSettings, RedisTopology};
 use kaleem_health::{KnownHosts, RedisProbe};
 
 use crate::servers::{Process, redis, redis_cli, redis_in, wait};
-use crate::support::free_port;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -163,7 +163,7 @@ async fn a_cluster_with_a_killed_node_fails_with_the_number_of_lost_slots() {
     // The bus listens on the port plus 10000, so ports must be low enough.
     let mut nodes = Vec::new();
     for _ in 0..3 {
-        let Some(node) = redis_in(tempfile::tempdir().unwrap(), low_port(), lines, &[]) else { return };
+        let Some(node) = redis_in(tempfile::tempdir().unwrap(), free_port(), lines, &[]) else { return };
         nodes.push(node);
     }
     let asked = |node: &Process| RedisSettings { topology: RedisTopology::Cluster, ..settings(&url(node)) };
@@ -206,13 +206,4 @@ fn sentinel(lines: &str) -> Process {
     crate::servers::write(&file, &format!("port {port}\nbind 127.0.0.1\ndir {}\n{lines}\n", directory.path().display()));
     let program = crate::servers::program("redis-server", "KALEEM_TEST_REDIS_SERVER").unwrap();
     crate::servers::start(&program, &[file.display().to_string(), "--sentinel".to_owned()], &[], directory, port)
-}
-
-fn low_port() -> u16 {
-    loop {
-        let port = free_port();
-        if port < 55_000 && std::net::TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
-            return port;
-        }
-    }
 }

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kaleem_core::testing::free_port;
 use tempfile::TempDir;
-
-use crate::support::free_port;
 
 /// A loaded machine starts even a broker within this.
 const STARTS_WITHIN: Duration = Duration::from_secs(90);
@@ -34,6 +33,17 @@ impl Process {
 
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Waits until it listens there too; one that ends instead fails the test with what it said.
+    pub(crate) fn wait_for(&mut self, port: u16) {
+        wait(&format!("a server on port {port}"), || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+                unreachable!("the server for port {port} ended with {status}: {log}");
+            }
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+        });
     }
 
     /// Waits until it has ended by itself.
@@ -86,13 +96,7 @@ pub(crate) fn start(program: &Path, arguments: &[String], variables: &[(&str, St
     command.args(arguments).envs(variables.iter().map(|(name, value)| (*name, value))).current_dir(directory.path());
     let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     let mut process = Process { child, directory, port };
-    wait(&format!("{} on port {port}", program.display()), || {
-        if let Some(status) = process.child.try_wait().unwrap() {
-            let log = std::fs::read_to_string(process.directory.path().join("log")).unwrap_or_default();
-            unreachable!("{} ended with {status}: {log}", program.display());
-        }
-        TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
-    });
+    process.wait_for(port);
     process
 }
 

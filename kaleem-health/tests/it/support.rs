@@ -143,11 +143,6 @@ impl Server {
     }
 }
 
-/// A port on which nothing listens.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn read_request(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut read = Vec::new();
     let mut byte = [0];

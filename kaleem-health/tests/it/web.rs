@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use kaleem_core::health::{Finding, HealthProbe, Verdict};
 use kaleem_core::secret::Secret;
+use kaleem_core::testing::free_port;
 use kaleem_core::testing::probe_contract::{self, SECRET, discreet};
 use kaleem_health::settings::{CertificateSettings, ClientCertificate, HttpSettings, SpaSettings, TlsSettings};
 use kaleem_health::{CertificateProbe, HttpProbe, KnownHosts, SpaProbe};
 
 use crate::servers::{Process, program, start, write};
-use crate::support::free_port;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const HOST: &str = "shop.example";

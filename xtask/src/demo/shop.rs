@@ -1,13 +1,13 @@
 //! A copy of the shop in a directory of its own, and the commands that act on it.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use crate::fail::TaskError;
 use crate::load;
-use crate::place::{Place, copy, scratch, write};
+use crate::place::{Place, copy, free_port, scratch, write};
 use crate::programs::Program;
 use crate::say;
 use crate::setup::{Parts, STATIC_PROFILE, static_target};
@@ -70,9 +70,7 @@ impl<'a> Shop<'a> {
         for file in ["compose.yaml", "kaleem.toml"] {
             copy(&place.root.join("examples/shop").join(file), &directory.path().join(file))?;
         }
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).map(|address| address.port());
-        let port = port.map_err(|error| TaskError::Unexpected { what: format!("no free port on 127.0.0.1: {error}") })?;
-        let shop = Self { place, parts, directory, kaleem, name: name.to_owned(), port };
+        let shop = Self { place, parts, directory, kaleem, name: name.to_owned(), port: free_port()? };
         shop.clean()?;
         Ok(shop)
     }

@@ -142,8 +142,3 @@ pub(crate) fn project(name: &str) -> ProjectName {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("kt-docker-{}-{}-{name}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).parse().unwrap()
 }
-
-/// A TCP port on which nobody listens at the moment.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}

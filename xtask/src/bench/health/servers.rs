@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use kaleem_core::testing::rabbitmq::{self, BrokerPorts};
+
 use crate::fail::TaskError;
 use crate::place::{Place, create_directory, free_port, write};
 use crate::programs::{Program, Started, wait_until};
@@ -12,8 +14,6 @@ use crate::setup::mongo_server;
 
 /// A broker takes its time on a busy machine.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(90);
-/// The program behind the wrapper on the path, which changes user and directories.
-const BROKER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 /// Where they answer. They end with the value.
 pub(super) struct Servers {
@@ -82,24 +82,14 @@ fn nginx(place: &Place, directory: &Path, address: SocketAddr) -> Result<Started
 /// A broker with a port mapper, a cookie and a directory of its own.
 fn rabbitmq(place: &Place, directory: &Path, address: SocketAddr) -> Result<[Started; 2], TaskError> {
     create_directory(directory)?;
-    let (mapper, distribution) = (free_port()?.to_string(), free_port()?.to_string());
+    let ports = BrokerPorts { amqp: address.port(), distribution: free_port()?, mapper: free_port()? };
+    let mapper = ports.mapper.to_string();
     write(&directory.join("rabbitmq.conf"), &format!("listeners.tcp.1 = {address}\n"))?;
     write(&directory.join("plugins"), "[].\n")?;
     let epmd = Program::new(place, "epmd").args(["-address", "127.0.0.1", "-port", &mapper]).start(&directory.join("epmd.log"))?;
-    let at = |name: &str| directory.join(name);
-    let broker = Program::new(place, BROKER)
-        .env("HOME", directory)
-        .env("RABBITMQ_NODENAME", format!("kaleem-{}@localhost", address.port()))
-        .env("RABBITMQ_DIST_PORT", distribution)
-        .env("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf"))
-        .env("RABBITMQ_CONF_ENV_FILE", at("none"))
-        .env("RABBITMQ_MNESIA_BASE", at("mnesia"))
-        .env("RABBITMQ_LOG_BASE", at("logs"))
-        .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins"))
-        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
-        .env("ERL_EPMD_PORT", &mapper)
-        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("RUNNING_UNDER_SYSTEMD", "1")
+    let broker = rabbitmq::environment(directory, directory, ports)
+        .into_iter()
+        .fold(Program::new(place, rabbitmq::SERVER), |program, (name, value)| program.env(name, value))
         .start(&directory.join("log"))?;
     // The broker goes first: it tells the mapper that it ends.
     Ok([broker, epmd])
