@@ -497,7 +497,7 @@ impl Loss {
             Some(0) => "nothing was written since, as far as counts and digests tell".to_owned(),
             Some(parts) => {
                 format!(
-                    "{parts} parts differ: at least {} writes would be lost ({} more, {} fewer)",
+                    "parts that differ: {parts}, writes that would be lost: at least {} ({} more, {} fewer)",
                     self.more.max(1) + self.fewer,
                     self.more,
                     self.fewer

@@ -56,8 +56,9 @@ pub(crate) fn size(bytes: u64) -> String {
 }
 
 /// A word with its number.
-pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
+pub(crate) fn count<N: std::fmt::Display + Copy + PartialEq + From<u8>>(number: N, one: &str, many: &str) -> String {
+    let word = if number == N::from(1) { one } else { many };
+    format!("{number} {word}")
 }
 
 /// A release and its images: `r7 (api shop:v2 1f3a5c7d9e0b, worker …)`. Of a large project, services of one image are counted.

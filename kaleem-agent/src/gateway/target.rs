@@ -184,6 +184,9 @@ impl Target {
                 return Ok(resolved.addresses.clone());
             }
         }
+        if is_apart() {
+            return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, "the gateway has joined no network yet"));
+        }
         // A name that is not found keeps nobody: its old address may have been dealt to another container by now. Requests are
         // held while the engine's resolver is away.
         let found: Vec<IpAddr> = tokio::net::lookup_host((self.host.as_str(), 0)).await?.map(|address| address.ip()).collect();
@@ -216,6 +219,30 @@ impl Target {
     }
 }
 
+/// Whether this process has joined no network, as one that is started apart before it gets its ports. The engine's resolver is not there
+/// yet, and a name that is asked for all the same is not asked for again before the C library's time of 2.5 s is over (musl's
+/// `resolvconf.c` and `res_msend.c`: 5 s in two attempts).
+pub(crate) fn is_apart() -> bool {
+    std::fs::read_to_string("/proc/net/route").is_ok_and(|table| has_no_route(&table))
+}
+
+/// The kernel's table of routes has a line of titles, and one for each route; the way to loopback is not among them.
+fn has_no_route(table: &str) -> bool {
+    table.lines().skip(1).all(|line| line.trim().is_empty())
+}
+
 fn bit(listener: usize) -> u64 {
     1 << (listener % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_routes_tells_whether_there_is_a_network() {
+        let titles = "Iface\tDestination\tGateway \tFlags\n";
+        assert!(has_no_route(titles));
+        assert!(!has_no_route(&format!("{titles}eth0\t000011AC\t00000000\t0001\n")));
+    }
 }

@@ -22,6 +22,7 @@ use super::log;
 use super::shard::{self, ShardMessage, ShardStart};
 use super::state::StateFile;
 use super::switchboard::{Doubt, Switchboard, Trust};
+use super::target::is_apart;
 
 /// How long the first questions to remembered targets may take before clients are let in to wait with us.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
@@ -217,7 +218,12 @@ async fn carry_out(control: &Arc<Control>, message: ToWorker, answers: &mpsc::Un
 }
 
 /// Waits until each remembered target has been reached at one of its ports, or has had its time.
+///
+/// Where there is no network yet, clients come with the network, and wait with us from their first moment.
 async fn first_answers(board: &Switchboard, listeners: usize) {
+    if is_apart() {
+        return log::say("no network has been joined yet; what is remembered is asked when one is");
+    }
     let known = || {
         let table = board.table();
         table.targets.iter().all(|target| (0..listeners).any(|listener| !target.is_doubted(listener)))
@@ -253,7 +259,9 @@ async fn ask(board: Arc<Switchboard>, settings: Arc<Settings>, Doubt { target, l
             return;
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LATEST);
+        if !is_apart() {
+            pause = (pause * 2).min(LATEST);
+        }
     }
 }
 

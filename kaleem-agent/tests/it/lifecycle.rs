@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kaleem_core::traffic::{DrainPolicy, Generation, Memory, Refusal, TargetState, Traffic, TrafficError};
+use kaleem_core::traffic::{DrainPolicy, Generation, Memory, Refusal, Target, TargetState, Traffic, TrafficError};
 use rustix::process::Signal;
 
 use super::client::{Kind, Load, Raw, get, open_socket};
@@ -44,6 +44,22 @@ async fn remembered_targets_are_asked_before_they_are_used() {
     let states: Vec<TargetState> = stats.targets.iter().map(|target| target.state).collect();
     assert_eq!(states, [TargetState::Believed, TargetState::Doubted]);
     assert_eq!(stats.targets[1].counts.connect_failures, 0, "no request was used up to find out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_is_not_waited_for_before_there_is_a_network() {
+    let mut gateway = Plan::http().start().await;
+    let instance = Instance::start("api-1", 1).await;
+    let named = Target { host: "shop-api-r1-1".parse().unwrap(), ..gateway.target(&instance, 1) };
+    gateway.steer(&routing(1, &[named])).await;
+    gateway.signal(gateway.pid(), Signal::KILL);
+    gateway.ended().await;
+    gateway.plan.apart = true;
+    gateway.start_again().await;
+    let stats = gateway.stats().await;
+    assert_eq!((stats.worker.memory, stats.targets[0].state), (Memory::Restored, TargetState::Doubted));
+    let log = gateway.log();
+    assert!(log.contains("no network has been joined yet") && !log.contains("some targets could not be reached yet"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

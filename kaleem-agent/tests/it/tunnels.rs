@@ -118,8 +118,11 @@ async fn a_connection_waits_for_an_instance_and_goes_round_a_dead_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_protocol_names_the_client_to_and_from_the_gateway() {
-    let plan =
-        Plan { listen: vec![(free_port(), "tcp,accept-proxy,send-proxy"), (free_port(), "http,accept-proxy")], arguments: Vec::new() };
+    let plan = Plan {
+        listen: vec![(free_port(), "tcp,accept-proxy,send-proxy"), (free_port(), "http,accept-proxy")],
+        arguments: Vec::new(),
+        apart: false,
+    };
     let gateway = plan.start().await;
     let base = Instance::start("base", 1).await;
     let (address, mut heads) = echo("db", 28).await;
@@ -148,7 +151,7 @@ async fn the_proxy_protocol_names_the_client_to_and_from_the_gateway() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_kinds_of_ports_stand_in_one_gateway() {
-    let plan = Plan { listen: vec![(free_port(), "http"), (free_port(), "tcp")], arguments: Vec::new() };
+    let plan = Plan { listen: vec![(free_port(), "http"), (free_port(), "tcp")], arguments: Vec::new(), apart: false };
     let gateway = plan.start().await;
     let one = Instance::start("api-1", 1).await;
     gateway.route(1, &[&one]).await;

@@ -32,15 +32,17 @@ pub(crate) async fn until<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
 pub(crate) struct Plan {
     pub(crate) listen: Vec<(u16, &'static str)>,
     pub(crate) arguments: Vec<String>,
+    /// On no network: not even loopback is up.
+    pub(crate) apart: bool,
 }
 
 impl Plan {
     pub(crate) fn http() -> Self {
-        Self { listen: vec![(free_port(), "http")], arguments: Vec::new() }
+        Self { listen: vec![(free_port(), "http")], arguments: Vec::new(), apart: false }
     }
 
     pub(crate) fn tcp() -> Self {
-        Self { listen: vec![(free_port(), "tcp")], arguments: Vec::new() }
+        Self { listen: vec![(free_port(), "tcp")], arguments: Vec::new(), apart: false }
     }
 
     pub(crate) fn with(mut self, argument: &str, value: &str) -> Self {
@@ -75,10 +77,16 @@ pub(crate) fn binary() -> PathBuf {
 
 fn spawn(plan: &Plan, directory: &Path) -> Child {
     #[expect(clippy::disallowed_methods, reason = "the process under test")]
-    let mut command = std::process::Command::new(binary());
+    let mut command = std::process::Command::new(if plan.apart { "unshare".into() } else { binary() });
+    if plan.apart {
+        let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+        command.args(user).arg("--net").arg(binary());
+    }
     command.arg("gateway").arg("--directory").arg(directory);
+    // Without loopback there is no such address, and nobody else to see the port.
+    let host = if plan.apart { "" } else { "127.0.0.1:" };
     for (port, mode) in &plan.listen {
-        command.arg("--listen").arg(format!("127.0.0.1:{port}/{mode}"));
+        command.arg("--listen").arg(format!("{host}{port}/{mode}"));
     }
     let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     let out = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("out")).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kaleem_backup::backups::{Backups, BackupsError};
 use kaleem_backup::setup::SetUp;
-use kaleem_core::backup::Manifest;
+use kaleem_core::backup::{Contents, Manifest, SourceKind};
 use kaleem_core::config::Project;
 use kaleem_core::names::ArtifactName;
 
@@ -16,6 +16,7 @@ use crate::render::Printer;
 use crate::render::ask::Said;
 use crate::render::moving::Expected;
 use crate::wiring::{BackupWish, Wiring};
+use crate::words;
 
 mod create;
 mod drill;
@@ -111,15 +112,20 @@ fn stored(manifest: &Manifest, wanted: impl Fn(&ArtifactName) -> bool) -> Expect
 }
 
 /// Things of a set, and parts, for people.
-fn counted(record: &kaleem_core::backup::ArtifactRecord) -> String {
-    let things: u64 = record.contents.values().map(|content| content.count).sum();
-    let word = match record.kind {
-        kaleem_core::backup::SourceKind::Mongodb => "documents",
-        kaleem_core::backup::SourceKind::Redis => "keys",
-        kaleem_core::backup::SourceKind::Files => "files",
-        _ => "things",
+fn counted(kind: SourceKind, contents: &Contents) -> String {
+    let things: u64 = contents.values().map(|content| content.count).sum();
+    let (one, many) = match kind {
+        SourceKind::Mongodb => ("document", "documents"),
+        SourceKind::Redis => ("key", "keys"),
+        SourceKind::Files => ("file", "files"),
+        _ => ("thing", "things"),
     };
-    format!("{things} {word}")
+    words::count(things, one, many)
+}
+
+/// What the artifacts of a set take in its vault.
+fn stored_bytes(manifest: &Manifest) -> u64 {
+    manifest.artifacts.iter().map(|record| record.stored_bytes).sum()
 }
 
 /// The clock of a view.

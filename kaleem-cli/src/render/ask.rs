@@ -16,7 +16,7 @@ pub(crate) enum Said {
 impl Printer {
     /// Asks a person, and waits for `yes`. The caller knows that somebody is there.
     pub(crate) fn ask(&self, question: &str) -> Said {
-        self.label("sure?", super::style::WARN, &format!("{question} (yes/no)"));
+        self.label("confirm", super::style::WARN, &format!("{question} (yes/no)"));
         let mut line = String::new();
         // Where nothing can be read, nobody agreed.
         match std::io::stdin().lock().read_line(&mut line) {

@@ -76,7 +76,7 @@ impl PlanView<'_> {
 
     fn nothing(&self) -> String {
         match self.plan.previous {
-            _ if self.plan.kind == PlanKind::Eject => format!("nothing to do: nothing of kaleem's runs in {}", self.plan.project()),
+            _ if self.plan.kind == PlanKind::Eject => format!("nothing to do: {} is plain Compose already", self.plan.project()),
             _ if self.plan.kind == PlanKind::Down => format!("nothing to do: nothing of {} is there", self.plan.project()),
             Some(release) if self.plan.kind == PlanKind::Rollback => format!("nothing to do: {release} serves already"),
             Some(release) => format!("nothing to do: {release} serves, and it is what the files say"),

@@ -148,6 +148,8 @@ pub enum StepError {
     NotReloadable {
         /// The container.
         container: ContainerName,
+        /// The command in it that tests the configuration.
+        test: String,
         /// What it said.
         output: String,
     },
@@ -180,8 +182,8 @@ impl Remedy for StepError {
             }
             Self::HookFailed { moment, .. } => format!("mend what the hook says, or change `{moment}` in kaleem.toml, then deploy again"),
             Self::HookNotRun { source, .. } => source.remedy(),
-            Self::NotReloadable { container, .. } => {
-                format!("mend its configuration (`docker exec {container} nginx -t`), or set `reload = false` for it in kaleem.toml")
+            Self::NotReloadable { container, test, .. } => {
+                format!("mend its configuration (`docker exec {container} {test}`), or set `reload = false` for it in kaleem.toml")
             }
             Self::Gone { .. } => "find out who removes containers here, then deploy again".to_owned(),
             Self::CutShort => "nothing is to be done".to_owned(),

@@ -61,7 +61,7 @@ impl Engine {
         }
         // A name that it cannot resolve is the usual reason; secrets have no place in what it prints, and are cut out all the same.
         let output = self.secrets_of(plan, service).iter().fold(output, |text, secret| text.replace(secret, "***"));
-        Err(StepError::NotReloadable { container: container.clone(), output: output.trim().to_owned() })
+        Err(StepError::NotReloadable { container: container.clone(), test: command.join(" "), output: output.trim().to_owned() })
     }
 
     /// The same on the way back, where nothing may be in the way: a web server that cannot be reloaded keeps what it has.

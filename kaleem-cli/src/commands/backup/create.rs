@@ -3,7 +3,7 @@
 use kaleem_backup::backups::NewSet;
 use serde_json::json;
 
-use super::{Around, clock, counted, failed, stored};
+use super::{Around, clock, counted, failed, stored, stored_bytes};
 use crate::arguments::backup::Create;
 use crate::commands::Stopwatch;
 use crate::error::CliError;
@@ -31,8 +31,14 @@ pub(super) async fn run(arguments: &Create, around: &Around<'_>) -> Result<Exit,
     };
     let printer = around.printer;
     for record in &made.manifest.artifacts {
-        let text =
-            format!("{} {}, {}, {} ({})", record.name, counted(record), record.consistency, words::size(record.stored_bytes), record.kind);
+        let text = format!(
+            "{} {}, {}, {} ({})",
+            record.name,
+            counted(record.kind, &record.contents),
+            record.consistency,
+            words::size(record.stored_bytes),
+            record.kind
+        );
         printer.note(&format!("{} {text}", paint(GOOD, "    ok")));
         for note in &record.notes {
             printer.note(&format!("       {note}"));
@@ -50,7 +56,7 @@ pub(super) async fn run(arguments: &Create, around: &Around<'_>) -> Result<Exit,
     for shortcoming in &shortcomings {
         printer.label("partial", WARN, shortcoming);
     }
-    let size: u64 = made.manifest.artifacts.iter().map(|record| record.stored_bytes).sum();
+    let size = stored_bytes(&made.manifest);
     let exit = if shortcomings.is_empty() { Exit::Done } else { Exit::OfBackup(BackupExit::Partial) };
     printer.result(&format!(
         "{} {} in {}: {} in {}, verified",

@@ -3,7 +3,7 @@
 use kaleem_backup::set::{SetEntry, SetState};
 use serde_json::json;
 
-use super::Around;
+use super::{Around, stored_bytes};
 use crate::arguments::backup::List;
 use crate::error::CliError;
 use crate::exit::{BackupExit, Exit};
@@ -47,8 +47,11 @@ pub(super) async fn run(arguments: &List, around: &Around<'_>) -> Result<Exit, C
 fn row(entry: &SetEntry, vault: &str, around: &Around<'_>) -> Vec<Cell> {
     let now = around.wiring.clock().now();
     let held = if entry.held { ", held" } else { "" };
+    // What is stored of its artifacts, as `create` says it; of what is no set, all that lies there.
+    let mut size = entry.size_bytes;
     let (state, age, release, artifacts, json) = match &entry.state {
         SetState::Committed { manifest, commit } => {
+            size = stored_bytes(manifest);
             let names = manifest.artifacts.iter().map(|record| record.name.to_string()).collect::<Vec<_>>();
             let of = if manifest.project == around.project.name { String::new() } else { format!(" of {}", manifest.project) };
             (
@@ -57,7 +60,7 @@ fn row(entry: &SetEntry, vault: &str, around: &Around<'_>) -> Vec<Cell> {
                 manifest.release.map(|release| format!("before {release}")).unwrap_or_default(),
                 names.join(", "),
                 json!({ "state": "verified", "created": manifest.created, "verified": commit.verified, "project": manifest.project.as_str(),
-                    "release": manifest.release.map(|release| release.to_string()), "tags": manifest.tags, "artifacts": names }),
+                    "release": manifest.release.map(|release| release.to_string()), "tags": manifest.tags, "artifacts": names, "stored_bytes": size }),
             )
         }
         SetState::Unfinished => {
@@ -85,7 +88,7 @@ fn row(entry: &SetEntry, vault: &str, around: &Around<'_>) -> Vec<Cell> {
         Cell::new(vault),
         Cell::new(age),
         state,
-        Cell::new(words::size(entry.size_bytes)),
+        Cell::new(words::size(size)),
         Cell::new(release),
         Cell::new(artifacts),
     ]

@@ -13,7 +13,7 @@ use kaleem_core::names::ArtifactName;
 use kaleem_core::secret::Secret;
 use serde_json::json;
 
-use super::{Around, clock, failed, stored};
+use super::{Around, clock, counted, failed, stored};
 use crate::arguments::backup::Restore;
 use crate::commands::Stopwatch;
 use crate::error::CliError;
@@ -44,9 +44,10 @@ pub(super) async fn run(arguments: &Restore, around: &Around<'_>) -> Result<Exit
         RestoreMode::Replace => "replace what is there by",
         RestoreMode::IntoEmpty => "restore into empty stores",
     };
+    // A missing engine is found before anybody is asked.
+    let kaleem = around.wiring.kaleem("backup restore").await?;
     around.agree(arguments.yes, "a restore", &format!("{how} {names} as of {} ({age} ago)?", words::moment(manifest.created)))?;
     // Nobody deploys while data is exchanged.
-    let kaleem = around.wiring.kaleem("backup restore").await?;
     let _work = kaleem.work(&around.project.name).await.map_err(|source| CliError::Kaleem { source })?;
     {
         // What cannot be put back is found out before anything else is done.
@@ -60,9 +61,10 @@ pub(super) async fn run(arguments: &Restore, around: &Around<'_>) -> Result<Exit
     let _lease = backups.lock().await.map_err(failed)?;
     let view = MovingView::new(printer, &clock(around), stored(&manifest, |name| wanted.is_empty() || wanted.contains(name)), 2);
     let done = |restored: &Restored| {
-        let things: u64 = restored.contents.values().map(|content| content.count).sum();
-        let parts = restored.contents.len();
-        printer.note(&format!("{} {}: {things} in {parts} parts, compared with the manifest", paint(GOOD, "    ok"), restored.artifact));
+        let kind =
+            manifest.artifacts.iter().find(|record| record.name == restored.artifact).map_or(SourceKind::Command, |record| record.kind);
+        let (things, parts) = (counted(kind, &restored.contents), words::count(restored.contents.len(), "part", "parts"));
+        printer.note(&format!("{} {}: {things} in {parts}, compared with the manifest", paint(GOOD, "    ok"), restored.artifact));
         printer.json(&json!({
             "type": "backup-restored", "set": manifest.set.as_str(), "artifact": restored.artifact.as_str(), "contents": restored.contents,
         }));

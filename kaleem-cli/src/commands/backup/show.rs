@@ -31,7 +31,7 @@ pub(super) async fn run(arguments: &ShowSet, around: &Around<'_>) -> Result<Exit
         printer.result("");
         printer.result(&format!("  {} ({})", paint(STRONG, record.name.as_str()), record.kind));
         let line = |label: &str, text: &str| printer.result(&format!("    {} {text}", paint(FAINT, &format!("{label:<11}"))));
-        line("holds", &format!("{} in {} parts", counted(record), record.contents.len()));
+        line("holds", &format!("{} in {}", counted(record.kind, &record.contents), words::count(record.contents.len(), "part", "parts")));
         let protected = match record.encryption {
             kaleem_core::backup::Encryption::None => "not encrypted",
             kaleem_core::backup::Encryption::AgePassphrase => "age, with a passphrase",

@@ -87,7 +87,11 @@ fn step() {
         },
         &StepError::Backup { what: "make the backup set 20260301t031200z-7-1a2b3c4d".to_owned(), source: sets },
         &StepError::NoBackups { set: set() },
-        &StepError::NotReloadable { container: made("shop-web-r1-1"), output: "[emerg] host not found in upstream \"api\"".to_owned() },
+        &StepError::NotReloadable {
+            container: made("shop-web-r1-1"),
+            test: "nginx -t -c /etc/shop.conf".to_owned(),
+            output: "[emerg] host not found in upstream \"api\"".to_owned(),
+        },
         &StepError::Watch { service: made("api"), source: WatchError::Failing { failed: 12, requests: 80, percent: 15 } },
         &StepError::Gone { container: container() },
         &StepError::CutShort,
