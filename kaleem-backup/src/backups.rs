@@ -496,12 +496,11 @@ impl Loss {
             None => "the store could not say in time what was written since".to_owned(),
             Some(0) => "nothing was written since, as far as counts and digests tell".to_owned(),
             Some(parts) => {
-                format!(
-                    "parts that differ: {parts}, writes that would be lost: at least {} ({} more, {} fewer)",
-                    self.more.max(1) + self.fewer,
-                    self.more,
-                    self.fewer
-                )
+                let (more, fewer) = (self.more, self.fewer);
+                let part = if parts == 1 { "part differs" } else { "parts differ" };
+                let writes = more.max(1) + fewer;
+                let write = if writes == 1 { "write" } else { "writes" };
+                format!("{parts} {part}: at least {writes} {write} would be lost ({more} more, {fewer} fewer)")
             }
         }
     }
