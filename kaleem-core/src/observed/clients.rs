@@ -118,18 +118,23 @@ async fn ask(runtime: &Arc<dyn Runtime>, neighbour: &Neighbour, names: &BTreeSet
     (open > 0).then_some(keeps)
 }
 
-/// How many connections of the kernel's table go to one of `addresses`.
+/// How many connections of the kernel's table were opened to one of `addresses`. One that came in, at a port on which somebody listens
+/// here, is no client's: a database does not know where those that ask it are.
 fn connections(table: &str, addresses: &BTreeSet<Ipv4Addr>) -> usize {
-    /// State of an open connection in that table.
+    /// States of an open connection, and of a socket that listens, in that table (`include/net/tcp_states.h` of the kernel).
     const ESTABLISHED: &str = "01";
-    let remote = |line: &str| {
-        let mut fields = line.split_whitespace().skip(2);
-        let (address, state) = (fields.next()?, fields.next()?);
-        let number = u32::from_str_radix(address.split(':').next()?, 16).ok()?;
+    const LISTEN: &str = "0A";
+    /// Local port, remote address and state.
+    fn row(line: &str) -> Option<(&str, Ipv4Addr, &str)> {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
+        let number = u32::from_str_radix(remote.split(':').next()?, 16).ok()?;
         // The kernel prints the bytes as the processor has them: the first of the address is the last here.
-        (state == ESTABLISHED).then(|| Ipv4Addr::from(number.swap_bytes()))
-    };
-    table.lines().skip(1).filter_map(remote).filter(|address| addresses.contains(address)).count()
+        Some((local.split(':').nth(1)?, Ipv4Addr::from(number.swap_bytes()), state))
+    }
+    let rows = || table.lines().skip(1).filter_map(row);
+    let listens: BTreeSet<&str> = rows().filter(|(_, _, state)| *state == LISTEN).map(|(port, _, _)| port).collect();
+    rows().filter(|(port, remote, state)| *state == ESTABLISHED && addresses.contains(remote) && !listens.contains(port)).count()
 }
 
 #[cfg(test)]
@@ -141,9 +146,11 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
              0: 0200A8C0:9C40 0500A8C0:0BB8 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n\
              1: 0200A8C0:9C41 0500A8C0:0BB8 06 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n\
-             2: 0200A8C0:9C42 0600A8C0:0BB8 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n";
+             2: 0200A8C0:9C42 0600A8C0:0BB8 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n\
+             3: 00000000:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n\
+             4: 0200A8C0:18EB 0500A8C0:9C43 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n";
         let five = BTreeSet::from([Ipv4Addr::new(192, 168, 0, 5)]);
-        assert_eq!(connections(table, &five), 1, "one is closing, one goes elsewhere");
+        assert_eq!(connections(table, &five), 1, "one is closing, one goes elsewhere, one came in");
         assert_eq!(connections("nonsense\nmore", &five), 0);
     }
 }

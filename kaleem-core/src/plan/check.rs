@@ -294,7 +294,7 @@ fn kept_addresses(plan: &Plan, observed: &Observed) -> Vec<Objection> {
                 format!("nginx in `{container}` keeps the address of `{of}` for up to {} s", time.as_secs())
             }
             Keeps::Connections { open } => {
-                format!("`{container}` has {open} open connections to `{of}`, which are closed when its ports go to the gateway")
+                format!("`{container}` is connected to `{of}` ({open} open): that is cut when the ports of `{of}` go to the gateway")
             }
         };
         if client.may_be_reloaded(target) {
