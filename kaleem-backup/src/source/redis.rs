@@ -87,7 +87,11 @@ impl RedisSource {
 
 /// Says that keys are in no contents, where some are.
 fn expiring_note(count: u64) -> Option<String> {
-    (count > 0).then(|| format!("{count} keys expire, and are in no contents"))
+    match count {
+        0 => None,
+        1 => Some("1 key expires, and is in no contents".to_owned()),
+        _ => Some(format!("{count} keys expire, and are in no contents")),
+    }
 }
 
 #[async_trait]

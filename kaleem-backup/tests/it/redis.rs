@@ -85,7 +85,7 @@ async fn every_type_comes_back_through_a_set_also_after_a_restart() {
     assert_eq!(contents["db0"].count, 18, "{contents:?}");
     assert_eq!(contents["db3"].count, 1);
     assert_eq!(contents["functions"].count, 1);
-    assert!(manifest.artifacts[0].notes.iter().any(|note| note.starts_with("1 keys expire")), "{:?}", manifest.artifacts[0].notes);
+    assert!(manifest.artifacts[0].notes.iter().any(|note| note.starts_with("1 key expires")), "{:?}", manifest.artifacts[0].notes);
 
     let mut target = servers::redis(place.path(), &options).unwrap();
     let wrong = source(&target, Some("hunter3")).inspect().await.unwrap_err();

@@ -139,7 +139,7 @@ async fn every_type_of_a_cluster_comes_back_into_it_and_replaces_what_is_there()
     let (vault, contents, consistency, notes) = kept(cluster.source()).await;
     assert_eq!((contents["db0"].count, contents["functions"].count), (KEYS - 1, 1), "{contents:?}");
     assert_eq!(consistency, Consistency::PerCollection);
-    assert!(notes.iter().any(|note| note.contains("3 masters")) && notes.iter().any(|note| note.starts_with("1 keys expire")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("3 masters")) && notes.iter().any(|note| note.starts_with("1 key expires")), "{notes:?}");
     let before = cluster.digest();
     let refused = put_back(&vault, &cluster.source(), RestoreMode::IntoEmpty).await.unwrap_err();
     assert!(refused.contains("is not empty"), "{refused}");

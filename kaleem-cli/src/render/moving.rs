@@ -91,6 +91,11 @@ impl<'a> MovingView<'a> {
         result
     }
 
+    /// Prints lines while something is shown: the bar makes room, and comes back below them.
+    pub(crate) fn aside(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
+    }
+
     /// Bytes in all, as far as that can be said.
     fn expected_total(&self) -> Option<u64> {
         let sum: u64 = self.expected.values().sum();

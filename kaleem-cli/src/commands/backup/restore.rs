@@ -64,7 +64,8 @@ pub(super) async fn run(arguments: &Restore, around: &Around<'_>) -> Result<Exit
         let kind =
             manifest.artifacts.iter().find(|record| record.name == restored.artifact).map_or(SourceKind::Command, |record| record.kind);
         let (things, parts) = (counted(kind, &restored.contents), words::count(restored.contents.len(), "part", "parts"));
-        printer.note(&format!("{} {}: {things} in {parts}, compared with the manifest", paint(GOOD, "    ok"), restored.artifact));
+        let line = format!("{} {}: {things} in {parts}, compared with the manifest", paint(GOOD, "    ok"), restored.artifact);
+        view.aside(|| printer.note(&line));
         printer.json(&json!({
             "type": "backup-restored", "set": manifest.set.as_str(), "artifact": restored.artifact.as_str(), "contents": restored.contents,
         }));
