@@ -223,12 +223,15 @@ impl Target {
 /// yet, and a name that is asked for all the same is not asked for again before the C library's time of 2.5 s is over (musl's
 /// `resolvconf.c` and `res_msend.c`: 5 s in two attempts).
 pub(crate) fn is_apart() -> bool {
-    std::fs::read_to_string("/proc/net/route").is_ok_and(|table| has_no_route(&table))
+    let read = std::fs::read_to_string;
+    // Without IPv6 in the kernel there is no second table.
+    read("/proc/net/route").is_ok_and(|table| has_no_route(&table, &read("/proc/net/ipv6_route").unwrap_or_default()))
 }
 
-/// The kernel's table of routes has a line of titles, and one for each route; the way to loopback is not among them.
-fn has_no_route(table: &str) -> bool {
-    table.lines().skip(1).all(|line| line.trim().is_empty())
+/// The kernel's tables of routes: that of IPv4 has a line of titles, and loopback is not in it; that of IPv6 names the device last.
+fn has_no_route(ipv4: &str, ipv6: &str) -> bool {
+    let to_loopback = |line: &str| line.split_whitespace().last().is_none_or(|device| device == "lo");
+    ipv4.lines().skip(1).all(|line| line.trim().is_empty()) && ipv6.lines().all(to_loopback)
 }
 
 fn bit(listener: usize) -> u64 {
@@ -242,7 +245,15 @@ mod tests {
     #[test]
     fn a_table_of_routes_tells_whether_there_is_a_network() {
         let titles = "Iface\tDestination\tGateway \tFlags\n";
-        assert!(has_no_route(titles));
-        assert!(!has_no_route(&format!("{titles}eth0\t000011AC\t00000000\t0001\n")));
+        let (ipv4, ipv6) =
+            (format!("{titles}eth0\t000011AC\t00000000\t0001\n"), |device: &str| format!("fe80 40 00 00000001     {device}\n"));
+        for (why, ipv4, ipv6, none) in [
+            ("nothing", titles, String::new(), true),
+            ("loopback", titles, ipv6("lo"), true),
+            ("IPv4", &ipv4, ipv6("lo"), false),
+            ("IPv6 alone", titles, ipv6("lo") + &ipv6("eth0"), false),
+        ] {
+            assert_eq!(has_no_route(ipv4, &ipv6), none, "{why}");
+        }
     }
 }

@@ -253,14 +253,19 @@ async fn ask(board: Arc<Switchboard>, settings: Arc<Settings>, Doubt { target, l
         if !target.is_doubted(listener) || target.retired.load(Ordering::SeqCst) && board.version() > 0 && !is_routed(&board, &target) {
             return;
         }
-        if target.connect(port, settings.connect_timeout).await.is_ok() {
-            target.believe(listener);
-            board.announce();
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        if !is_apart() {
-            pause = (pause * 2).min(LATEST);
+        match target.connect(port, settings.connect_timeout).await {
+            Ok(_) => {
+                target.believe(listener);
+                board.announce();
+                return;
+            }
+            Err(error) => {
+                tokio::time::sleep(pause).await;
+                // Where there is no network yet, it says nothing about the target.
+                if error.kind() != std::io::ErrorKind::NetworkUnreachable {
+                    pause = (pause * 2).min(LATEST);
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kaleem_core::testing::free_port;
 use kaleem_core::traffic::DrainPolicy;
 use kaleem_core::traffic::Traffic;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,8 +10,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::client::get;
 use super::instance::Instance;
-use kaleem_core::testing::free_port;
-
 use super::world::{Gateway, Plan, until};
 
 /// Says its name and then repeats what it hears; `header` many bytes it keeps to itself and gives to the test.

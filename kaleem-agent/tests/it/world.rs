@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kaleem_core::names::{ContainerName, GatewayName};
+use kaleem_core::testing::free_port;
 use kaleem_core::traffic::{
     Admission, DrainPolicy, Generation, HoldLimits, Routing, SocketTraffic, Stickiness, Target, Traffic, TrafficError,
 };
-
-use kaleem_core::testing::free_port;
 
 use super::instance::Instance;
 

@@ -160,7 +160,7 @@ async fn a_snapshot_that_failed_is_a_failure() {
 #[tokio::test]
 async fn a_cluster_with_a_killed_node_fails_with_the_number_of_lost_slots() {
     let lines = "cluster-enabled yes\ncluster-node-timeout 1000\ncluster-require-full-coverage yes";
-    // The bus listens on the port plus 10000, so ports must be low enough.
+    // The bus listens on the port plus 10000, which nobody else is given.
     let mut nodes = Vec::new();
     for _ in 0..3 {
         let Some(node) = redis_in(tempfile::tempdir().unwrap(), free_port(), lines, &[]) else { return };

@@ -48,10 +48,12 @@ fn row(entry: &SetEntry, vault: &str, around: &Around<'_>) -> Vec<Cell> {
     let now = around.wiring.clock().now();
     let held = if entry.held { ", held" } else { "" };
     // What is stored of its artifacts, as `create` says it; of what is no set, all that lies there.
-    let mut size = entry.size_bytes;
+    let size = match &entry.state {
+        SetState::Committed { manifest, .. } => stored_bytes(manifest),
+        SetState::Unfinished | SetState::Damaged(_) => entry.size_bytes,
+    };
     let (state, age, release, artifacts, json) = match &entry.state {
         SetState::Committed { manifest, commit } => {
-            size = stored_bytes(manifest);
             let names = manifest.artifacts.iter().map(|record| record.name.to_string()).collect::<Vec<_>>();
             let of = if manifest.project == around.project.name { String::new() } else { format!(" of {}", manifest.project) };
             (
