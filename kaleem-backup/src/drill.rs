@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kaleem_core::backup::{BackupSource, BackupVault, RestoreMode, SourceError};
+use kaleem_core::backup::{BackupSource, BackupVault, RestoreMode, SourceError, VaultError};
 use kaleem_core::clock::Clock;
 use kaleem_core::names::{ArtifactName, ProjectName, SetId};
 use kaleem_core::remedy::one_line;
@@ -189,20 +189,14 @@ pub async fn drill(
 /// Whether a failure says something of the set, or of what the drill was made with.
 fn judge(failure: &SetFailure) -> Verdict {
     match failure {
-        SetFailure::Artifact { source, .. } => match source {
-            // The bytes ended with an error: those of a set that is damaged do, and those of a vault that breaks.
-            SourceError::Input { .. } if !is_invalid(source) => Verdict::CouldNotVerify,
-            SourceError::Unsupported { .. } => Verdict::CouldNotVerify,
-            _ => Verdict::Fail,
-        },
-        SetFailure::Contents { .. } | SetFailure::Description { .. } | SetFailure::Unfinished { .. } => Verdict::Fail,
-        SetFailure::Vault { source: kaleem_core::backup::VaultError::Missing { .. }, .. } => Verdict::Fail,
+        SetFailure::Artifact { source: SourceError::Unsupported { .. }, .. } => Verdict::CouldNotVerify,
+        SetFailure::Stored { .. }
+        | SetFailure::Artifact { .. }
+        | SetFailure::Contents { .. }
+        | SetFailure::Description { .. }
+        | SetFailure::Unfinished { .. } => Verdict::Fail,
+        SetFailure::Vault { source: VaultError::Missing { .. } | VaultError::Damaged { .. }, .. } => Verdict::Fail,
         SetFailure::Restore { source: SourceError::Malformed { .. } | SourceError::Differs { .. }, .. } => Verdict::Fail,
         _ => Verdict::CouldNotVerify,
     }
-}
-
-/// Whether the bytes were read and found wrong, in place of not being read.
-fn is_invalid(source: &SourceError) -> bool {
-    matches!(source, SourceError::Input { source } if source.kind() == std::io::ErrorKind::InvalidData)
 }

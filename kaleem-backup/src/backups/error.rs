@@ -125,13 +125,9 @@ impl SetFailure {
     pub fn grade(&self) -> Grade {
         match self {
             Self::Vault { source, .. } | Self::List { source } => of_vault(source),
-            Self::Artifact { source: SourceError::Input { source }, .. } => match source.kind() {
-                std::io::ErrorKind::PermissionDenied => Grade::CouldNotVerify,
-                std::io::ErrorKind::InvalidData => Grade::Integrity,
-                _ => Grade::VaultUnreachable,
-            },
-            Self::Artifact { source: SourceError::Unsupported { .. }, .. } => Grade::CouldNotVerify,
-            Self::Artifact { .. } | Self::Contents { .. } | Self::Description { .. } => Grade::Integrity,
+            Self::Unread { .. } => Grade::VaultUnreachable,
+            Self::Locked { .. } | Self::Artifact { source: SourceError::Unsupported { .. }, .. } => Grade::CouldNotVerify,
+            Self::Stored { .. } | Self::Artifact { .. } | Self::Contents { .. } | Self::Description { .. } => Grade::Integrity,
             _ => Grade::Failed,
         }
     }
@@ -139,7 +135,7 @@ impl SetFailure {
 
 fn of_vault(error: &VaultError) -> Grade {
     match error {
-        VaultError::Missing { .. } => Grade::Integrity,
+        VaultError::Missing { .. } | VaultError::Damaged { .. } => Grade::Integrity,
         VaultError::Body { .. } | VaultError::Exists { .. } => Grade::Failed,
         _ => Grade::VaultUnreachable,
     }

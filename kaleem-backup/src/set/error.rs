@@ -65,6 +65,38 @@ pub enum SetFailure {
         #[source]
         source: SourceError,
     },
+    /// What is stored of an artifact is not what was stored.
+    #[error("`{artifact}` of the backup set {set} is damaged: {reason}")]
+    Stored {
+        /// The set.
+        set: SetId,
+        /// The artifact.
+        artifact: ArtifactName,
+        /// Found and wanted.
+        reason: String,
+    },
+    /// An artifact is stored as it was made, and no key that was given opens it.
+    #[error("could not open `{artifact}` of the backup set {set}")]
+    Locked {
+        /// The set.
+        set: SetId,
+        /// The artifact.
+        artifact: ArtifactName,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The vault did not give all of an artifact; nothing is known to be wrong with it.
+    #[error("could not read `{artifact}` of the backup set {set} to its end")]
+    Unread {
+        /// The set.
+        set: SetId,
+        /// The artifact.
+        artifact: ArtifactName,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// It reads well, but holds something else than the source said.
     #[error("`{artifact}` of the backup set {set} does not hold what was exported: {reason}")]
     Contents {
@@ -145,6 +177,9 @@ impl Remedy for SetFailure {
             Self::Description { source, .. } => source.remedy(),
             Self::Seal { .. } => "run the same command again".to_owned(),
             Self::Stalled { .. } => "check that the store and the vault answer, then run the same command".to_owned(),
+            Self::Stored { .. } => "use another backup set; this one is damaged".to_owned(),
+            Self::Locked { .. } => "give the key or the passphrase that it was made for: `--key-file FILE`".to_owned(),
+            Self::Unread { .. } => "check that the vault answers, then run the same command".to_owned(),
             Self::Contents { .. } => "make a new backup set; this one is not to be relied on".to_owned(),
             Self::Unfinished { .. } => "choose a finished backup set: see `kaleem backup list`".to_owned(),
             Self::NoArtifact { .. } => "see `kaleem backup show` for what it has".to_owned(),

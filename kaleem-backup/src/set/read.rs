@@ -68,22 +68,26 @@ fn reading(set: &SetId) -> impl Fn(VaultError) -> SetFailure {
 async fn small(vault: &dyn BackupVault, path: &VaultPath) -> Result<Vec<u8>, VaultError> {
     let stream = vault.get(path).await?;
     let mut bytes = Vec::new();
-    let broken = |source| VaultError::Unreachable { place: vault.place(), source: Box::new(source) };
+    let broken = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::InvalidData => VaultError::Damaged { place: vault.place(), reason: source.to_string() },
+        _ => VaultError::Unreachable { place: vault.place(), source: Box::new(source) },
+    };
     stream.take(DESCRIPTION_BYTES).read_to_end(&mut bytes).await.map_err(broken)?;
     Ok(bytes)
 }
 
 async fn sealed(vault: &dyn BackupVault, set: &SetId) -> Result<(Commit, Manifest), SetFailure> {
+    let distrust = |source| SetFailure::Description { set: set.clone(), source };
+    let damaged = |file, reason| distrust(SetError::Damaged { file, reason });
     let bytes = match small(vault, &path(set, COMMIT_FILE)?).await {
         Err(VaultError::Missing { .. }) => return Err(SetFailure::Unfinished { set: set.clone() }),
+        Err(VaultError::Damaged { reason, .. }) => return Err(damaged(COMMIT_FILE, reason)),
         bytes => bytes.map_err(reading(set))?,
     };
-    let distrust = |source| SetFailure::Description { set: set.clone(), source };
     let commit = Commit::read(&bytes, set).map_err(distrust)?;
     let bytes = match small(vault, &path(set, MANIFEST_FILE)?).await {
-        Err(VaultError::Missing { .. }) => {
-            return Err(distrust(SetError::Damaged { file: MANIFEST_FILE, reason: "it is gone".to_owned() }));
-        }
+        Err(VaultError::Missing { .. }) => return Err(damaged(MANIFEST_FILE, "it is gone".to_owned())),
+        Err(VaultError::Damaged { reason, .. }) => return Err(damaged(MANIFEST_FILE, reason)),
         bytes => bytes.map_err(reading(set))?,
     };
     let manifest = Manifest::sealed(&bytes, &commit).map_err(distrust)?;
@@ -149,17 +153,18 @@ pub async fn verify_artifact(vault: &dyn BackupVault, set: &SetId, record: &Arti
     let artifact = || record.name.clone();
     let contents = match format::verify(record.kind, stream).await {
         Ok(contents) => contents,
-        Err(source) => {
-            // A key that does not fit and a header that was changed look the same; the digest of what is stored tells them apart.
-            let unclear = matches!(&source, SourceError::Input { source } if source.kind() != std::io::ErrorKind::InvalidData);
-            if unclear
-                && let Err(damaged @ SetFailure::Artifact { source: SourceError::Malformed { .. }, .. }) =
-                    stored_as_recorded(vault, set, record).await
-            {
-                return Err(damaged);
-            }
-            return Err(SetFailure::Artifact { set: set.clone(), artifact: artifact(), source });
+        Err(SourceError::Input { source }) => {
+            // A header that was changed looks like a key that does not fit, or like no header at all; the digest of what is stored
+            // tells them apart.
+            stored_as_recorded(vault, set, record).await?;
+            let (set, artifact) = (set.clone(), artifact());
+            return Err(match source.kind() {
+                std::io::ErrorKind::PermissionDenied => SetFailure::Locked { set, artifact, source },
+                std::io::ErrorKind::InvalidData => SetFailure::Artifact { set, artifact, source: SourceError::Input { source } },
+                _ => SetFailure::Unread { set, artifact, source },
+            });
         }
+        Err(source) => return Err(SetFailure::Artifact { set: set.clone(), artifact: artifact(), source }),
     };
     match difference(&contents, &record.contents) {
         None => Ok(()),
@@ -311,22 +316,32 @@ pub async fn copy(from: &dyn BackupVault, to: &dyn BackupVault, set: &SetId) -> 
 /// Reads a stored artifact in whole and compares it with the manifest, without opening it.
 async fn stored_as_recorded(vault: &dyn BackupVault, set: &SetId, record: &ArtifactRecord) -> Result<(), SetFailure> {
     use sha2::{Digest as _, Sha256};
-    let failed = |source| SetFailure::Artifact { set: set.clone(), artifact: record.name.clone(), source };
+    let unread = |source: std::io::Error| {
+        let (set, artifact) = (set.clone(), record.name.clone());
+        match source.kind() {
+            // The vault itself says that it is not what it stored.
+            std::io::ErrorKind::InvalidData => SetFailure::Stored { set, artifact, reason: source.to_string() },
+            _ => SetFailure::Unread { set, artifact, source },
+        }
+    };
     let mut stream = vault.get(&path(set, &record.file)?).await.map_err(reading(set))?;
     let mut digest = Sha256::new();
     let mut chunk = vec![0; 256 * 1024];
     let mut length = 0_u64;
     loop {
-        let read = stream.read(&mut chunk).await.map_err(|source| failed(SourceError::Input { source }))?;
+        let read = stream.read(&mut chunk).await.map_err(unread)?;
         if read == 0 {
             break;
         }
         length += read as u64;
         digest.update(chunk.get(..read).unwrap_or_default());
     }
-    if length == record.stored_bytes && hex::encode(digest.finalize()) == record.stored_sha256 {
+    let reason = if length != record.stored_bytes {
+        format!("{length} bytes are stored, and the manifest names {}", record.stored_bytes)
+    } else if hex::encode(digest.finalize()) != record.stored_sha256 {
+        "the stored bytes are not those that the manifest names".to_owned()
+    } else {
         return Ok(());
-    }
-    let reason = "the stored bytes are not those that the manifest names".to_owned();
-    Err(failed(SourceError::Malformed { format: "artifact", at_bytes: length, reason }))
+    };
+    Err(SetFailure::Stored { set: set.clone(), artifact: record.name.clone(), reason })
 }

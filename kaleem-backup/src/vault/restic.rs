@@ -10,8 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -34,6 +36,8 @@ const TAG: &str = "kaleem";
 const EMPTY_TAG: &str = "kaleem-empty";
 /// What the file in a snapshot is called before its path; paths hold no `+`.
 const PREFIX: &str = "/kaleem+";
+/// How restic says that it passes over a snapshot that it cannot read, up to 0.14 and after; it ends with success all the same.
+const PASSED_OVER: [&str; 2] = ["could not load snapshot", "Ignoring \""];
 /// Time for one object, and for one question.
 const OBJECT: Duration = Duration::from_secs(24 * 3600);
 const QUESTION: Duration = Duration::from_secs(900);
@@ -132,6 +136,12 @@ fn place_of(repository: &str) -> String {
     format!("restic {plain}")
 }
 
+/// Whether restic says that what it read is not what it wrote: texts of its `internal/repository` and `internal/crypto`.
+fn tells_damage(stderr: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(stderr);
+    ["ciphertext verification failed", "returned invalid hash", "invalid data returned"].iter().any(|words| text.contains(words))
+}
+
 /// Counts what goes through.
 struct Counted {
     inner: ByteStream,
@@ -178,13 +188,28 @@ impl ResticVault {
         VaultError::Unreachable { place: self.place.clone(), source: reason.into() }
     }
 
+    /// What it means that `doing` ended as it did.
+    fn refused(&self, doing: &str, status: ExitStatus, stderr: &[u8]) -> VaultError {
+        let reason = format!("`restic {doing}` ended with {status}: {}", self.said(stderr));
+        if tells_damage(stderr) { VaultError::Damaged { place: self.place.clone(), reason } } else { self.failed(reason) }
+    }
+
     /// What the program said, without what the address of the repository may hold.
     fn said(&self, stderr: &[u8]) -> String {
         shown(stderr).replace(self.settings.repository.expose().as_str(), &self.place)
     }
 
-    /// Runs the program to its end; whatever is not success is an error. A lock of a program that is gone is removed on the way.
+    /// Runs the program to its end; whatever is not success, or not all there is, is an error.
     async fn ask(&self, arguments: &[&str]) -> Result<Vec<u8>, VaultError> {
+        match self.ask_for_some(arguments).await? {
+            (answer, None) => Ok(answer),
+            (_, Some(left_out)) => Err(left_out),
+        }
+    }
+
+    /// Runs the program to its end: what it answers, and why that is not all, since restic passes over a snapshot that it cannot
+    /// read. Whatever is not success is an error. A lock of a program that is gone is removed on the way.
+    async fn ask_for_some(&self, arguments: &[&str]) -> Result<(Vec<u8>, Option<VaultError>), VaultError> {
         let request = self.request(arguments, QUESTION);
         let mut tries = 1;
         let ended = loop {
@@ -201,12 +226,14 @@ impl ResticVault {
         };
         let doing = arguments.first().copied().unwrap_or_default();
         if !ended.status.success() {
-            return Err(self.failed(format!("`restic {doing}` ended with {}: {}", ended.status, self.said(&ended.stderr))));
+            return Err(self.refused(doing, ended.status, &ended.stderr));
         }
         if ended.truncated {
             return Err(self.failed(format!("`restic {doing}` said more than could be kept")));
         }
-        Ok(ended.stdout)
+        let left_out = PASSED_OVER.iter().any(|words| String::from_utf8_lossy(&ended.stderr).contains(words));
+        let left_out = left_out.then(|| self.refused(doing, ended.status, &ended.stderr));
+        Ok((ended.stdout, left_out))
     }
 
     /// Removes the locks of programs that are gone: one that was killed leaves its own.
@@ -215,7 +242,7 @@ impl ResticVault {
         if ended.status.success() {
             return Ok(());
         }
-        Err(self.failed(format!("`restic unlock` ended with {}: {}", ended.status, self.said(&ended.stderr))))
+        Err(self.refused("unlock", ended.status, &ended.stderr))
     }
 
     fn not_run(&self, error: ExecError) -> VaultError {
@@ -226,16 +253,25 @@ impl ResticVault {
         serde_json::from_slice(text).map_err(|error| self.failed(format!("the answer of `restic {doing}` cannot be read: {error}")))
     }
 
-    /// Our snapshots, oldest first: all, or those of one object.
+    /// All our snapshots, or those of one object.
     async fn snapshots(&self, path: Option<&VaultPath>) -> Result<Vec<Snapshot>, VaultError> {
+        match self.readable_snapshots(path).await? {
+            (found, None) => Ok(found),
+            (_, Some(left_out)) => Err(left_out),
+        }
+    }
+
+    /// Our snapshots that can be read, oldest first, and why they are not all.
+    async fn readable_snapshots(&self, path: Option<&VaultPath>) -> Result<(Vec<Snapshot>, Option<VaultError>), VaultError> {
         let name = path.map(name_of);
         let mut arguments = vec!["snapshots", "--json", "--tag", TAG];
         if let Some(name) = &name {
             arguments.extend(["--path", name]);
         }
-        let mut found: Vec<Snapshot> = self.parsed("snapshots", &self.ask(&arguments).await?)?;
+        let (answer, left_out) = self.ask_for_some(&arguments).await?;
+        let mut found: Vec<Snapshot> = self.parsed("snapshots", &answer)?;
         found.sort_by(|one, two| (&one.time, &one.id).cmp(&(&two.time, &two.id)));
-        Ok(found)
+        Ok((found, left_out))
     }
 
     async fn forget(&self, snapshots: &[String]) -> Result<(), VaultError> {
@@ -282,7 +318,7 @@ impl ResticVault {
             other => self.failed(other),
         })?;
         if !ended.status.success() {
-            return Err(self.failed(format!("`restic backup` ended with {}: {}", ended.status, self.said(&ended.stderr))));
+            return Err(self.refused("backup", ended.status, &ended.stderr));
         }
         let mut lines = told.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Summary>(line).ok());
         let summary = lines.find(|line| line.message_type == "summary");
@@ -327,8 +363,10 @@ impl BackupVault for ResticVault {
     }
 
     async fn get(&self, path: &VaultPath) -> Result<ByteStream, VaultError> {
-        let Some(snapshot) = self.snapshots(Some(path)).await?.into_iter().next() else {
-            return Err(VaultError::Missing { place: self.place.clone(), path: path.clone() });
+        // What is found can be had, whatever else is damaged; what is not found may be what was passed over.
+        let (found, left_out) = self.readable_snapshots(Some(path)).await?;
+        let Some(snapshot) = found.into_iter().next() else {
+            return Err(left_out.unwrap_or_else(|| VaultError::Missing { place: self.place.clone(), path: path.clone() }));
         };
         if snapshot.tags.iter().any(|tag| tag == EMPTY_TAG) {
             return Ok(Box::pin(tokio::io::empty()));
@@ -341,7 +379,8 @@ impl BackupVault for ResticVault {
                 Ok(ended) if ended.status.success() => drop(sender.finish().await),
                 Ok(ended) => {
                     let said = shown(&ended.stderr).replace(repository.expose().as_str(), &place);
-                    sender.fail(std::io::Error::other(format!("`restic dump` ended with {}: {said}", ended.status))).await;
+                    let kind = if tells_damage(&ended.stderr) { ErrorKind::InvalidData } else { ErrorKind::Other };
+                    sender.fail(std::io::Error::new(kind, format!("`restic dump` ended with {}: {said}", ended.status))).await;
                 }
                 Err(error) => sender.fail(std::io::Error::other(kaleem_core::remedy::one_line(&error))).await,
             }

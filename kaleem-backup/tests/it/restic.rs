@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaleem_backup::backups::{Act, Depth, NewSet, RestoreRequest};
+use kaleem_backup::backups::{Act, Depth, Grade, NewSet, RestoreRequest};
 use kaleem_backup::retention::Policy;
 use kaleem_backup::seal::{Keys, Protection};
 use kaleem_backup::set::{self, CreateRequest, SetFailure};
@@ -124,10 +124,31 @@ async fn what_is_damaged_missing_or_locked_up_is_an_error_that_shows_no_password
     let Err(VaultError::Unreachable { .. }) = &gone else { panic!("{gone:?}") };
     let shown = format!("{gone:?} {} {other:?}", one_line(gone.as_ref().unwrap_err()));
     assert!(!shown.contains("hunter2"), "{shown}");
-    // One byte of every pack in its middle.
-    let flip = "import glob\nfor name in glob.glob('repository/data/*/*'):\n  f = open(name, 'r+b'); n = f.seek(0, 2) // 2; f.seek(n); b = f.read(1); f.seek(n); f.write(bytes([b[0] ^ 1]))";
-    assert!(servers::shell(&format!("chmod -R u+w repository/data; rm -rf cache; python3 -c \"{flip}\""), place.path()));
-    assert!(set::verify(&vault, &request.set, &Keys::none()).await.is_err());
+    // One byte in the middle of every file of a kind, and then back: whatever restic finds wrong is told as damage.
+    for kind in ["data", "snapshots", "index"] {
+        let flip = format!(
+            "import glob, os\nfor name in filter(os.path.isfile, glob.glob('repository/{kind}/**/*', recursive=True)):\n  f = open(name, 'r+b'); n = f.seek(0, 2) // 2; f.seek(n); b = f.read(1); f.seek(n); f.write(bytes([b[0] ^ 1]))"
+        );
+        let flip = format!("chmod -R u+w repository/{kind}; rm -rf cache; python3 -c \"{flip}\"");
+        assert!(servers::shell(&flip, place.path()));
+        let found = set::verify(&vault, &request.set, &Keys::none()).await.unwrap_err();
+        assert_eq!(found.grade(), Grade::Integrity, "{kind}: {}", one_line(&found));
+        if kind == "snapshots" {
+            let unlisted = vault.list(&"sets".parse().unwrap()).await;
+            assert!(matches!(unlisted, Err(VaultError::Damaged { .. })), "what cannot be read is not left out: {unlisted:?}");
+        }
+        assert!(servers::shell(&flip, place.path()));
+        set::verify(&vault, &request.set, &Keys::none()).await.unwrap();
+    }
+    // A snapshot that nobody can read might be anybody's: no listing is the truth then, and what is found by its name can be had.
+    let rotten = "ls repository/snapshots > before; restic -q -r repository -p password --no-cache backup password; rm -rf cache; \
+        rotten=$(ls repository/snapshots | grep -vxFf before); chmod u+w repository/snapshots/$rotten; : > repository/snapshots/$rotten";
+    assert!(servers::shell(rotten, place.path()));
+    let unlisted = vault.list(&"sets".parse().unwrap()).await;
+    assert!(matches!(unlisted, Err(VaultError::Damaged { .. })), "{unlisted:?}");
+    set::verify(&vault, &request.set, &Keys::none()).await.unwrap();
+    assert!(servers::shell("rm repository/snapshots/$(ls repository/snapshots | grep -vxFf before)", place.path()));
+    assert!(!vault.list(&"sets".parse().unwrap()).await.unwrap().is_empty());
     kaleem_core::durable::write_atomic(&place.path().join("password"), b"hunter2\n", 0o600).unwrap();
     let refused = vault.list(&"sets".parse().unwrap()).await.unwrap_err();
     let shown = one_line(&refused);
@@ -138,7 +159,9 @@ async fn what_is_damaged_missing_or_locked_up_is_an_error_that_shows_no_password
 
 /// The locks of the repository in `place`.
 fn locks(place: &Path) -> usize {
-    std::fs::read_dir(place.join("repository/locks")).unwrap().count()
+    let names = std::fs::read_dir(place.join("repository/locks")).unwrap().map(|entry| entry.unwrap().file_name());
+    // A file that is still being written has another name until it is whole, and keeps that when its writer is killed.
+    names.filter(|name| name.to_str().unwrap().bytes().all(|byte| byte.is_ascii_hexdigit())).count()
 }
 
 /// restic as somebody else starts it, killed when the test ends.

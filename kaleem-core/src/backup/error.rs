@@ -105,6 +105,9 @@ impl Remedy for SourceError {
             Self::Failed { .. } => "look at the store's own log, then run the same command".to_owned(),
             Self::Unsupported { .. } => "leave it out by name, or back it up with its own tools through a command source".to_owned(),
             Self::Malformed { .. } => "use another backup set; this one is damaged".to_owned(),
+            Self::Input { source } if source.kind() == io::ErrorKind::InvalidData => {
+                "use another backup set; this one is damaged".to_owned()
+            }
             Self::Input { .. } => "check the vault, then run the same command".to_owned(),
             Self::Output { .. } => "see the vault's error, mend it, then run the same command".to_owned(),
             Self::NotEmpty { .. } => "restore to another target, or say that what is there may be replaced".to_owned(),
@@ -177,6 +180,14 @@ pub enum VaultError {
         #[source]
         source: DurableError,
     },
+    /// It answers, and says itself that what it stores is no longer what was stored.
+    #[error("what the vault {place} stores is damaged: {reason}")]
+    Damaged {
+        /// The vault.
+        place: String,
+        /// What it said.
+        reason: String,
+    },
     /// Something is in the vault that kaleem did not put there, so that a listing would not be the truth.
     #[error("the vault {place} holds something foreign: {what}")]
     Foreign {
@@ -196,6 +207,9 @@ impl Remedy for VaultError {
             Self::Exists { .. } => "look whether another kaleem writes to this vault, then run the same command".to_owned(),
             Self::Body { .. } => "mend what the cause names, then run the same command".to_owned(),
             Self::Disk { source, .. } => source.remedy(),
+            Self::Damaged { .. } => {
+                "use a backup set in another vault, and make a new one; what is damaged is found with the vault's own tools".to_owned()
+            }
             Self::Foreign { place, .. } => format!("move it out of {place}; a vault is a directory of its own"),
         }
     }

@@ -1,6 +1,6 @@
 //! `kaleem backup verify`: every byte of a set is read again, in every vault that has it.
 
-use kaleem_backup::backups::{Depth, Verified};
+use kaleem_backup::backups::{Depth, Grade, Verified};
 use serde_json::json;
 
 use super::{Around, clock, failed, stored};
@@ -46,7 +46,7 @@ async fn damaged(error: kaleem_backup::BackupsError, set: &kaleem_core::names::S
 }
 
 /// Says what was found out; answers what is wrong.
-fn tell(verified: &Verified, around: &Around<'_>) -> Option<kaleem_backup::backups::Grade> {
+fn tell(verified: &Verified, around: &Around<'_>) -> Option<Grade> {
     let printer = around.printer;
     let (set, vault) = (&verified.set, &verified.vault);
     let depth = match verified.depth {
@@ -68,7 +68,9 @@ fn tell(verified: &Verified, around: &Around<'_>) -> Option<kaleem_backup::backu
         }
         Err(failure) => {
             let why = kaleem_core::remedy::one_line(failure);
-            printer.result(&format!("{} {set} in {vault}: {why}", paint(BAD, "bad:")));
+            // What could not be read or opened says nothing of the set.
+            let label = if failure.grade() == Grade::Integrity { paint(BAD, "bad:") } else { paint(WARN, "unproved:") };
+            printer.result(&format!("{label} {set} in {vault}: {why}"));
             printer.result(&format!("{} {}", paint(HELP, "help:"), kaleem_core::remedy::Remedy::remedy(failure)));
             printer.json(
                 &json!({ "type": "backup-verified", "set": set.as_str(), "vault": vault, "ok": false, "depth": depth, "error": why }),

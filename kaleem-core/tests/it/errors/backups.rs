@@ -38,6 +38,10 @@ fn vault() {
         &VaultError::Body { path: path(), source: system(Errno::IO) },
         &VaultError::Disk { place: place(), path: path(), source: full("/srv/backups/shop/manifest.json") },
         &VaultError::Denied { place: place(), doing: "list objects", reason: "it answers 403: AccessDenied".to_owned() },
+        &VaultError::Damaged {
+            place: place(),
+            reason: "`restic dump` ended with exit status: 1: ciphertext verification failed".to_owned()
+        },
         &VaultError::Foreign { place: place(), what: "the file notes.txt".to_owned() },
     ]));
 }
