@@ -10,7 +10,6 @@ mod flows;
 mod load;
 mod report;
 mod scenario;
-mod seed;
 mod tally;
 mod wire;
 
@@ -19,13 +18,13 @@ use std::time::Duration;
 
 use kaleem_core::clock::{Clock, SystemClock};
 
+use crate::chance::Seed;
 use crate::demo::{kaleem, kaleem_as_shipped};
 use crate::fail::TaskError;
 use crate::gauntlet::contender::Contender;
 use crate::gauntlet::engine::Engine;
 use crate::gauntlet::field::{Field, Layout};
 use crate::gauntlet::scenario::{Act, Row, Stage};
-use crate::gauntlet::seed::Seed;
 use crate::place::Place;
 use crate::say;
 use crate::setup::{self, Consent, Parts};

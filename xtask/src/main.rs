@@ -10,6 +10,7 @@ mod programs;
 mod setup;
 mod tidy;
 mod check;
+mod chance;
 mod load;
 mod demo;
 mod soak;

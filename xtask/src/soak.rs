@@ -2,7 +2,6 @@
 //! and at random moments, all under load. Nothing may be dropped, nothing may be left behind, and every outcome must be true.
 
 mod audit;
-mod random;
 mod tally;
 mod victim;
 
@@ -16,6 +15,7 @@ use kaleem_core::names::{ProjectName, ReleaseId};
 use kaleem_core::outcome::Outcome;
 use kaleem_core::state::StateDirectory;
 
+use crate::chance::Seed;
 use crate::demo::{self, Shop};
 use crate::fail::TaskError;
 use crate::load::{Load, Slice};
@@ -25,7 +25,6 @@ use crate::say;
 use crate::setup::{self, Consent, Need, Parts};
 
 use audit::{Audited, Last};
-use random::Random;
 use tally::{Tally, Total};
 use victim::{Kill, Victim};
 
@@ -119,7 +118,7 @@ pub(crate) fn run(place: &Place, consent: Consent, limits: Limits, seed: Option<
 
 /// The same with parts that are there already.
 pub(crate) fn with(place: &Place, parts: &Parts, limits: Limits, seed: Option<u64>, kaleem: Option<PathBuf>) -> Result<(), TaskError> {
-    let seed = seed.unwrap_or_else(Random::fresh_seed);
+    let seed = seed.unwrap_or_else(Seed::fresh);
     let kaleem = demo::kaleem(place, kaleem)?;
     say::step(&format!(
         "soak with seed {seed}: at least {} s and {} kills (`--seed {seed}` does the same again)",
@@ -162,7 +161,7 @@ struct Soak<'a> {
     place: &'a Place,
     parts: &'a Parts,
     shop: &'a Shop<'a>,
-    random: Random,
+    random: Seed,
     state: StateDirectory,
     project: ProjectName,
     /// What `/version` says, by release.
@@ -182,7 +181,7 @@ impl<'a> Soak<'a> {
             place,
             parts,
             shop,
-            random: Random::new(seed),
+            random: Seed::new(seed),
             state,
             project,
             versions: BTreeMap::new(),

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use kaleem_core::clock::{Clock, SystemClock};
 
+use crate::chance::Seed;
 use crate::gauntlet::load::Shared;
-use crate::gauntlet::seed::Seed;
 use crate::gauntlet::tally::Sample;
 use crate::gauntlet::wire::{Body, Head, Miss, Wire};
 

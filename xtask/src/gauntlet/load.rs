@@ -8,9 +8,9 @@ use kaleem_core::clock::{Clock, SystemClock};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::chance::Seed;
 use crate::fail::TaskError;
 use crate::gauntlet::flows::{Client, DIRECT, EDGE, Flow};
-use crate::gauntlet::seed::Seed;
 use crate::gauntlet::tally::Tally;
 
 /// The load ends by itself then, whatever its owner does.

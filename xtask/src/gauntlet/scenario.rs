@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::chance::Seed;
 use crate::fail::TaskError;
 use crate::gauntlet::contender::{Contender, give_back, upgrade_gateway};
 use crate::gauntlet::engine::Engine;
 use crate::gauntlet::field::{Field, Version};
 use crate::gauntlet::flows::Door;
 use crate::gauntlet::load::Load;
-use crate::gauntlet::seed::Seed;
 use crate::gauntlet::tally::Tally;
 use crate::programs::wait_until;
 use crate::say;

@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot start the shop has failed")]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use kaleem_core::testing::free_port;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Nothing here takes longer, unless it hangs.
@@ -27,7 +28,7 @@ fn command(arguments: &[&str]) -> Command {
 impl Shop {
     /// Starts it without waiting.
     fn spawn(fault: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut command = command(&["api"]);
         command.env("SHOP_PORT_INSIDE", port.to_string()).env("SHOP_VERSION", "v1").env("SHOP_FAULT", fault);
         Self { child: command.spawn().unwrap(), port }
@@ -244,7 +245,7 @@ fn a_shop_that_ignores_sigterm_serves_on() {
 #[test]
 fn the_check_from_inside_says_what_health_says() {
     let (well, ill) = (Shop::start(""), Shop::start("never-healthy"));
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody = free_port();
     for (why, port, ok) in [("well", well.port, true), ("ill", ill.port, false), ("nobody there", nobody, false)] {
         let url = format!("http://127.0.0.1:{port}/api/health");
         assert_eq!(command(&["check", &url]).status().unwrap().success(), ok, "{why}: check URL");
