@@ -250,7 +250,8 @@ pub trait BackupVault: Send + Sync {
     /// Reads an object.
     ///
     /// # Errors
-    /// [`VaultError`].
+    /// [`VaultError`]. Where the bytes end with an error of [`InvalidData`](std::io::ErrorKind::InvalidData), the vault itself says that
+    /// what it stores is damaged; any other says nothing of what is stored.
     async fn get(&self, path: &VaultPath) -> Result<ByteStream, VaultError>;
     /// Every object at or below `prefix`.
     ///
