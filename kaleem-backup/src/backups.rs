@@ -9,7 +9,8 @@ mod making;
 mod plans;
 mod restoring;
 
-pub use error::{BackupsError, Grade};
+pub use crate::set::Grade;
+pub use error::BackupsError;
 pub use restoring::RestoreRequest;
 
 use std::collections::{BTreeMap, BTreeSet};

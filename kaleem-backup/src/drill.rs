@@ -14,15 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kaleem_core::backup::{BackupSource, BackupVault, RestoreMode, SourceError, VaultError};
+use kaleem_core::backup::{BackupSource, BackupVault, RestoreMode, SourceError};
 use kaleem_core::clock::Clock;
 use kaleem_core::names::{ArtifactName, ProjectName, SetId};
 use kaleem_core::remedy::one_line;
 use serde::{Serialize, Serializer};
 
 use self::tamper::Tampered;
+
 use crate::seal::Keys;
-use crate::set::{self, SetFailure};
+use crate::set::{self, Grade, SetFailure};
 
 /// What a drill found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -189,14 +190,9 @@ pub async fn drill(
 /// Whether a failure says something of the set, or of what the drill was made with.
 fn judge(failure: &SetFailure) -> Verdict {
     match failure {
-        SetFailure::Artifact { source: SourceError::Unsupported { .. }, .. } => Verdict::CouldNotVerify,
-        SetFailure::Stored { .. }
-        | SetFailure::Artifact { .. }
-        | SetFailure::Contents { .. }
-        | SetFailure::Description { .. }
-        | SetFailure::Unfinished { .. } => Verdict::Fail,
-        SetFailure::Vault { source: VaultError::Missing { .. } | VaultError::Damaged { .. }, .. } => Verdict::Fail,
+        SetFailure::Unfinished { .. } => Verdict::Fail,
         SetFailure::Restore { source: SourceError::Malformed { .. } | SourceError::Differs { .. }, .. } => Verdict::Fail,
+        _ if failure.grade() == Grade::Integrity => Verdict::Fail,
         _ => Verdict::CouldNotVerify,
     }
 }

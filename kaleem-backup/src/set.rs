@@ -8,7 +8,7 @@ mod error;
 mod read;
 
 pub use create::{CreateRequest, create, discard, hold, release};
-pub use error::SetFailure;
+pub use error::{Grade, SetFailure};
 pub use read::{
     Copied, SetEntry, SetState, copy, difference, list, of_collection, open_artifact, put_back, read, restore, verify, verify_artifact,
     verify_stored,

@@ -1,13 +1,12 @@
 //! Why the backups of a project could not do what they were asked, graded for scripts.
 
-use kaleem_core::backup::{SourceError, VaultError};
 use kaleem_core::durable::DurableError;
 use kaleem_core::lease::LeaseError;
 use kaleem_core::names::{ArtifactName, SetId};
 use kaleem_core::remedy::Remedy;
 
 use crate::retention::RetentionError;
-use crate::set::SetFailure;
+use crate::set::{Grade, SetFailure};
 
 /// Why the backups of a project could not do what they were asked.
 #[derive(Debug, thiserror::Error)]
@@ -104,40 +103,6 @@ impl Remedy for BackupsError {
             Self::Set { source } => source.is_transient(),
             _ => false,
         }
-    }
-}
-
-/// What a failure says of the set, of the vault, or of neither.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Grade {
-    /// It could not be done; nothing is known to be wrong with what is stored.
-    Failed,
-    /// It could not be found out whether it is right: a key is missing.
-    CouldNotVerify,
-    /// The vault does not answer.
-    VaultUnreachable,
-    /// What is stored is not what was stored.
-    Integrity,
-}
-
-impl SetFailure {
-    /// What it says.
-    pub fn grade(&self) -> Grade {
-        match self {
-            Self::Vault { source, .. } | Self::List { source } => of_vault(source),
-            Self::Unread { .. } => Grade::VaultUnreachable,
-            Self::Locked { .. } | Self::Artifact { source: SourceError::Unsupported { .. }, .. } => Grade::CouldNotVerify,
-            Self::Stored { .. } | Self::Artifact { .. } | Self::Contents { .. } | Self::Description { .. } => Grade::Integrity,
-            _ => Grade::Failed,
-        }
-    }
-}
-
-fn of_vault(error: &VaultError) -> Grade {
-    match error {
-        VaultError::Missing { .. } | VaultError::Damaged { .. } => Grade::Integrity,
-        VaultError::Body { .. } | VaultError::Exists { .. } => Grade::Failed,
-        _ => Grade::VaultUnreachable,
     }
 }
 

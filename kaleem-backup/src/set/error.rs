@@ -197,3 +197,37 @@ impl Remedy for SetFailure {
         }
     }
 }
+
+/// What a failure says of the set, of the vault, or of neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// It could not be done; nothing is known to be wrong with what is stored.
+    Failed,
+    /// It could not be found out whether it is right: a key is missing.
+    CouldNotVerify,
+    /// The vault does not answer.
+    VaultUnreachable,
+    /// What is stored is not what was stored.
+    Integrity,
+}
+
+impl SetFailure {
+    /// What it says.
+    pub fn grade(&self) -> Grade {
+        match self {
+            Self::Vault { source, .. } | Self::List { source } => of_vault(source),
+            Self::Unread { .. } => Grade::VaultUnreachable,
+            Self::Locked { .. } | Self::Artifact { source: SourceError::Unsupported { .. }, .. } => Grade::CouldNotVerify,
+            Self::Stored { .. } | Self::Artifact { .. } | Self::Contents { .. } | Self::Description { .. } => Grade::Integrity,
+            _ => Grade::Failed,
+        }
+    }
+}
+
+fn of_vault(error: &VaultError) -> Grade {
+    match error {
+        VaultError::Missing { .. } | VaultError::Damaged { .. } => Grade::Integrity,
+        VaultError::Body { .. } | VaultError::Exists { .. } => Grade::Failed,
+        _ => Grade::VaultUnreachable,
+    }
+}
