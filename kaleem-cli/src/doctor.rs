@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use kaleem_core::clock::Clock;
@@ -11,6 +10,7 @@ use kaleem_core::health::Verdict;
 use kaleem_core::history::History;
 use kaleem_core::kaleem::Kaleem;
 use kaleem_core::names::{ContainerName, ServiceName};
+use kaleem_core::observed::nginx::Directive;
 use kaleem_core::observed::{self, image_reference};
 use kaleem_core::remedy::{Remedy, one_line};
 use kaleem_core::runtime::{EngineInfo, Instance, InstanceStatus, LocalImage, Runtime};
@@ -21,9 +21,6 @@ use crate::wiring::Wiring;
 mod host;
 mod nginx;
 mod services;
-
-/// Time that a web server has to print its configuration.
-const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a rule found.
 pub(crate) struct Answer {
@@ -68,7 +65,7 @@ pub(crate) struct Patient<'a> {
     /// Images which are on the engine, by service.
     images: BTreeMap<ServiceName, LocalImage>,
     /// What web servers of the project are configured to do, by container.
-    configurations: BTreeMap<ContainerName, (ServiceName, String)>,
+    configurations: BTreeMap<ContainerName, (ServiceName, Vec<Directive>)>,
     history: Result<History, CliError>,
     now: Timestamp,
 }
@@ -113,18 +110,11 @@ impl<'a> Patient<'a> {
     }
 
     async fn read_configurations(&mut self, runtime: &Arc<dyn Runtime>) {
-        for instance in self.instances.iter().filter(|instance| instance.state.status == InstanceStatus::Running) {
-            // The engine may know an image by its id alone; the files tell its name.
-            let service = self.project.services.get(&instance.service);
-            let named = service.and_then(|service| image_reference(&self.project.name, service, None).ok());
-            if !instance.image.contains("nginx") && !named.is_some_and(|image| image.base_name().contains("nginx")) {
-                continue;
-            }
-            let command = observed::nginx::command(runtime.as_ref(), &instance.name, "-T", CONFIGURATION_TIMEOUT).await;
-            if let Ok(ran) = runtime.exec(&instance.name, &command, CONFIGURATION_TIMEOUT).await
-                && ran.exit_code == 0
-            {
-                self.configurations.insert(instance.name.clone(), (instance.service.clone(), ran.output));
+        let running = self.instances.iter().filter(|instance| instance.state.status == InstanceStatus::Running);
+        let running: Vec<_> = running.map(|instance| instance.name.clone()).collect();
+        for (container, directives) in observed::proxy::nginx_configurations(runtime, &running).await {
+            if let Some(instance) = self.instances.iter().find(|instance| instance.name == container) {
+                self.configurations.insert(container, (instance.service.clone(), directives));
             }
         }
     }

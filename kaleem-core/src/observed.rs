@@ -21,6 +21,7 @@ const CONCURRENT_QUESTIONS: usize = 8;
 
 pub mod clients;
 pub mod nginx;
+pub mod proxy;
 
 /// What is on the host.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,4 +1,4 @@
-//! The container engine as kaleem sees it: five small seams, and [`Runtime`], which is all of them.
+//! The container engine as kaleem sees it: six small seams, and [`Runtime`], which is all of them.
 //!
 //! Every call names things by names that a plan computed, never by an id that it had to be told, so that a call can be
 //! repeated after a crash. Nothing here decides anything.
@@ -19,8 +19,10 @@ use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, Release
 use crate::pipe::{ByteSender, ByteStream};
 
 pub mod error;
+mod peek;
 
 pub use error::RuntimeError;
+pub use peek::{ContainerFile, ContainerFiles, Inside, Peek, Process, Socket, SocketState};
 
 /// Labels that Compose puts on what it starts; kaleem puts the same, so that its commands keep working.
 pub mod compose_labels {
@@ -121,6 +123,8 @@ pub struct Neighbour {
     pub service: Option<ServiceName>,
     /// The image it was created from, as text.
     pub image: String,
+    /// Its address on each of its networks.
+    pub addresses: BTreeMap<NetworkName, String>,
 }
 
 /// A container as the engine reports it.
@@ -506,9 +510,9 @@ pub trait Resources: Send + Sync {
 }
 
 /// The whole engine. Implemented by everything that is all of its parts.
-pub trait Runtime: Containers + Inspect + Console + Images + Resources {}
+pub trait Runtime: Containers + Inspect + Peek + Console + Images + Resources {}
 
-impl<T: Containers + Inspect + Console + Images + Resources> Runtime for T {}
+impl<T: Containers + Inspect + Peek + Console + Images + Resources> Runtime for T {}
 
 /// The Docker engine over its API.
 #[cfg(feature = "docker")]

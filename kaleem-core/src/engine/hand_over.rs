@@ -45,7 +45,7 @@ impl Engine {
         if found.is_none_or(|found| found.state.status != InstanceStatus::Running) {
             return Ok("it does not run".to_owned());
         }
-        let command = nginx::command(self.runtime.as_ref(), container, "-t", TEST).await;
+        let command = nginx::command(self.runtime.as_ref(), container, "-t").await;
         let mut output = String::new();
         for _ in 0..TESTS {
             match self.runtime.exec(container, &command, TEST).await {

@@ -1,20 +1,27 @@
-//! Who would notice that a service moves to another address: web servers that look names up once, and whoever is connected.
+//! Who would notice that a service moves to another address: proxies that look names up once, and programs that are connected.
 //!
-//! It is looked for only where a service is about to get its gateway. What cannot be asked is left out: it is a help, and no
-//! plan depends on it.
+//! It is a help, and no plan depends on it: what cannot be seen is left out. Nothing is run in any container. Programs and connections
+//! are seen through the host, and files of proxies of this project are copied out: two questions for a container at most, however many
+//! services it may know.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::names::{ContainerName, NetworkName, ProjectName, ServiceName};
-use crate::observed::{gateway_of, is_gateway, nginx};
-use crate::release::Target;
-use crate::runtime::{Instance, InstanceStatus, Neighbour, Runtime};
+use futures_util::stream::{self, StreamExt as _};
 
-/// Time that a question inside a container may take.
-const ANSWER: Duration = Duration::from_secs(10);
+use super::nginx::Kept;
+use super::proxy::{self, Configuration, Owner, ProxyKind};
+use crate::names::{ContainerName, NetworkName, ProjectName, ServiceName};
+use crate::observed::{gateway_of, is_gateway};
+use crate::release::Target;
+use crate::runtime::{Inside, Instance, InstanceStatus, Neighbour, Runtime};
+
+/// How many proxies are read at the same time.
+const QUESTIONS_AT_ONCE: usize = 8;
+/// Images of gateways begin with this: a gateway asks by name for each connection.
+const GATEWAYS: &str = "kaleem.invalid/gateway";
 
 /// A container that has something to do with the address of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,23 +34,43 @@ pub struct Client {
     pub service: Option<ServiceName>,
     /// The service whose address it knows.
     pub of: ServiceName,
+    /// Which proxy it is, if it is one.
+    pub proxy: Option<ProxyKind>,
     /// What it keeps.
     pub keeps: Keeps,
+    /// How that is known.
+    pub known_by: Knowledge,
 }
 
 /// What a client keeps of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keeps {
-    /// It is an nginx that looked the name up.
+    /// It looked the name up.
     Address {
         /// How long it keeps the address; `None` is until it is reloaded.
         time: Option<Duration>,
     },
-    /// It is connected.
+    /// It is an nginx that looked the name up for an upstream in shared memory: a reload keeps it, and only time or a restart ends that.
+    Zone {
+        /// How long it keeps the address.
+        time: Duration,
+    },
+    /// It is connected, or follows the labels of containers, as Traefik does.
     Connections {
         /// How many connections are open.
         open: usize,
     },
+}
+
+/// How it is known what a client keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Knowledge {
+    /// Its configuration names the service.
+    Configuration,
+    /// It is connected to the service.
+    Connections,
+    /// It is a proxy on a network of the service, and its configuration could not be read: it may know the service or not.
+    Program,
 }
 
 impl Client {
@@ -51,14 +78,46 @@ impl Client {
     pub fn may_be_reloaded(&self, target: &Target) -> bool {
         let allowed = |service: &ServiceName| target.services.get(service).is_none_or(|wanted| wanted.reload);
         matches!(self.keeps, Keeps::Address { .. })
+            && self.proxy.is_some_and(ProxyKind::is_nginx)
             && self.project.as_deref() == Some(target.project.as_str())
             && self.service.as_ref().is_some_and(allowed)
     }
 }
 
+/// A service, as its clients see it.
+struct Known<'a> {
+    service: &'a ServiceName,
+    /// Names by which it is called.
+    names: BTreeSet<&'a str>,
+    networks: BTreeSet<NetworkName>,
+    addresses: Vec<IpAddr>,
+}
+
+impl<'a> Known<'a> {
+    fn of(project: &ProjectName, service: &'a ServiceName, names: &'a BTreeSet<String>, instances: &[Instance]) -> Option<Self> {
+        let running = |instance: &&Instance| instance.state.status == InstanceStatus::Running;
+        let serving: Vec<&Instance> = match gateway_of(project, service, instances).filter(running) {
+            Some(gateway) => vec![gateway],
+            None => instances.iter().filter(running).filter(|one| one.service == *service && !is_gateway(one)).collect(),
+        };
+        let networks: BTreeSet<NetworkName> = serving.iter().flat_map(|one| one.addresses.keys().cloned()).collect();
+        let addresses = serving.iter().flat_map(|one| one.addresses.values()).filter_map(|address| address.parse().ok()).collect();
+        let names = names.iter().map(String::as_str).chain([service.as_str()]).collect();
+        (!networks.is_empty()).then_some(Self { service, names, networks, addresses })
+    }
+}
+
+/// What was seen of a container on the networks.
+struct Seen {
+    neighbour: Neighbour,
+    proxy: Option<ProxyKind>,
+    configuration: Option<Configuration>,
+    inside: Inside,
+}
+
 /// Looks for clients of services whose address is about to move: they get a gateway, or lose it.
 ///
-/// A service that has a gateway and keeps it moves nowhere; `wanted` says which get one.
+/// A service that has a gateway and keeps it moves nowhere; `gets` says which get one.
 pub(super) async fn find(
     runtime: &Arc<dyn Runtime>,
     project: &ProjectName,
@@ -66,91 +125,79 @@ pub(super) async fn find(
     routed: &BTreeMap<ServiceName, BTreeSet<String>>,
     gets: &dyn Fn(&ServiceName) -> bool,
 ) -> Vec<Client> {
+    let running = |instance: &&Instance| instance.state.status == InstanceStatus::Running;
+    let moves = |service: &ServiceName| gateway_of(project, service, instances).filter(running).is_some() != gets(service);
+    let known = routed.iter().filter(|(service, _)| moves(service));
+    let known: Vec<Known<'_>> = known.filter_map(|(service, names)| Known::of(project, service, names, instances)).collect();
+    let seen = look(runtime, project, instances, &known).await;
     let mut clients = Vec::new();
-    for (service, names) in routed {
-        let running = |instance: &&Instance| instance.state.status == InstanceStatus::Running;
-        let gateway = gateway_of(project, service, instances).filter(running);
-        if gateway.is_some() == gets(service) {
-            continue;
-        }
-        let of = || match gateway {
-            Some(gateway) => vec![gateway],
-            None => instances.iter().filter(running).filter(|instance| instance.service == *service && !is_gateway(instance)).collect(),
-        };
-        let networks: BTreeSet<NetworkName> = of().iter().flat_map(|instance| instance.addresses.keys().cloned()).collect();
-        let addresses: BTreeSet<Ipv4Addr> =
-            of().iter().flat_map(|instance| instance.addresses.values()).filter_map(|address| address.parse().ok()).collect();
-        if networks.is_empty() {
-            continue;
-        }
-        let networks: Vec<NetworkName> = networks.into_iter().collect();
-        // Gateways of others ask by name each time; its own instances are no clients.
-        let own =
-            |neighbour: &Neighbour| instances.iter().any(|one| one.name == neighbour.name && (one.service == *service || is_gateway(one)));
-        // What cannot be asked is left out.
-        let Ok(neighbours) = runtime.neighbours(&networks).await else { continue };
-        for neighbour in neighbours.into_iter().filter(|neighbour| !own(neighbour)) {
-            if let Some(keeps) = ask(runtime, &neighbour, names, &addresses).await {
-                let Neighbour { name, project, service: own, .. } = neighbour;
-                clients.push(Client { container: name, project, service: own, of: service.clone(), keeps });
+    for known in &known {
+        // Its own instances are no clients.
+        let own = |name: &ContainerName| instances.iter().any(|one| one.name == *name && one.service == *known.service);
+        for seen in seen.iter().filter(|seen| !own(&seen.neighbour.name)) {
+            if !seen.neighbour.addresses.keys().any(|network| known.networks.contains(network)) {
+                continue;
+            }
+            if let Some((keeps, known_by)) = seen.keeps(known) {
+                let Neighbour { name, project, service, .. } = seen.neighbour.clone();
+                clients.push(Client { container: name, project, service, of: known.service.clone(), proxy: seen.proxy, keeps, known_by });
             }
         }
     }
     clients
 }
 
-async fn ask(runtime: &Arc<dyn Runtime>, neighbour: &Neighbour, names: &BTreeSet<String>, addresses: &BTreeSet<Ipv4Addr>) -> Option<Keeps> {
-    let run = async |command: &[String]| {
-        runtime.exec(&neighbour.name, command, ANSWER).await.ok().filter(|ran| ran.exit_code == 0).map(|ran| ran.output)
-    };
-    // An image without nginx has no such program, and says so at once.
-    let configuration = run(&nginx::command(runtime.as_ref(), &neighbour.name, "-T", ANSWER).await).await;
-    if let Some(configuration) = &configuration {
-        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-        if let Some(time) = nginx::kept(configuration, &names) {
-            return Some(Keeps::Address { time });
+/// Looks at each container on the networks once. What cannot be asked is left out.
+async fn look(runtime: &Arc<dyn Runtime>, project: &ProjectName, instances: &[Instance], known: &[Known<'_>]) -> Vec<Seen> {
+    let networks: BTreeSet<NetworkName> = known.iter().flat_map(|known| known.networks.iter().cloned()).collect();
+    if networks.is_empty() {
+        return Vec::new();
+    }
+    let neighbours = runtime.neighbours(&networks.into_iter().collect::<Vec<_>>()).await.unwrap_or_default();
+    let gateway = |name: &ContainerName| instances.iter().any(|one| one.name == *name && is_gateway(one));
+    let neighbours: Vec<Neighbour> = neighbours.into_iter().filter(|one| !one.image.starts_with(GATEWAYS) && !gateway(&one.name)).collect();
+    let names: Vec<ContainerName> = neighbours.iter().map(|neighbour| neighbour.name.clone()).collect();
+    let mut inside = runtime.inside(&names).await.unwrap_or_default();
+    let found = neighbours.into_iter().map(|neighbour| {
+        let inside = inside.remove(&neighbour.name);
+        async move {
+            let proxy = ProxyKind::of(inside.as_ref(), &neighbour.image);
+            let inside = inside.unwrap_or_default();
+            let owner = if neighbour.project.as_deref() == Some(project.as_str()) { Owner::Ours } else { Owner::Theirs };
+            let configuration = match proxy {
+                Some(kind) => proxy::configuration(runtime, &neighbour.name, kind, &inside.processes, owner).await,
+                None => None,
+            };
+            Seen { neighbour, proxy, configuration, inside }
         }
-    }
-    let table = run(&["cat".to_owned(), "/proc/net/tcp".to_owned()]).await?;
-    let open = connections(&table, addresses);
-    // An nginx that is connected knows the address in a way that its configuration does not show.
-    let keeps = if configuration.is_some() { Keeps::Address { time: None } } else { Keeps::Connections { open } };
-    (open > 0).then_some(keeps)
+    });
+    stream::iter(found).buffered(QUESTIONS_AT_ONCE).collect().await
 }
 
-/// How many connections of the kernel's table were opened to one of `addresses`. One that came in, at a port on which somebody listens
-/// here, is no client's: a database does not know where those that ask it are.
-fn connections(table: &str, addresses: &BTreeSet<Ipv4Addr>) -> usize {
-    /// States of an open connection, and of a socket that listens, in that table (`include/net/tcp_states.h` of the kernel).
-    const ESTABLISHED: &str = "01";
-    const LISTEN: &str = "0A";
-    /// Local port, remote address and state.
-    fn row(line: &str) -> Option<(&str, Ipv4Addr, &str)> {
-        let mut fields = line.split_whitespace().skip(1);
-        let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-        let number = u32::from_str_radix(remote.split(':').next()?, 16).ok()?;
-        // The kernel prints the bytes as the processor has them: the first of the address is the last here.
-        Some((local.split(':').nth(1)?, Ipv4Addr::from(number.swap_bytes()), state))
-    }
-    let rows = || table.lines().skip(1).filter_map(row);
-    let listens: BTreeSet<&str> = rows().filter(|(_, _, state)| *state == LISTEN).map(|(port, _, _)| port).collect();
-    rows().filter(|(port, remote, state)| *state == ESTABLISHED && addresses.contains(remote) && !listens.contains(port)).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn open_connections_to_an_address_are_counted_and_nothing_else() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-             0: 0200A8C0:9C40 0500A8C0:0BB8 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n\
-             1: 0200A8C0:9C41 0500A8C0:0BB8 06 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n\
-             2: 0200A8C0:9C42 0600A8C0:0BB8 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n\
-             3: 00000000:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n\
-             4: 0200A8C0:18EB 0500A8C0:9C43 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n";
-        let five = BTreeSet::from([Ipv4Addr::new(192, 168, 0, 5)]);
-        assert_eq!(connections(table, &five), 1, "one is closing, one goes elsewhere, one came in");
-        assert_eq!(connections("nonsense\nmore", &five), 0);
+impl Seen {
+    /// What it keeps of a service, and how that is known.
+    fn keeps(&self, known: &Known<'_>) -> Option<(Keeps, Knowledge)> {
+        let open = self.inside.connections_to(&known.addresses);
+        let connected = || (open > 0).then_some((Keeps::Connections { open }, Knowledge::Connections));
+        let until_reload = Keeps::Address { time: None };
+        let kind = match self.proxy {
+            None | Some(ProxyKind::Caddy | ProxyKind::Envoy) => return connected(),
+            Some(ProxyKind::Traefik) => return Some((Keeps::Connections { open }, Knowledge::Program)),
+            Some(kind @ (ProxyKind::Nginx | ProxyKind::OpenResty | ProxyKind::Haproxy | ProxyKind::Apache)) => kind,
+        };
+        let Some(configuration) = &self.configuration else {
+            let known_by = if open > 0 { Knowledge::Connections } else { Knowledge::Program };
+            return Some((until_reload, known_by));
+        };
+        let keeps = configuration.kept(kind, &known.names).map(|kept| match kept {
+            Kept::For(time) => Keeps::Address { time: Some(time) },
+            Kept::UntilReload => until_reload.clone(),
+            Kept::InZone(time) => Keeps::Zone { time },
+        });
+        match keeps {
+            Some(keeps) => Some((keeps, Knowledge::Configuration)),
+            // One that is connected knows the address in a way that its configuration does not show.
+            None => (open > 0).then_some((until_reload, Knowledge::Connections)),
+        }
     }
 }

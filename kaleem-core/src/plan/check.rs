@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::definition::PortBinding;
 use crate::names::ServiceName;
-use crate::observed::clients::{Client, Keeps};
+use crate::observed::clients::{Client, Keeps, Knowledge};
+use crate::observed::proxy::ProxyKind;
 use crate::observed::{Observed, is_gateway};
 use crate::plan::{ChangeKind, Interruption, Plan, PlanKind, Step, Undo};
 use crate::release::{Migration, Strategy, Wanted};
@@ -286,12 +287,24 @@ fn kept_addresses(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let target = &plan.release.target;
     let moves = |interruption| matches!(interruption, Interruption::StopAndStart | Interruption::HandOver);
     let moved = |client: &&Client| plan.changes.iter().any(|change| change.service == client.of && moves(change.interruption));
-    let found = observed.clients.iter().filter(moved).map(|client| {
+    // A proxy that looks names up each time, and has no connection open, keeps nothing.
+    let kept = |client: &&Client| client.keeps != Keeps::Connections { open: 0 };
+    let found = observed.clients.iter().filter(moved).filter(kept).map(|client| {
         let (container, of) = (&client.container, &client.of);
+        let program = client.proxy.map_or_else(|| "the program".to_owned(), |kind| kind.to_string());
         let message = match &client.keeps {
-            Keeps::Address { time: None } => format!("nginx in `{container}` keeps the address of `{of}` until it is reloaded"),
+            Keeps::Address { time: None } if client.known_by == Knowledge::Program => {
+                format!(
+                    "{program} in `{container}` shares a network with `{of}`; if it knows `{of}`, it keeps the address until it is reloaded"
+                )
+            }
+            Keeps::Address { time: None } => format!("{program} in `{container}` keeps the address of `{of}` until it is reloaded"),
             Keeps::Address { time: Some(time) } => {
-                format!("nginx in `{container}` keeps the address of `{of}` for up to {} s", time.as_secs())
+                format!("{program} in `{container}` keeps the address of `{of}` for up to {} s", time.as_secs())
+            }
+            Keeps::Zone { time } => {
+                let seconds = time.as_secs();
+                format!("{program} in `{container}` keeps the address of `{of}` in a shared zone for up to {seconds} s, also over a reload")
             }
             Keeps::Connections { open } => {
                 format!("`{container}` is connected to `{of}` ({open} open): that is cut when the ports of `{of}` go to the gateway")
@@ -306,7 +319,14 @@ fn kept_addresses(plan: &Plan, observed: &Observed) -> Vec<Objection> {
                 objection("open-connections", Severity::Note, client.service.as_ref(), message, "see that it connects again")
             }
             Keeps::Address { .. } => {
-                let remedy = format!("reload it after the hand-over: `docker kill --signal HUP {container}`");
+                let remedy = match client.proxy.is_some_and(ProxyKind::is_nginx) {
+                    true => format!("reload it after the hand-over: `docker kill --signal HUP {container}`"),
+                    false => format!("restart it after the hand-over: `docker restart {container}`"),
+                };
+                objection("kept-address", Severity::Warn, client.service.as_ref(), message, &remedy)
+            }
+            Keeps::Zone { .. } => {
+                let remedy = format!("restart it after the hand-over: `docker restart {container}`");
                 objection("kept-address", Severity::Warn, client.service.as_ref(), message, &remedy)
             }
         }

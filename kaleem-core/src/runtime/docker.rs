@@ -20,6 +20,7 @@ mod mounts;
 mod body;
 mod files;
 mod instance;
+mod peek;
 mod containers;
 mod hand_over;
 mod drift;

@@ -14,11 +14,12 @@ use tokio::sync::watch;
 use crate::definition::{Definition, Protocol};
 use crate::image::{Digest, ImageSource, PinnedImage};
 use crate::names::{ContainerName, NetworkName, ProjectName, ServiceName, VolumeName};
-use crate::runtime::{EngineInfo, ExecOutput, ImageFacts, Instance, InstanceStatus, LocalImage, RuntimeError};
+use crate::runtime::{ContainerFiles, EngineInfo, ExecOutput, ImageFacts, Inside, Instance, InstanceStatus, LocalImage, RuntimeError};
 
 mod console;
 mod containers;
 mod images;
+mod peek;
 mod world;
 
 use world::World;
@@ -101,6 +102,9 @@ pub enum FakeOperation {
     Drift,
     ForeignPorts,
     Neighbours,
+    Inside,
+    Files,
+    MountedFiles,
     Engine,
     Exec,
     Logs,
@@ -122,6 +126,7 @@ impl FakeOperation {
     pub fn is_mutating(self) -> bool {
         match self {
             Self::List | Self::Inspect | Self::Drift | Self::ForeignPorts | Self::Neighbours | Self::Engine => false,
+            Self::Inside | Self::Files | Self::MountedFiles => false,
             Self::Logs | Self::Image | Self::Networks | Self::Volumes => false,
             Self::Create | Self::Start | Self::Stop | Self::Remove | Self::Rename | Self::Exec => true,
             Self::StartApart | Self::HandOver | Self::Signal | Self::RemoveVolume => true,
@@ -152,6 +157,17 @@ pub enum ExecReply {
     Ends(ExecOutput),
     /// It does not end within any timeout.
     Hangs,
+}
+
+/// What is seen of a container from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FakeView {
+    /// What goes on in it.
+    pub inside: Inside,
+    /// Its files.
+    pub files: ContainerFiles,
+    /// Those of them that are mounted from the host.
+    pub mounted: ContainerFiles,
 }
 
 /// A container of the fake, for assertions.
@@ -203,6 +219,9 @@ pub type BeforeCall = Arc<dyn Fn(&FakeCall) -> Option<RuntimeError> + Send + Syn
 /// Answers commands in containers; `None` is a command that the image does not have.
 pub type OnExec = Arc<dyn Fn(&ContainerName, &[String]) -> Option<ExecReply> + Send + Sync>;
 
+/// Shows containers from outside; `None` is one of which there is nothing to see but that it runs.
+pub type OnPeek = Arc<dyn Fn(&ContainerName) -> Option<FakeView> + Send + Sync>;
+
 struct Fault {
     operation: FakeOperation,
     times: u32,
@@ -215,6 +234,7 @@ struct Script {
     before_call: Option<BeforeCall>,
     after_call: Option<BeforeCall>,
     on_exec: Option<OnExec>,
+    on_peek: Option<OnPeek>,
     faults: Vec<Fault>,
     dies_at: Option<u64>,
     mutating_calls: u64,
@@ -363,6 +383,11 @@ impl FakeRuntime {
     /// Answers commands in containers. Without it every command is one that the image does not have.
     pub fn on_exec(&self, answer: OnExec) {
         self.script().on_exec = Some(answer);
+    }
+
+    /// Shows what runs in containers, and their files. Without it each has one program, and the files of its definition.
+    pub fn on_peek(&self, view: OnPeek) {
+        self.script().on_peek = Some(view);
     }
 }
 

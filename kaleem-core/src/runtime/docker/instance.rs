@@ -127,7 +127,7 @@ fn state_of(container: &ContainerInspectResponse) -> InstanceState {
 }
 
 /// The name without the slash before it.
-fn name_of(text: &str) -> Option<ContainerName> {
+pub(super) fn name_of(text: &str) -> Option<ContainerName> {
     text.trim_start_matches('/').parse().ok()
 }
 
@@ -268,7 +268,12 @@ impl Inspect for DockerRuntime {
         let neighbour = |container: &ContainerSummary| {
             let name = container.names.iter().flatten().find(|name| !name.trim_start_matches('/').contains('/'))?;
             let labels = container.labels.as_ref();
+            let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref()).into_iter().flatten();
+            let address = |(network, endpoint): (&String, &bollard::models::EndpointSettings)| {
+                Some((network.parse().ok()?, endpoint.ip_address.clone().unwrap_or_default()))
+            };
             Some(Neighbour {
+                addresses: networks.filter_map(address).collect(),
                 name: name_of(name)?,
                 project: project_of(labels).cloned(),
                 service: labels.and_then(|labels| labels.get(compose_labels::SERVICE)).and_then(|service| service.parse().ok()),

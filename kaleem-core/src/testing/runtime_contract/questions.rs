@@ -6,10 +6,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::io::AsyncReadExt as _;
 
 use super::{Check, Complaint, Stage, at_once, ensure, named, patiently, told};
-use crate::definition::{ContainerPort, Definition, NetworkMode, PortBinding, Protocol, RestartPolicy};
+use crate::definition::{ContainerPort, Definition, InjectedFile, NetworkMode, PortBinding, Protocol, RestartPolicy};
 use crate::names::ReleaseId;
 use crate::pipe::{ByteStream, pipe};
-use crate::runtime::{InstanceHealth, InstanceStatus, LogLine, LogRange, OwnedContainer, RuntimeError, compose_labels};
+use crate::runtime::{ContainerFile, InstanceHealth, InstanceStatus, LogLine, LogRange, OwnedContainer, RuntimeError, compose_labels};
 
 pub(super) fn checks() -> Vec<Check> {
     named![
@@ -21,6 +21,8 @@ pub(super) fn checks() -> Vec<Check> {
         drift_names_what_differs_and_never_a_value,
         foreign_ports_are_those_of_running_containers_of_others,
         engine_tells_who_it_is,
+        inside_tells_of_those_that_run,
+        files_are_copied_out_of_a_container,
         exec_gives_code_and_output,
         exec_ends_after_its_timeout,
         attach_gives_code_and_passes_output_on,
@@ -140,6 +142,32 @@ async fn engine_tells_who_it_is(stage: &Stage) -> Result<(), Complaint> {
     ensure!(engine.os == "linux" && ["amd64", "arm64"].contains(&engine.architecture.as_str()), "{engine:?}");
     ensure!(engine.api_version.starts_with("1.") && engine.root_directory.starts_with('/'), "{engine:?}");
     ensure!(engine.version.split('.').all(|part| part.parse::<u32>().is_ok()), "{engine:?}");
+    Ok(())
+}
+
+async fn inside_tells_of_those_that_run(stage: &Stage) -> Result<(), Complaint> {
+    stage.up("api", &stage.runs, Definition::default(), RestartPolicy::No).await?;
+    stage.runtime.create(&stage.spec("created", &stage.runs, Definition::default())?).await.map_err(|error| told(&error))?;
+    let names = [stage.name("api")?, stage.name("created")?, stage.name("nobody")?];
+    let found = stage.runtime.inside(&names).await.map_err(|error| told(&error))?;
+    ensure!(found.keys().eq([&stage.name("api")?]), "{found:?}");
+    ensure!(found.values().all(|inside| inside.processes.iter().any(|process| !process.words.is_empty())), "{found:?}");
+    Ok(())
+}
+
+async fn files_are_copied_out_of_a_container(stage: &Stage) -> Result<(), Complaint> {
+    let file = |path: &str, content: &str| InjectedFile { path: path.to_owned(), content: content.to_owned(), mode: 0o444, uid: 0, gid: 0 };
+    let files = vec![file("/etc/own/a.conf", "one"), file("/etc/own/below/b.conf", "two"), file("/etc/other/c.conf", "three")];
+    stage.up("api", &stage.runs, Definition { files, ..Definition::default() }, RestartPolicy::No).await?;
+    let name = stage.name("api")?;
+    let text = |text: &str| ContainerFile::Text(text.to_owned());
+    let (one, two) = (("/etc/own/a.conf".to_owned(), text("one")), ("/etc/own/below/b.conf".to_owned(), text("two")));
+    for (path, expected) in [("/etc/own", vec![one.clone(), two]), ("/etc/own/a.conf", vec![one]), ("/etc/nowhere", vec![])] {
+        let found = stage.runtime.files(&name, path, 1 << 20).await.map_err(|error| told(&error))?;
+        ensure!(found.clone().into_iter().eq(expected), "{path}: {found:?}");
+    }
+    let mounted = stage.runtime.mounted_files(&name, "/etc/own", 1 << 20).await.map_err(|error| told(&error))?;
+    ensure!(mounted.is_empty(), "nothing is mounted there: {mounted:?}");
     Ok(())
 }
 

@@ -173,6 +173,7 @@ impl World {
             project: container.project().map(str::to_owned),
             service: container.labels.get(compose_labels::SERVICE).and_then(|service| service.parse().ok()),
             image: container.image.engine_reference(),
+            addresses: container.addresses.clone(),
         };
         found.map(neighbour).collect()
     }
