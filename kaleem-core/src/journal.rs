@@ -15,7 +15,7 @@ pub use file::{Journal, JournalError, Record};
 pub use progress::{IllegalEvent, Next, Progress, StepStatus};
 
 /// Version of the form in which journals are begun. Older ones are read, and gone on with in their own form.
-pub const JOURNAL_FORMAT: u32 = 2;
+pub const JOURNAL_FORMAT: u32 = 3;
 
 /// Something that was decided or seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::config::{Project, PullPolicy, Service};
-use crate::definition::PortBinding;
+use crate::definition::{NetworkAttachment, PortBinding};
 use crate::image::{Digest, ImageError, ImageRef, ImageSource, PinnedImage};
 use crate::names::{ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
 use crate::registry::{ImageRegistry, RegistryError};
@@ -22,6 +22,7 @@ const CONCURRENT_QUESTIONS: usize = 8;
 pub mod clients;
 pub mod nginx;
 pub mod proxy;
+pub mod reality;
 
 /// What is on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,8 @@ pub struct Observed {
     pub adoptable: BTreeSet<ContainerName>,
     /// In what the other containers that Compose made differ from the target.
     pub drift: BTreeMap<ContainerName, Vec<String>>,
+    /// Containers of the project that lack networks which they are to be on, or names there, as somebody disconnected them.
+    pub detached: BTreeMap<ContainerName, Vec<NetworkAttachment>>,
     /// Networks which exist, with the project they are labelled with.
     pub networks: BTreeMap<NetworkName, Option<String>>,
     /// Volumes which exist, with the project they are labelled with.
@@ -54,19 +57,20 @@ pub struct Observed {
     pub old_pins: Vec<ImageRef>,
 }
 
-/// Whether a container is a gateway: kaleem made it, and it has no number among the containers of a service.
+/// Whether a container is a gateway: kaleem made it as one.
 pub fn is_gateway(instance: &Instance) -> bool {
-    instance.number == 0 && instance.definition.is_some()
+    instance.gateway.is_some()
+}
+
+/// The name of the gateway of a service. It is on the gateway's container as a label, whatever the container is called.
+pub fn gateway_name(project: &ProjectName, service: &ServiceName) -> ContainerName {
+    ContainerName::fitting(&format!("{project}-{service}-gateway"))
 }
 
 /// The gateway of a service among `instances`, whatever its state: a running one before one that does not run.
 pub fn gateway_of<'a>(project: &ProjectName, service: &ServiceName, instances: &'a [Instance]) -> Option<&'a Instance> {
-    let plain = format!("{project}-{service}-gateway");
-    let named = |instance: &&Instance| {
-        let rest = instance.name.as_str().strip_prefix(plain.as_str());
-        is_gateway(instance) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("-p"))
-    };
-    let all = || instances.iter().filter(named);
+    let name = gateway_name(project, service);
+    let all = || instances.iter().filter(|instance| instance.gateway.as_ref().is_some_and(|gateway| gateway.as_str() == name.as_str()));
     all()
         .find(|instance| matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused))
         .or_else(|| all().next())
@@ -346,6 +350,7 @@ pub async fn observe_host(
         instances,
         adoptable,
         drift,
+        detached: BTreeMap::new(),
         networks,
         volumes,
         foreign_ports,

@@ -22,12 +22,12 @@ pub mod strategy;
 pub mod target;
 
 pub use check::{Objection, Severity};
-pub use step::{HandedOver, Step, Undo};
+pub use step::{HandedOver, Step, Undo, WhenUndone};
 
 /// Version of the form in which plans are kept. Older ones are read for ever, a newer one is refused.
 ///
-/// What format 2 added has a default, so that a plan of format 1 is read with it.
-pub const PLAN_FORMAT: u32 = 2;
+/// What formats 2 and 3 added has a default or is a new sort of step, so that a plan of an older format is read with it.
+pub const PLAN_FORMAT: u32 = 3;
 
 /// Ordered steps to a release. Immutable once it is in a journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +141,8 @@ pub enum ChangeKind {
     Stop,
     /// It stays as it is.
     Keep,
+    /// It stays, and what somebody did to its containers or its gateway is repaired.
+    Repair,
     /// It runs once, to its end.
     Run,
 }

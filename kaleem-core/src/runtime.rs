@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::definition::{Definition, DefinitionId, NetworkAttachment, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
 pub use crate::image::ImageFacts;
 use crate::image::{Digest, ImageRef, PinnedImage};
-use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
+use crate::names::{ContainerId, ContainerName, GatewayName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
 use crate::pipe::{ByteSender, ByteStream};
 
 pub mod error;
@@ -154,10 +154,24 @@ pub struct Instance {
     pub state: InstanceState,
     /// What the engine does when it exits.
     pub restart: RestartPolicy,
+    /// The gateway that it is, where kaleem made it as one.
+    pub gateway: Option<GatewayName>,
+    /// Networks that it is on, running or not, with the names that it was given there.
+    pub networks: BTreeMap<NetworkName, Vec<String>>,
     /// Address by network.
     pub addresses: BTreeMap<NetworkName, String>,
     /// Published ports.
     pub ports: Vec<PortBinding>,
+}
+
+impl Instance {
+    /// Those of `wanted` which the container lacks: it is not on the network, or is there without one of its names.
+    pub fn lacks(&self, wanted: &[NetworkAttachment]) -> Vec<NetworkAttachment> {
+        let has = |attachment: &NetworkAttachment| {
+            self.networks.get(&attachment.network).is_some_and(|names| attachment.aliases.iter().all(|alias| names.contains(alias)))
+        };
+        wanted.iter().filter(|attachment| !has(attachment)).cloned().collect()
+    }
 }
 
 /// What a container is doing.
@@ -301,6 +315,8 @@ pub struct LogRange {
 /// - `start_apart` starts it without its networks: it runs, holds no port of the host, and nobody reaches it. One that runs already keeps what it has.
 /// - `hand_over` stops all of `from` as `stop` does, and connects `to` to `networks` as soon as the ports are free: the time between is as short as
 ///   the engine allows. It succeeds when it was done already, wholly or in part. Afterwards `to` runs, on its networks and with its ports.
+/// - `connect` joins networks, running or not, with the names and addresses of each attachment, and publishes the ports that it is to have there; a
+///   network on which it has all those names already is left as it is. `disconnect` leaves networks, and succeeds for those that it is not on.
 /// - `signal` sends a signal to the first process of a running container; one that does not run is [`RuntimeError::NotFound`].
 /// - `rename` succeeds when `to` is already the container that was meant (there is no `from` and `to` is the project's).
 /// - A container without the project's label is never changed: [`RuntimeError::NotOurs`].
@@ -337,6 +353,16 @@ pub trait Containers: Send + Sync {
         to: &ContainerName,
         networks: &[NetworkAttachment],
     ) -> Result<Duration, RuntimeError>;
+    /// Joins networks.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`], [`RuntimeError::PortTaken`], and what the engine says; it may have joined some of them.
+    async fn connect(&self, container: &OwnedContainer, networks: &[NetworkAttachment]) -> Result<(), RuntimeError>;
+    /// Leaves networks. One that is gone has left.
+    ///
+    /// # Errors
+    /// What the engine says; it may have left some of them.
+    async fn disconnect(&self, container: &OwnedContainer, networks: &[NetworkName]) -> Result<(), RuntimeError>;
     /// Sends a signal, such as `HUP`.
     ///
     /// # Errors

@@ -173,8 +173,7 @@ fn row(instance: &Instance, release: Option<&Release>, now: jiff::Timestamp) -> 
         _ => String::new(),
     };
     let restarts = Cell::styled(state.restart_count.to_string(), if state.restart_count == 0 { anstyle::Style::new() } else { WARN });
-    // Kaleem made it, and it has no number among the containers of a service.
-    let gateway = instance.number == 0 && instance.definition.is_some();
+    let gateway = instance.gateway.is_some();
     let belongs = release.is_some() || instance.release.is_none() || gateway;
     let image = wanted.map_or_else(|| image(instance), |wanted| format!("{} {}", wanted.image.image, wanted.image.digest.short()));
     let name =

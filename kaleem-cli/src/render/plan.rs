@@ -104,7 +104,8 @@ impl PlanView<'_> {
         let indent = " ".repeat(width + 4);
         let detail_line = |label: &str, text: &str| format!("{indent}{} {text}", paint(FAINT, &format!("{label:<8}")));
         if !change.fields.is_empty() {
-            lines.push(detail_line("changed", &change.fields.join(", ")));
+            let label = if change.kind == ChangeKind::Repair { "repair" } else { "changed" };
+            lines.push(detail_line(label, &change.fields.join(", ")));
         }
         if detail != Detail::Short && matches!(change.kind, ChangeKind::Add | ChangeKind::Replace | ChangeKind::Run) {
             lines.push(detail_line("how", &format!("{}: {}", change.strategy, change.reason)));
@@ -184,6 +185,7 @@ impl PlanView<'_> {
         let kinds = [
             (ChangeKind::Add, "to add"),
             (ChangeKind::Replace, "to replace"),
+            (ChangeKind::Repair, "to repair"),
             (ChangeKind::Run, "to run"),
             (ChangeKind::Stop, "to stop"),
             (ChangeKind::Keep, "to keep"),

@@ -27,6 +27,7 @@ pub(crate) fn change(kind: ChangeKind) -> (&'static str, &'static str, Style) {
         ChangeKind::Add => ("+", "add", AnsiColor::Green.on_default()),
         ChangeKind::Replace => ("~", "replace", AnsiColor::Yellow.on_default()),
         ChangeKind::Stop => ("-", "stop", AnsiColor::Red.on_default()),
+        ChangeKind::Repair => ("!", "repair", AnsiColor::Yellow.on_default()),
         ChangeKind::Keep => ("=", "keep", FAINT),
         ChangeKind::Run => ("»", "run", AnsiColor::Cyan.on_default()),
     }

@@ -44,7 +44,9 @@ impl Engine {
             }
             Step::Gate { service, container, gate, through } => {
                 let secrets = self.secrets_of(plan, service);
-                let request = GateRequest { step: index, container, gate, through: through.as_ref(), fresh: true, secrets: &secrets };
+                // What ran before this plan may have been restarted long ago.
+                let fresh = plan.steps.iter().any(|step| matches!(step, Step::Start { container: started, .. } if started == container));
+                let request = GateRequest { step: index, container, gate, through: through.as_ref(), fresh, secrets: &secrets };
                 self.wait_healthy(&request, cut_short).await
             }
             Step::Needs { service, needs, timeout, deadline } => {
@@ -68,6 +70,9 @@ impl Engine {
                 self.runtime.start_apart(&self.owned(plan, container), *restart).await.map(|()| String::new()).map_err(failed)
             }
             Step::HandOver { from, to, networks, .. } => self.hand_over(plan, step, from, to, networks).await,
+            Step::Connect { container, networks, .. } => {
+                self.runtime.connect(&self.owned(plan, container), networks).await.map(|()| String::new()).map_err(failed)
+            }
             Step::Reload { service, container, .. } => self.reload(plan, service, container, step).await,
             Step::Upgrade { gateway, program, digest, .. } => self.upgrade(gateway, program, digest).await,
             Step::Rename { from, to, .. } => self.runtime.rename(&self.owned(plan, from), to).await.map(|()| String::new()).map_err(failed),

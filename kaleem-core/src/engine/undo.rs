@@ -2,8 +2,8 @@
 
 use crate::engine::gate::GateRequest;
 use crate::engine::{Engine, StepError};
-use crate::names::{ContainerName, ServiceName};
-use crate::plan::{BaselineGate, HandedOver, NewInstance, Plan, Step};
+use crate::names::{ContainerName, NetworkName, ServiceName};
+use crate::plan::{BaselineGate, HandedOver, NewInstance, Plan, Step, WhenUndone};
 use crate::runtime::{InstanceStatus, RuntimeError, StopPolicy};
 
 impl Engine {
@@ -44,6 +44,11 @@ impl Engine {
                 }
                 Ok(())
             }
+            Step::Connect { container, networks, when_undone: WhenUndone::Leaves, .. } => {
+                let networks: Vec<NetworkName> = networks.iter().map(|attachment| attachment.network.clone()).collect();
+                self.runtime.disconnect(&self.owned(plan, container), &networks).await.map_err(failed)
+            }
+            Step::Connect { when_undone: WhenUndone::Stays, .. } => Ok(()),
             Step::Reload { service, container, .. } => self.unreload(plan, service, container, step).await,
             Step::Rename { from, to, .. } => self.rename_back(plan, from, to).await.map_err(failed),
             Step::Steer { service, gateway, from, .. } | Step::Hold { service, gateway, from, .. } => {

@@ -13,7 +13,7 @@ use crate::engine::labels;
 use crate::history::History;
 use crate::image::{ImageRef, ImageSource, PinnedImage};
 use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName, SetId};
-use crate::observed::{self, HostQuestions, Observed, ObservedImage};
+use crate::observed::{self, HostQuestions, Observed, ObservedImage, reality};
 use crate::plan::gateway::GatewayPlace;
 use crate::plan::steps::{PlanData, PlanInput, plan};
 use crate::plan::target::{Resolved, companions, resolve};
@@ -65,7 +65,7 @@ impl Kaleem {
         // A definition always has a text form: it is maps, lists, text and numbers.
         let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
         let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
-        let mut observed = self.observe(&wanted, &definitions, &images, engine, known.history).await?;
+        let mut observed = self.observe(&wanted, &definitions, &images, engine, known).await?;
         observed.outdated_gateways = self.outdated_gateways(&observed).await?;
         let hooks = project.settings.hooks.hooks(&project.directory);
         let data = self.deploy_data(project, known.history, make)?;
@@ -176,7 +176,7 @@ impl Kaleem {
                 definitions.insert(id.clone(), definition);
             }
         }
-        let observed = self.observe(&release.target, &definitions, &BTreeMap::new(), engine, known.history).await?;
+        let observed = self.observe(&release.target, &definitions, &BTreeMap::new(), engine, known).await?;
         let besides = Besides { hooks: &[], data: &data };
         let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions, &besides);
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
@@ -188,11 +188,17 @@ impl Kaleem {
         definitions: &BTreeMap<DefinitionId, Definition>,
         images: &BTreeMap<ServiceName, ObservedImage>,
         engine: EngineInfo,
-        history: &History,
+        known: &Known<'_>,
     ) -> Result<Observed, KaleemError> {
+        let history = known.history;
         let questions = questions(target, definitions, images, history);
         let observed = observed::observe_host(&self.runtime, engine, &questions, history.releases(), history.serving()).await;
-        observed.map_err(|source| KaleemError::Observe { source })
+        let mut observed = observed.map_err(|source| KaleemError::Observe { source })?;
+        let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
+        let serving = history.serving().and_then(|id| history.release(id));
+        observed.detached = reality::detached(&observed.instances, serving.as_ref(), &find);
+        reality::keep_detached(&mut observed);
+        Ok(observed)
     }
 
     pub(super) fn make(

@@ -12,6 +12,7 @@ use crate::definition::{
 use crate::health::Question;
 use crate::image::PinnedImage;
 use crate::names::{ContainerName, GatewayName, ProjectName};
+use crate::observed::gateway_name;
 use crate::release::{GateSettings, RollingSettings, WatchSettings};
 use crate::runtime::ImageFacts;
 use crate::traffic::DrainPolicy;
@@ -73,8 +74,7 @@ pub fn split(
     if ports.is_empty() {
         return None;
     }
-    let text = format!("{project}-{}-gateway", service.name);
-    let container = ContainerName::fitting(&text);
+    let container = gateway_name(project, &service.name);
     let name: GatewayName = container.as_str().parse().ok()?;
     let mut instance = service.definition.clone();
     instance.ports.clear();

@@ -210,6 +210,17 @@ pub enum Step {
         /// How the undo stops the gateway.
         stop: StopPolicy,
     },
+    /// Connects a container to networks, running or not, with the names that it has there. What it has already stays as it is.
+    Connect {
+        /// Its service.
+        service: ServiceName,
+        /// The container.
+        container: ContainerName,
+        /// The networks.
+        networks: Vec<NetworkAttachment>,
+        /// What the undo does.
+        when_undone: WhenUndone,
+    },
     /// Has a web server read its configuration again, so that it looks names up anew. Undo does the same.
     Reload {
         /// The web server's service.
@@ -268,6 +279,16 @@ pub enum Step {
     },
 }
 
+/// What becomes of a connection to a network when its plan is rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenUndone {
+    /// It stays: the release before needs it as well.
+    Stays,
+    /// The container leaves the networks.
+    Leaves,
+}
+
 /// A container that loses its ports and its name to a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -318,6 +339,10 @@ impl Step {
                 HookMoment::BeforeDeploy => Undo::Nothing,
                 HookMoment::AfterDeploy => Undo::Impossible,
             },
+            Self::Connect { when_undone, .. } => match when_undone {
+                WhenUndone::Stays => Undo::Nothing,
+                WhenUndone::Leaves => Undo::Revert,
+            },
             Self::CreateVolume { .. }
             | Self::Pull { .. }
             | Self::Gate { .. }
@@ -346,6 +371,7 @@ impl Step {
             | Self::Drain { service, .. }
             | Self::StartApart { service, .. }
             | Self::HandOver { service, .. }
+            | Self::Connect { service, .. }
             | Self::Reload { service, .. }
             | Self::Upgrade { service, .. }
             | Self::Rename { service, .. }
@@ -391,6 +417,10 @@ impl Step {
                 let back = from.iter().map(|one| format!("docker start {}", one.container));
                 std::iter::once(format!("docker stop {to}")).chain(back).collect()
             }
+            Self::Connect { container, networks, when_undone: WhenUndone::Leaves, .. } => {
+                networks.iter().map(|one| format!("docker network disconnect {} {container}", one.network)).collect()
+            }
+            Self::Connect { when_undone: WhenUndone::Stays, .. } => Vec::new(),
             Self::Reload { container, .. } => vec![format!("docker kill --signal HUP {container}")],
             Self::Stop { container, .. } => vec![format!("docker start {container}"), format!("docker logs --tail 50 {container}")],
             Self::Rename { from, to, .. } => vec![format!("docker rename {to} {from}")],
@@ -441,6 +471,9 @@ impl fmt::Display for Step {
             Self::StartApart { container, .. } => write!(out, "start {container} apart, without its ports"),
             Self::HandOver { from, to, .. } => {
                 write!(out, "hand the ports over from {} to {to}", list(from.iter().map(|one| &one.container)))
+            }
+            Self::Connect { container, networks, .. } => {
+                write!(out, "connect {container} to {}", list(networks.iter().map(|one| &one.network)))
             }
             Self::Reload { container, of, .. } => write!(out, "reload nginx in {container}, so that it looks {of} up again"),
             Self::Upgrade { gateway, digest, .. } => write!(out, "upgrade {gateway} to the program {digest} while it serves"),

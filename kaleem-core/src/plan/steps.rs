@@ -21,6 +21,7 @@ mod behind_gateway;
 mod cleanup;
 mod data;
 mod hooks;
+mod repairs;
 mod rolling;
 mod slots;
 
@@ -130,6 +131,8 @@ struct Builder<'a> {
     stands_for: BTreeMap<ServiceName, ContainerName>,
     replaced: BTreeSet<ServiceName>,
     renamed: BTreeMap<ContainerName, ContainerName>,
+    /// What is repaired before anything else.
+    repaired: repairs::Repaired,
 }
 
 impl<'a> Builder<'a> {
@@ -142,6 +145,8 @@ impl<'a> Builder<'a> {
         for volume in input.target.volumes.iter().filter(|volume| !volume.external && !observed.volumes.contains_key(&volume.name)) {
             prepare.push(Step::CreateVolume { volume: volume.clone() });
         }
+        let (steps, repaired) = repairs::first(input);
+        prepare.extend(steps);
         Self {
             input,
             prepare,
@@ -155,6 +160,7 @@ impl<'a> Builder<'a> {
             stands_for: BTreeMap::new(),
             replaced: BTreeSet::new(),
             renamed: BTreeMap::new(),
+            repaired,
         }
     }
 
@@ -197,6 +203,7 @@ impl<'a> Builder<'a> {
         }
         self.instances.insert(name.clone(), slots.iter().map(|slot| self.final_name(wanted, slot)).collect());
         self.explain(name, wanted, &slots, &old, stale);
+        self.connect_reused(name, &slots);
         if changed {
             self.replaced.insert(name.clone());
             self.note_baseline(name, &old);
@@ -211,6 +218,7 @@ impl<'a> Builder<'a> {
             let renames = self.take_name(name, wanted, slot, &[]);
             self.switch.extend(renames);
         }
+        self.confirm_repairs(name, wanted, &slots);
         if wanted.depends_on.iter().any(|(other, dependency)| dependency.restart && self.replaced.contains(other)) {
             self.restart(name, wanted, &slots);
         }

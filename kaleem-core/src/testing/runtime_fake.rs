@@ -93,6 +93,8 @@ pub enum FakeOperation {
     Start,
     StartApart,
     HandOver,
+    Connect,
+    Disconnect,
     Signal,
     Stop,
     Remove,
@@ -129,7 +131,7 @@ impl FakeOperation {
             Self::Inside | Self::Files | Self::MountedFiles => false,
             Self::Logs | Self::Image | Self::Networks | Self::Volumes => false,
             Self::Create | Self::Start | Self::Stop | Self::Remove | Self::Rename | Self::Exec => true,
-            Self::StartApart | Self::HandOver | Self::Signal | Self::RemoveVolume => true,
+            Self::StartApart | Self::HandOver | Self::Connect | Self::Disconnect | Self::Signal | Self::RemoveVolume => true,
             Self::Assemble | Self::Pull | Self::Pin | Self::Unpin | Self::CreateNetwork | Self::RemoveNetwork | Self::CreateVolume => true,
         }
     }
@@ -354,6 +356,24 @@ impl FakeRuntime {
     /// Removes a container by force behind kaleem's back: `docker rm -f`.
     pub fn remove_by_hand(&self, name: &ContainerName) {
         self.world().containers.remove(name);
+        self.touch();
+    }
+
+    /// Takes a container from a network behind kaleem's back: `docker network disconnect`.
+    pub fn disconnect_by_hand(&self, name: &ContainerName, network: &NetworkName) {
+        self.world().leave_network(name, network);
+        self.touch();
+    }
+
+    /// Freezes a container behind kaleem's back: `docker pause`.
+    pub fn pause_by_hand(&self, name: &ContainerName) {
+        self.world().pause(name);
+        self.touch();
+    }
+
+    /// Stops a container behind kaleem's back: `docker stop`. No restart policy applies.
+    pub fn stop_by_hand(&self, name: &ContainerName) {
+        self.world().stop_by_hand(name);
         self.touch();
     }
 

@@ -86,10 +86,10 @@ async fn a_flipped_bit_anywhere_is_found_and_its_line_is_named() {
 #[tokio::test]
 async fn a_journal_of_a_newer_format_is_refused_and_left_alone() {
     let (_world, path) = journal().await;
-    let newer = b"{\"sum\":\"x\",\"at\":\"2030-01-01T00:00:00Z\",\"event\":{\"event\":\"planned\",\"format\":9,\"plan\":{\"format\":3}}}\n";
+    let newer = b"{\"sum\":\"x\",\"at\":\"2030-01-01T00:00:00Z\",\"event\":{\"event\":\"planned\",\"format\":9,\"plan\":{\"format\":9}}}\n";
     write(&path, newer);
     let error = file::read(&path).unwrap_err();
-    assert!(matches!(error, JournalError::Newer { found: 9, known: 2, .. }), "{error}");
+    assert!(matches!(error, JournalError::Newer { found: 9, known: 3, .. }), "{error}");
     assert_eq!(error.remedy(), "use the newer kaleem that wrote it");
     assert!(Journal::open(&path).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), newer);
@@ -99,17 +99,17 @@ async fn a_journal_of_a_newer_format_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_plan_of_a_newer_format_in_a_journal_of_this_one_is_refused_too() {
     let (_world, path) = journal().await;
-    let newer = b"{\"sum\":\"x\",\"at\":\"2030-01-01T00:00:00Z\",\"event\":{\"event\":\"planned\",\"format\":2,\"plan\":{\"format\":3}}}\n";
+    let newer = b"{\"sum\":\"x\",\"at\":\"2030-01-01T00:00:00Z\",\"event\":{\"event\":\"planned\",\"format\":3,\"plan\":{\"format\":9}}}\n";
     write(&path, newer);
-    assert!(matches!(file::read(&path).unwrap_err(), JournalError::Newer { found: 3, known: 2, .. }));
+    assert!(matches!(file::read(&path).unwrap_err(), JournalError::Newer { found: 9, known: 3, .. }));
 }
 
 #[tokio::test]
-async fn what_is_written_now_says_format_2_in_both_places() {
+async fn what_is_written_now_says_format_3_in_both_places() {
     let (_world, path) = journal().await;
     let text = std::fs::read_to_string(&path).unwrap();
     let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-    assert_eq!((&first["event"]["format"], &first["event"]["plan"]["format"]), (&2.into(), &2.into()));
+    assert_eq!((&first["event"]["format"], &first["event"]["plan"]["format"]), (&3.into(), &3.into()));
 }
 
 #[test]

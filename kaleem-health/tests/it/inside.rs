@@ -86,6 +86,8 @@ fn instance(number: u32, release: u64, state: InstanceState) -> Instance {
         digest: None,
         state,
         restart: RestartPolicy::Always,
+        gateway: None,
+        networks: BTreeMap::new(),
         addresses: BTreeMap::new(),
         ports: Vec::new(),
     }

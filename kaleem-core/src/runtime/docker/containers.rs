@@ -15,7 +15,7 @@ use super::failure::{Failure, nonsense};
 use super::instance::{is_alive, labels, project_of, restart_of, status_of};
 use super::{ApiVersion, DockerRuntime, files, mounts};
 use crate::definition::{MountSource, NetworkAttachment, NetworkMode, RestartPolicy};
-use crate::names::{ContainerId, ContainerName, ProjectName};
+use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName};
 use crate::runtime::{
     Containers, InstanceSpec, InstanceStatus, Leaving, OwnedContainer, Resources as _, RuntimeError, StopPolicy, kaleem_labels,
 };
@@ -331,6 +331,18 @@ impl Containers for DockerRuntime {
         networks: &[NetworkAttachment],
     ) -> Result<Duration, RuntimeError> {
         Box::pin(self.hand_ports_over(project, from, to, networks)).await
+    }
+
+    async fn connect(&self, container: &OwnedContainer, networks: &[NetworkAttachment]) -> Result<(), RuntimeError> {
+        self.connect_found(container, networks).await
+    }
+
+    async fn disconnect(&self, container: &OwnedContainer, networks: &[NetworkName]) -> Result<(), RuntimeError> {
+        let Some(found) = self.owned(&container.project, &container.name).await? else { return Ok(()) };
+        for network in networks {
+            self.leave(&id_of(&found)?, network.as_str()).await?;
+        }
+        Ok(())
     }
 
     async fn signal(&self, container: &OwnedContainer, signal: &str) -> Result<(), RuntimeError> {

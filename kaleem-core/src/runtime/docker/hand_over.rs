@@ -20,7 +20,7 @@ use super::instance::{bindings, is_alive, restart_of, status_of};
 use super::{DockerRuntime, body};
 use crate::definition::{NetworkAttachment, Protocol, RestartPolicy};
 use crate::names::{ContainerName, ProjectName};
-use crate::runtime::{InstanceStatus, Leaving, RuntimeError};
+use crate::runtime::{InstanceStatus, Leaving, OwnedContainer, RuntimeError};
 
 /// How long a port may take to be free after the end of the process that was behind it.
 const PORT_FREE: Duration = Duration::from_secs(5);
@@ -28,6 +28,7 @@ const PORT_FREE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(3);
 
 const OPERATION: &str = "hand the ports over";
+const CONNECT: &str = "connect the container to its network";
 
 impl DockerRuntime {
     /// Takes all networks from a container that does not run.
@@ -35,12 +36,41 @@ impl DockerRuntime {
         let id = id_of(found)?;
         let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
         for network in networks.into_iter().flat_map(HashMap::keys) {
-            let request = NetworkDisconnectRequest { container: id.clone(), force: Some(true) };
-            match self.ask("take the container from its network", self.client.disconnect_network(network, request)).await {
-                Ok(()) => {}
-                Err(failure) if failure.is_missing() || failure.message().contains("is not connected") => {}
-                Err(failure) => return Err(failure.into_error()),
+            self.leave(&id, network).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a container from a network; it may not be on it.
+    pub(super) async fn leave(&self, id: &str, network: &str) -> Result<(), RuntimeError> {
+        let request = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
+        match self.ask("take the container from its network", self.client.disconnect_network(network, request)).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.is_missing() || failure.message().contains("is not connected") => Ok(()),
+            Err(failure) => Err(failure.into_error()),
+        }
+    }
+
+    /// Joins those networks on which the container is not, or not under its names: an engine cannot give it another name while it is there.
+    pub(super) async fn connect_found(&self, container: &OwnedContainer, networks: &[NetworkAttachment]) -> Result<(), RuntimeError> {
+        let not_found = || RuntimeError::NotFound { name: container.name.to_string() };
+        let found = self.owned(&container.project, &container.name).await?.ok_or_else(not_found)?;
+        let id = id_of(&found)?;
+        let none = HashMap::new();
+        let joined = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref()).unwrap_or(&none);
+        // What was made without any network is on one that has no other member.
+        if joined.contains_key("none") && !networks.is_empty() {
+            self.leave(&id, "none").await?;
+        }
+        for attachment in networks {
+            if let Some(endpoint) = joined.get(attachment.network.as_str()) {
+                let names = endpoint.aliases.clone().unwrap_or_default();
+                if attachment.aliases.iter().all(|alias| names.contains(alias)) {
+                    continue;
+                }
+                self.leave(&id, attachment.network.as_str()).await?;
             }
+            self.join_as(CONNECT, &id, attachment).await?;
         }
         Ok(())
     }
@@ -163,8 +193,12 @@ impl DockerRuntime {
     }
 
     async fn join(&self, id: &str, attachment: &NetworkAttachment) -> Result<(), RuntimeError> {
+        self.join_as(OPERATION, id, attachment).await
+    }
+
+    async fn join_as(&self, operation: &'static str, id: &str, attachment: &NetworkAttachment) -> Result<(), RuntimeError> {
         let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(body::endpoint(attachment)) };
-        match self.ask(OPERATION, self.client.connect_network(attachment.network.as_str(), request)).await {
+        match self.ask(operation, self.client.connect_network(attachment.network.as_str(), request)).await {
             Ok(()) => Ok(()),
             Err(failure) if failure.message().contains("already exists in network") => Ok(()),
             Err(failure) => match failure.port_taken() {

@@ -142,9 +142,12 @@ fn instance(container: &ContainerInspectResponse) -> Result<Instance, RuntimeErr
     let running_ports = bindings(settings.and_then(|settings| settings.ports.as_ref()));
     let asked_ports = || bindings(container.host_config.as_ref().and_then(|host| host.port_bindings.as_ref()));
     let mut addresses: BTreeMap<NetworkName, String> = BTreeMap::new();
+    let mut networks: BTreeMap<NetworkName, Vec<String>> = BTreeMap::new();
     for (network, endpoint) in settings.and_then(|settings| settings.networks.as_ref()).into_iter().flatten() {
         let address = [&endpoint.ip_address, &endpoint.global_ipv6_address].into_iter().flatten().find(|address| !address.is_empty());
-        if let (Ok(network), Some(address)) = (network.parse(), address) {
+        let Ok(network) = network.parse::<NetworkName>() else { continue };
+        networks.insert(network.clone(), endpoint.aliases.clone().unwrap_or_default());
+        if let Some(address) = address {
             addresses.insert(network, address.clone());
         }
     }
@@ -164,6 +167,8 @@ fn instance(container: &ContainerInspectResponse) -> Result<Instance, RuntimeErr
         image_id,
         state: state_of(container),
         restart: restart_of(container),
+        gateway: label(kaleem_labels::GATEWAY).and_then(|gateway| gateway.parse().ok()),
+        networks,
         addresses,
         ports: if is_alive(container) { running_ports } else { asked_ports() },
         name,

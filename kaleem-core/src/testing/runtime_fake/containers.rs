@@ -125,12 +125,19 @@ impl World {
             return Ok(());
         }
         container.apart = true;
+        container.networks.clear();
         container.restart_count = 0;
         self.begin_run(name);
         Ok(())
     }
 
-    fn hand_over(&mut self, project: &ProjectName, from: &[Leaving], to: &ContainerName) -> Result<(), RuntimeError> {
+    fn hand_over(
+        &mut self,
+        project: &ProjectName,
+        from: &[Leaving],
+        to: &ContainerName,
+        networks: &[NetworkAttachment],
+    ) -> Result<(), RuntimeError> {
         if self.owned(project, to)?.is_none() {
             return Err(RuntimeError::NotFound { name: to.to_string() });
         }
@@ -144,9 +151,11 @@ impl World {
             return Ok(());
         }
         container.apart = false;
+        container.networks = networks.iter().map(|attachment| (attachment.network.clone(), attachment.clone())).collect();
         if let Err(error) = self.check_start(to) {
             if let Some(container) = self.containers.get_mut(to) {
                 container.apart = true;
+                container.networks.clear();
             }
             return Err(error);
         }
@@ -162,11 +171,33 @@ impl World {
         Ok(())
     }
 
+    fn connect(&mut self, project: &ProjectName, name: &ContainerName, networks: &[NetworkAttachment]) -> Result<(), RuntimeError> {
+        if self.owned(project, name)?.is_none() {
+            return Err(RuntimeError::NotFound { name: name.to_string() });
+        }
+        if let Some(missing) = networks.iter().find(|attachment| !self.network_exists(&attachment.network)) {
+            return Err(refused("connect the container to its network", 404, format!("network {} not found", missing.network)));
+        }
+        let Some(container) = self.containers.get_mut(name) else { return Ok(()) };
+        container.networks.extend(networks.iter().map(|attachment| (attachment.network.clone(), attachment.clone())));
+        container.apart = false;
+        if container.is_alive() {
+            let (ports, addresses) = (self.assign_ports(name), self.assign_addresses(name));
+            if let Some(container) = self.containers.get_mut(name) {
+                // What it has already stays with it.
+                for (network, address) in addresses {
+                    container.addresses.entry(network).or_insert(address);
+                }
+                if container.ports.is_empty() {
+                    container.ports = ports;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn neighbours(&self, networks: &[NetworkName]) -> Vec<Neighbour> {
-        let joins = |container: &Container| match &container.definition.network {
-            NetworkMode::Networks(attachments) => attachments.iter().any(|attachment| networks.contains(&attachment.network)),
-            _ => false,
-        };
+        let joins = |container: &Container| container.networks.keys().any(|network| networks.contains(network));
         let found = self.containers.iter().filter(|(_, container)| container.is_alive() && !container.apart && joins(container));
         let neighbour = |(name, container): (&ContainerName, &Container)| Neighbour {
             name: name.clone(),
@@ -182,8 +213,8 @@ impl World {
         let Some(container) = self.containers.get(name) else { return Err(RuntimeError::NotFound { name: name.to_string() }) };
         let refuse = |status, message: String| Err(refused("start the container", status, message));
         match &container.definition.network {
-            NetworkMode::Networks(attachments) => {
-                for attachment in attachments {
+            NetworkMode::Networks(_) => {
+                for attachment in container.networks.values() {
                     if !self.network_exists(&attachment.network) {
                         return refuse(404, format!("network {} not found", attachment.network));
                     }
@@ -315,9 +346,22 @@ impl Containers for FakeRuntime {
         project: &ProjectName,
         from: &[Leaving],
         to: &ContainerName,
-        _networks: &[NetworkAttachment],
+        networks: &[NetworkAttachment],
     ) -> Result<Duration, RuntimeError> {
-        self.call(FakeOperation::HandOver, to, |world| world.hand_over(project, from, to)).map(|()| Duration::from_millis(200))
+        self.call(FakeOperation::HandOver, to, |world| world.hand_over(project, from, to, networks)).map(|()| Duration::from_millis(200))
+    }
+
+    async fn connect(&self, container: &OwnedContainer, networks: &[NetworkAttachment]) -> Result<(), RuntimeError> {
+        self.call(FakeOperation::Connect, &container.name, |world| world.connect(&container.project, &container.name, networks))
+    }
+
+    async fn disconnect(&self, container: &OwnedContainer, networks: &[NetworkName]) -> Result<(), RuntimeError> {
+        self.call(FakeOperation::Disconnect, &container.name, |world| {
+            if world.owned(&container.project, &container.name)?.is_some() {
+                networks.iter().for_each(|network| world.leave_network(&container.name, network));
+            }
+            Ok(())
+        })
     }
 
     async fn signal(&self, container: &OwnedContainer, signal: &str) -> Result<(), RuntimeError> {
@@ -402,10 +446,7 @@ impl Inspect for FakeRuntime {
 impl World {
     /// Whether a container stands on this network, running or not: without the network it could not be started again.
     pub(super) fn uses_network(&self, network: &NetworkName) -> bool {
-        self.containers.values().filter(|container| !container.apart).any(|container| match &container.definition.network {
-            NetworkMode::Networks(attachments) => attachments.iter().any(|attachment| attachment.network == *network),
-            _ => false,
-        })
+        self.containers.values().filter(|container| !container.apart).any(|container| container.networks.contains_key(network))
     }
 
     /// Whether a container has this volume, running or not.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use sha2::{Digest as _, Sha256};
 
 use super::{Behaviour, FakeContainer, FakeImage, FakeSnapshot};
-use crate::definition::{ContainerPort, Definition, HealthTest, NetworkMode, PortBinding, Protocol, RestartPolicy};
+use crate::definition::{ContainerPort, Definition, HealthTest, NetworkAttachment, NetworkMode, PortBinding, Protocol, RestartPolicy};
 use crate::image::{Digest, ImageSource, PinnedImage};
 use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, ServiceName, VolumeName};
 use crate::runtime::{
@@ -55,6 +55,8 @@ pub(super) struct Container {
     pub(super) polls: u32,
     pub(super) runs: u64,
     pub(super) killed: bool,
+    /// Networks that it is on, with its names there; none while it is apart.
+    pub(super) networks: BTreeMap<NetworkName, NetworkAttachment>,
     pub(super) addresses: BTreeMap<NetworkName, String>,
     pub(super) ports: Vec<PortBinding>,
     /// Whether its networks were taken from it: nobody reaches it, and it holds no ports.
@@ -244,6 +246,26 @@ impl World {
         container.end(code, false);
     }
 
+    /// A person stops it: its policy stays, and does not apply.
+    pub(super) fn stop_by_hand(&mut self, name: &ContainerName) {
+        if let Some(container) = self.containers.get_mut(name).filter(|container| container.is_alive()) {
+            container.end(0, false);
+        }
+    }
+
+    pub(super) fn pause(&mut self, name: &ContainerName) {
+        if let Some(container) = self.containers.get_mut(name).filter(|container| container.status == InstanceStatus::Running) {
+            container.status = InstanceStatus::Paused;
+        }
+    }
+
+    pub(super) fn leave_network(&mut self, name: &ContainerName, network: &NetworkName) {
+        if let Some(container) = self.containers.get_mut(name) {
+            container.networks.remove(network);
+            container.addresses.remove(network);
+        }
+    }
+
     pub(super) fn restart_engine(&mut self) {
         let names: Vec<ContainerName> = self.containers.keys().cloned().collect();
         for name in names {
@@ -290,6 +312,8 @@ impl World {
                 error: container.error.clone(),
             },
             restart: container.policy,
+            gateway: label(kaleem_labels::GATEWAY).and_then(|gateway| gateway.parse().ok()),
+            networks: container.networks.iter().map(|(network, found)| (network.clone(), found.aliases.clone())).collect(),
             addresses: container.addresses.clone(),
             ports,
         }
@@ -398,6 +422,10 @@ impl World {
             image_id,
             companions,
             policy: definition.restart,
+            networks: match &definition.network {
+                NetworkMode::Networks(attachments) => attachments.iter().map(|one| (one.network.clone(), one.clone())).collect(),
+                _ => BTreeMap::new(),
+            },
             definition,
             status: InstanceStatus::Created,
             health: InstanceHealth::None,
@@ -419,9 +447,8 @@ impl World {
 
     pub(super) fn assign_addresses(&self, name: &ContainerName) -> BTreeMap<NetworkName, String> {
         let Some(container) = self.containers.get(name) else { return BTreeMap::new() };
-        let NetworkMode::Networks(attachments) = &container.definition.network else { return BTreeMap::new() };
         let mut addresses = BTreeMap::new();
-        for attachment in attachments {
+        for attachment in container.networks.values() {
             let Some(network) = self.networks.get(&attachment.network) else { continue };
             let taken = |address: &String| self.containers.values().any(|other| other.addresses.get(&attachment.network) == Some(address));
             let mut free = (2..=254_u8).map(|host| format!("172.30.{}.{host}", network.subnet)).filter(|address| !taken(address));

@@ -14,7 +14,7 @@ use kaleem_core::outcome::Outcome;
 use kaleem_core::runtime::{ExecOutput, InstanceStatus};
 use kaleem_core::testing::{Behaviour, ExecReply};
 
-use crate::world::{ServiceExt, World, lasting, project, service, service_name, setting, strategy};
+use crate::world::{ServiceExt, World, container, lasting, project, service, service_name, setting, strategy};
 
 /// One kind of deploy: the project before and after.
 #[derive(Clone)]
@@ -49,13 +49,15 @@ pub(super) enum Act {
     Down,
     /// To another program of the gateways.
     Upgrade,
+    /// To `after`, while somebody has taken what serves off its network.
+    Heal,
 }
 
 impl Act {
     fn goes_back(self) -> bool {
         match self {
             Self::Rollback | Self::RollbackToWhatIsBad | Self::RollbackWithData | Self::RollbackWithDataToWhatIsBad => true,
-            Self::Deploy | Self::Eject | Self::EjectBad | Self::Down | Self::Upgrade => false,
+            Self::Deploy | Self::Heal | Self::Eject | Self::EjectBad | Self::Down | Self::Upgrade => false,
         }
     }
 }
@@ -92,6 +94,11 @@ impl Case {
             }
             Act::Upgrade => world.newer_program(),
             Act::RollbackWithData | Act::RollbackWithDataToWhatIsBad => world.sets.write("of r2"),
+            Act::Heal => {
+                let network = "shop_default".parse().unwrap();
+                world.runtime.disconnect_by_hand(&container("shop-api-gateway"), &network);
+                world.runtime.disconnect_by_hand(&container("shop-api-r1-1"), &network);
+            }
             Act::Deploy | Act::Rollback | Act::RollbackToWhatIsBad | Act::Eject | Act::Down => {}
         }
         if matches!(self.act, Act::RollbackToWhatIsBad | Act::RollbackWithDataToWhatIsBad) {
@@ -107,7 +114,9 @@ impl Case {
     /// A project that is good whatever was tried before.
     pub(super) fn good_project(&self) -> Project {
         match self.act {
-            Act::Deploy => self.shape.before.clone().unwrap_or_else(|| project(vec![service("api", "registry.example/app:v2")])),
+            Act::Deploy | Act::Heal => {
+                self.shape.before.clone().unwrap_or_else(|| project(vec![service("api", "registry.example/app:v2")]))
+            }
             Act::Rollback | Act::RollbackToWhatIsBad | Act::RollbackWithData | Act::RollbackWithDataToWhatIsBad => self.shape.after.clone(),
             Act::Eject | Act::Down | Act::Upgrade => self.shape.after.clone(),
             Act::EjectBad => project(vec![service("api", "registry.example/app:v2").publishing(8080, 3000)]),
@@ -116,7 +125,7 @@ impl Case {
 
     pub(super) async fn plan(&self, world: &World, work: &Work) -> Result<Planned, KaleemError> {
         match self.act {
-            Act::Deploy => world.kaleem.deploy_plan(work, &self.shape.after, &BTreeMap::new()).await,
+            Act::Deploy | Act::Heal => world.kaleem.deploy_plan(work, &self.shape.after, &BTreeMap::new()).await,
             Act::Rollback | Act::RollbackToWhatIsBad => world.kaleem.rollback_plan(work, None).await,
             Act::RollbackWithData | Act::RollbackWithDataToWhatIsBad => world.kaleem.rollback_plan_with_data(work, None).await,
             Act::Eject | Act::EjectBad => world.kaleem.eject_plan(work, &self.shape.after, &BTreeMap::new()).await,
@@ -168,6 +177,17 @@ pub(super) fn cases() -> Vec<Case> {
             leave("eject, bad", Act::EjectBad, one("v1")),
             leave("down", Act::Down, stored()),
             leave("upgrade", Act::Upgrade, one("v1")),
+            leave("what serves lost its network", Act::Heal, one("v1")),
+            Case {
+                shape: Shape {
+                    name: "what serves lost its network, and the new is bad",
+                    before: Some(one("v1")),
+                    after: one("bad"),
+                    good: false,
+                    gateways: Gateways::Yes,
+                },
+                act: Act::Heal,
+            },
             back("rollback", Act::Rollback, one("v1"), one("v2"), Gateways::No),
             back("rollback to what is bad", Act::RollbackToWhatIsBad, one("v1"), one("v2"), Gateways::No),
             back("rollback in batches", Act::Rollback, turns("v1"), turns("v2"), Gateways::Yes),
