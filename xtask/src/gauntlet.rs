@@ -12,6 +12,7 @@ mod report;
 mod scenario;
 mod tally;
 mod wire;
+mod operator;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,9 +52,20 @@ pub(crate) enum Form {
     Long,
 }
 
+/// Which scenes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Set {
+    /// Deploys, kills and upgrades of one service, with kaleem and its peers.
+    Service,
+    /// What an operator does with a whole project that Compose runs already.
+    Operator,
+}
+
 /// What a person may choose.
 #[derive(Clone, Debug)]
 pub(crate) struct Choices {
+    /// Which scenes.
+    pub set: Set,
     /// How much is tried.
     pub form: Form,
     /// Where chance begins.
@@ -74,6 +86,13 @@ pub(crate) fn run(place: &Place, consent: Consent, choices: Choices) -> Result<(
 
 /// Runs it with what is set up.
 pub(crate) fn run_with(place: &Place, parts: &Parts, choices: Choices) -> Result<(), TaskError> {
+    match choices.set {
+        Set::Service => service(place, parts, choices),
+        Set::Operator => operator::run(place, parts, choices),
+    }
+}
+
+fn service(place: &Place, parts: &Parts, choices: Choices) -> Result<(), TaskError> {
     // Figures for the document are those of the program as it ships.
     let program = match choices.form {
         Form::Short => kaleem(place, choices.kaleem)?,

@@ -5,6 +5,7 @@
 //! never written to the connection. Every order has an id of its own, so that lost and doubled ones can be told.
 
 mod client;
+mod route;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,7 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::fail::TaskError;
-use crate::load::client::{Client, Keep};
+pub(crate) use client::{Client, Keep, Outcome};
+pub(crate) use route::Route;
 
 /// Pause of a client between two requests.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -64,7 +66,7 @@ impl Slice {
         Duration::from_micros(percentile(&sorted, percent).into())
     }
 
-    fn note(&mut self, took: Duration, outcome: &client::Outcome) {
+    fn note(&mut self, took: Duration, outcome: &Outcome) {
         self.sent += 1;
         self.retried += u64::from(outcome.retried);
         self.latencies_us.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
@@ -108,7 +110,7 @@ impl Load {
         let mut tasks = JoinSet::new();
         for number in 0..clients {
             let keep = if number % 2 == 0 { Keep::Connection } else { Keep::Nothing };
-            let client = Client::new(address, keep);
+            let client = Client::new(Route::Plain(address), keep);
             let orders = format!("{name}-{number}");
             tasks.spawn_on(run(client, orders, stopped.clone(), Arc::clone(&slice)), runtime.handle());
         }
@@ -132,7 +134,7 @@ impl Load {
 pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String, TaskError> {
     let refuse = |reason: String| TaskError::Load { address: address.to_string(), reason };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| refuse(error.to_string()))?;
-    runtime.block_on(Client::new(address, Keep::Nothing).get(path)).map_err(refuse)
+    runtime.block_on(Client::new(Route::Plain(address), Keep::Nothing).get(path)).map_err(refuse)
 }
 
 async fn run(mut client: Client, orders: String, mut stopped: watch::Receiver<bool>, slice: Arc<Mutex<Slice>>) {

@@ -94,6 +94,9 @@ enum Task {
         /// Installs what is missing without asking.
         #[arg(long)]
         yes: bool,
+        /// A project of twelve services that Compose runs: take-over, changes, mistakes, rollback and eject.
+        #[arg(long)]
+        operator: bool,
         /// kaleem alone, in a few minutes.
         #[arg(long)]
         short: bool,
@@ -246,9 +249,10 @@ fn run(task: Task) -> Result<(), TaskError> {
             let limits = soak::Limits { time: std::time::Duration::from_secs(minutes * 60), kills };
             soak::run(&place, Consent::from_flag(yes), limits, seed, kaleem)
         }
-        Task::Gauntlet { yes, short, seed, document, only, kaleem } => {
+        Task::Gauntlet { yes, operator, short, seed, document, only, kaleem } => {
+            let set = if operator { gauntlet::Set::Operator } else { gauntlet::Set::Service };
             let form = if short { gauntlet::Form::Short } else { gauntlet::Form::Long };
-            gauntlet::run(&place, Consent::from_flag(yes), gauntlet::Choices { form, seed, document, only, kaleem })
+            gauntlet::run(&place, Consent::from_flag(yes), gauntlet::Choices { set, form, seed, document, only, kaleem })
         }
         Task::Fuzz { minutes, seed } => fuzz::run(&place, minutes, seed),
         Task::Deploy { directory, state_dir, images } => deploy::run(&place, &directory, state_dir, &images),

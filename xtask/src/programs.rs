@@ -117,6 +117,13 @@ impl Program {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     }
 
+    /// What it prints on standard output, however it ends; its errors are not shown.
+    pub(crate) fn printed(mut self) -> Result<String, TaskError> {
+        let output = self.command.stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let output = output.map_err(|source| TaskError::Start { program: self.shown, source })?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
     /// Runs it; all that it prints goes to the end of the file `log`.
     pub(crate) fn logged(mut self, log: &Path) -> Result<ExitStatus, TaskError> {
         let failed = |source| TaskError::File { operation: "write", path: log.to_path_buf(), source };

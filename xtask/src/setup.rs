@@ -4,10 +4,10 @@
 //! down in the tools directory, so that it can be found again and ended by its own id.
 
 mod packages;
-mod apt;
+pub(crate) mod apt;
 mod engine;
 mod registry;
-mod images;
+pub(crate) mod images;
 mod compose_oracle;
 pub(crate) mod mongo_server;
 pub(crate) mod newer_engine;

@@ -40,7 +40,14 @@ pub(crate) fn run(place: &Place, consent: Consent, arguments: &[String]) -> Resu
 fn under_load(place: &Place, parts: &Parts) -> Result<(), TaskError> {
     // Built once, and not by both.
     let kaleem = Some(kaleem(place, None)?);
-    let choices = gauntlet::Choices { form: gauntlet::Form::Short, seed: None, document: false, only: None, kaleem: kaleem.clone() };
+    let choices = gauntlet::Choices {
+        set: gauntlet::Set::Service,
+        form: gauntlet::Form::Short,
+        seed: None,
+        document: false,
+        only: None,
+        kaleem: kaleem.clone(),
+    };
     let (soaked, counted) = std::thread::scope(|scope| {
         let soak = scope.spawn(|| soak::with(place, parts, soak::Limits { time: Duration::ZERO, kills: KILLS }, None, kaleem));
         let counted = gauntlet::run_with(place, parts, choices);

@@ -10,6 +10,8 @@ pub(crate) struct Faults {
     pub never_healthy: bool,
     /// `unhealthy-after:SECONDS`: health is 503 from then on.
     pub unhealthy_after: Option<Duration>,
+    /// `unhealthy-once-used:SECONDS`: health is 503 that long after the first request that does not ask for health.
+    pub unhealthy_once_used: Option<Duration>,
     /// `healthy-then-500[:SECONDS]`: health stays well, and every other request fails from then on (3 s).
     pub errors_after: Option<Duration>,
     /// `slow-start:SECONDS`: listens only then.
@@ -42,6 +44,7 @@ impl FromStr for Faults {
                 "never-healthy" if value.is_none() => faults.never_healthy = true,
                 "ignore-sigterm" if value.is_none() => faults.ignore_sigterm = true,
                 "close-after-answer" if value.is_none() => faults.close_after_answer = true,
+                "unhealthy-once-used" => faults.unhealthy_once_used = Some(seconds(None)?),
                 "unhealthy-after" => faults.unhealthy_after = Some(seconds(None)?),
                 "healthy-then-500" => faults.errors_after = Some(seconds(Some(3))?),
                 "slow-start" => faults.slow_start = Some(seconds(None)?),
@@ -73,6 +76,7 @@ mod tests {
             ("exit-at-once", Faults { exit_at_once: Some(1), ..Faults::default() }),
             ("exit-at-once:0", Faults { exit_at_once: Some(0), ..Faults::default() }),
             ("ignore-sigterm,unhealthy-after:7", Faults { ignore_sigterm: true, unhealthy_after: seconds(7), ..Faults::default() }),
+            ("unhealthy-once-used:1", Faults { unhealthy_once_used: seconds(1), ..Faults::default() }),
             ("close-after-answer", Faults { close_after_answer: true, ..Faults::default() }),
             ("slow-requests:250", Faults { slow_requests: Some(Duration::from_millis(250)), ..Faults::default() }),
         ] {

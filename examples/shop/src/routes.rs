@@ -1,6 +1,7 @@
 //! What each path answers.
 
 use std::convert::Infallible;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub(crate) struct Shop {
     store: Store,
     metrics: Metrics,
     started: Instant,
+    /// When the first request came that did not ask for health.
+    used: OnceLock<Instant>,
     /// Becomes true when the process is to stop: what would not end by itself ends then.
     stopped: watch::Receiver<bool>,
     /// Held by every open WebSocket.
@@ -45,7 +48,7 @@ impl Shop {
     /// A shop that has just started.
     pub(crate) fn new(settings: Settings, stopped: watch::Receiver<bool>, sockets: mpsc::Sender<Infallible>) -> Result<Self, String> {
         let store = Store::new(settings.redis_url.as_deref())?;
-        Ok(Self { settings, store, metrics: Metrics::default(), started: Instant::now(), stopped, sockets })
+        Ok(Self { settings, store, metrics: Metrics::default(), started: Instant::now(), used: OnceLock::new(), stopped, sockets })
     }
 
     /// Whether connections are closed without a word.
@@ -102,6 +105,7 @@ impl Shop {
             }
             _ => {}
         }
+        self.used.get_or_init(Instant::now);
         if let Some(delay) = self.settings.faults.slow_requests {
             tokio::time::sleep(delay).await;
         }
@@ -125,7 +129,9 @@ impl Shop {
     /// Why a fault makes this instance ill.
     fn ill(&self) -> bool {
         let faults = &self.settings.faults;
-        faults.never_healthy || faults.unhealthy_after.is_some_and(|after| self.started.elapsed() >= after)
+        let since =
+            |after: Option<Duration>, moment: Option<&Instant>| after.zip(moment).is_some_and(|(after, moment)| moment.elapsed() >= after);
+        faults.never_healthy || since(faults.unhealthy_after, Some(&self.started)) || since(faults.unhealthy_once_used, self.used.get())
     }
 
     fn healthz(&self) -> Answer {

@@ -1,6 +1,5 @@
 //! One client: a connection that is kept or not, and what counts as an answer.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,14 +7,15 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use crate::load::route::Route;
 
 /// A browser gives up much later; a person does not.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client does with its connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keep {
+pub(crate) enum Keep {
     /// Uses it for the next request.
     Connection,
     /// Closes it.
@@ -23,7 +23,7 @@ pub(super) enum Keep {
 }
 
 /// How a request ended.
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Whether the first try found the connection closed.
     pub retried: bool,
     /// The answer, or why there is none.
@@ -31,15 +31,16 @@ pub(super) struct Outcome {
 }
 
 /// A right answer.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Who answered.
     pub version: String,
     /// Whether it confirms an order.
     pub order: bool,
 }
 
-pub(super) struct Client {
-    address: SocketAddr,
+/// One client.
+pub(crate) struct Client {
+    route: Route,
     keep: Keep,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -51,22 +52,23 @@ struct Miss {
 }
 
 impl Client {
-    pub(super) fn new(address: SocketAddr, keep: Keep) -> Self {
-        Self { address, keep, connection: None }
+    /// A client that has not connected yet.
+    pub(crate) fn new(route: Route, keep: Keep) -> Self {
+        Self { route, keep, connection: None }
     }
 
     /// Asks which version serves.
-    pub(super) async fn version(&mut self) -> Outcome {
+    pub(crate) async fn version(&mut self) -> Outcome {
         self.request(&Method::GET, "/version", "").await
     }
 
     /// Orders something.
-    pub(super) async fn order(&mut self, id: &str) -> Outcome {
+    pub(crate) async fn order(&mut self, id: &str) -> Outcome {
         self.request(&Method::POST, "/api/orders", id).await
     }
 
     /// The body of a page.
-    pub(super) async fn get(&mut self, path: &str) -> Result<String, String> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<String, String> {
         let page = async {
             let response = self.attempt(&Method::GET, path, "").await.map_err(|miss| miss.reason)?;
             let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
@@ -130,7 +132,7 @@ impl Client {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", self.address.to_string())
+            .header("host", self.route.host())
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .map_err(|error| fatal(error.to_string()))?;
         let mut sent = match sender.try_send_request(request).await {
@@ -148,8 +150,7 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
-        let stream = TcpStream::connect(self.address).await.map_err(|error| format!("could not connect: {error}"))?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let stream = self.route.connect().await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         // It ends with the sender, or with the connection.
         tokio::spawn(connection);

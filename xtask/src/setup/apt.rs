@@ -54,7 +54,7 @@ pub(crate) fn unpack(place: &Place, packages: &[&str], into: &Path) -> Result<()
 }
 
 /// Address of the mirror that this machine uses.
-pub(super) fn mirror() -> Result<String, TaskError> {
+pub(crate) fn mirror() -> Result<String, TaskError> {
     let mut files: Vec<PathBuf> = std::fs::read_dir("/etc/apt/sources.list.d")
         .map(|entries| entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect())
         .unwrap_or_default();

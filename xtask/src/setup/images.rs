@@ -47,11 +47,13 @@ fn docker(place: &Place) -> Program {
     Program::new(place, "docker").env("DOCKER_BUILDKIT", "0")
 }
 
-fn exists(place: &Place, image: &str) -> bool {
+/// Whether the engine has an image.
+pub(crate) fn exists(place: &Place, image: &str) -> bool {
     docker(place).args(["image", "inspect", image]).succeeds()
 }
 
-fn build(place: &Place, file: &Path, context: &Path, tag: &str, arguments: &[(&str, &str)]) -> Result<(), TaskError> {
+/// Builds an image.
+pub(crate) fn build(place: &Place, file: &Path, context: &Path, tag: &str, arguments: &[(&str, &str)]) -> Result<(), TaskError> {
     let mut program = docker(place).args(["build", "--quiet", "--tag", tag, "--file"]).arg(file);
     for (name, value) in arguments {
         program = program.arg("--build-arg").arg(format!("{name}={value}"));
@@ -60,7 +62,8 @@ fn build(place: &Place, file: &Path, context: &Path, tag: &str, arguments: &[(&s
     program.arg(context).run_silently()
 }
 
-fn push(place: &Place, local: &str, remote: &str) -> Result<(), TaskError> {
+/// Puts a local image into the registry.
+pub(crate) fn push(place: &Place, local: &str, remote: &str) -> Result<(), TaskError> {
     docker(place).args(["tag", local, remote]).run()?;
     docker(place).args(["push", "--quiet", remote]).run_silently()
 }

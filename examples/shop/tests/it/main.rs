@@ -212,6 +212,13 @@ fn each_fault_shows_where_it_should_and_nowhere_else() {
 }
 
 #[test]
+fn health_fails_once_the_shop_is_used_and_not_before() {
+    let shop = Shop::start("unhealthy-once-used:0");
+    assert_eq!((shop.get("/api/health"), shop.get("/healthz")), (200, 200), "only health was asked for");
+    assert_eq!((shop.get("/"), shop.get("/api/health"), shop.get("/")), (200, 503, 200));
+}
+
+#[test]
 fn a_fault_that_ends_the_shop_has_its_own_code() {
     for (fault, code) in [("exit-at-once", 1), ("exit-at-once:0", 0), ("exit-at-once:9", 9), ("crash-after:0", 70), ("nonsense", 2)] {
         assert_eq!(Shop::spawn(fault).end().code(), Some(code), "{fault}");
