@@ -204,8 +204,11 @@ pub(crate) struct Show {
 
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
-    /// The release, such as `r7`; the one before the serving one where nothing is said
+    /// The release, such as `r7` [default: the last one that served well and was not rolled back from]
     pub release: Option<ReleaseId>,
+    /// Show what would be done, and do nothing
+    #[arg(long, visible_alias = "dry-run")]
+    pub plan: bool,
     /// Also put the data back as it was when that release was left; what was written since is lost
     #[arg(long)]
     pub with_data: bool,

@@ -29,6 +29,7 @@ mod image_build;
 mod init;
 mod logs;
 mod plan;
+pub(crate) mod reality;
 mod releases;
 mod resolve;
 mod resume;

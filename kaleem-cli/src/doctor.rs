@@ -13,8 +13,10 @@ use kaleem_core::names::{ContainerName, ServiceName};
 use kaleem_core::observed::nginx::Directive;
 use kaleem_core::observed::{self, image_reference};
 use kaleem_core::remedy::{Remedy, one_line};
+use kaleem_core::repair::Damage;
 use kaleem_core::runtime::{EngineInfo, Instance, InstanceStatus, LocalImage, Runtime};
 
+use crate::commands::reality;
 use crate::error::CliError;
 use crate::wiring::Wiring;
 
@@ -67,6 +69,8 @@ pub(crate) struct Patient<'a> {
     /// What web servers of the project are configured to do, by container.
     configurations: BTreeMap<ContainerName, (ServiceName, Vec<Directive>)>,
     history: Result<History, CliError>,
+    /// What of the live release does not serve.
+    faults: Vec<Damage>,
     now: Timestamp,
 }
 
@@ -88,6 +92,7 @@ impl<'a> Patient<'a> {
             images: BTreeMap::new(),
             configurations: BTreeMap::new(),
             history,
+            faults: Vec::new(),
             now: clock.now(),
         };
         let runtime = match kaleem {
@@ -99,6 +104,9 @@ impl<'a> Patient<'a> {
         };
         patient.engine = runtime.engine().await.map_err(|error| failed(&error, one_line(&error)));
         patient.instances = runtime.list(&project.name).await.unwrap_or_default();
+        if let Ok(history) = &patient.history {
+            patient.faults = reality::ask(wiring, &project.name, history).await.unwrap_or_default().faults;
+        }
         for service in project.services.values() {
             let Ok(image) = image_reference(&project.name, service, None) else { continue };
             if let Ok(Some(found)) = runtime.image(&image.to_string()).await {
@@ -129,6 +137,7 @@ const RULES: &[Rule] = &[
     host::journals,
     host::open_plan,
     host::disk,
+    host::serving,
     host::orphans,
     services::compose_warnings,
     services::health,

@@ -43,6 +43,8 @@ pub(crate) enum Exit {
     Unhealthy,
     /// 21: a dependency could not be asked (`kaleem health`); nothing was touched.
     Unsure,
+    /// 22: a part of the live release does not serve (`kaleem status`, or a deploy that could not repair it).
+    NotServing,
     /// How a verb of `kaleem backup` ended; it has codes of its own.
     OfBackup(BackupExit),
     /// The exit code of a command that ran in a container.
@@ -125,6 +127,7 @@ impl Exit {
             Self::Stuck => 13,
             Self::Unhealthy => 20,
             Self::Unsure => 21,
+            Self::NotServing => 22,
             Self::OfBackup(exit) => exit.code(),
             Self::OfCommand(code) => code,
         }

@@ -8,7 +8,7 @@ use crate::definition::DefinitionId;
 use crate::durable::{self, DurableError};
 use crate::journal::{self, Event, JournalError, Next, Progress, Record, StepStatus};
 use crate::names::{PlanId, ReleaseId, SetId};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Resolution};
 use crate::plan::{Plan, PlanKind, Step};
 use crate::release::Release;
 use crate::state::{StateDirectory, StateError};
@@ -129,6 +129,40 @@ impl History {
     /// A release by its number, if it ever served.
     pub fn release(&self, id: ReleaseId) -> Option<Release> {
         self.releases().into_iter().find(|release| release.id == id)
+    }
+
+    /// The release to which a rollback goes by itself: the one that served before what serves now, as the plans followed each other. One that
+    /// was rolled back from is passed over, and so is one that only a person declared to serve, or that is the same as what serves.
+    pub fn fallback(&self) -> Option<ReleaseId> {
+        let serving = self.serving()?;
+        let (mut served, mut doubted): (Vec<ReleaseId>, BTreeSet<ReleaseId>) = (Vec::new(), BTreeSet::new());
+        for entry in &self.entries {
+            let release = entry.plan.release.id;
+            let declared = matches!(&entry.outcome, Some(Outcome::Resolved { resolution: Resolution::New, .. }));
+            if !entry.progress.is_committed() && !declared {
+                continue;
+            }
+            match entry.plan.kind {
+                PlanKind::Down | PlanKind::Upgrade => continue,
+                PlanKind::Deploy | PlanKind::Eject => {}
+                PlanKind::Rollback => {
+                    // All that came after it was left for it.
+                    let place = served.iter().position(|earlier| *earlier == release).unwrap_or(served.len());
+                    doubted.extend(entry.plan.previous.filter(|left| *left != release));
+                    doubted.extend(served.drain(place..).filter(|left| *left != release));
+                }
+            }
+            if declared {
+                doubted.insert(release)
+            } else {
+                doubted.remove(&release)
+            };
+            served.retain(|earlier| *earlier != release);
+            served.push(release);
+        }
+        let now = self.release(serving)?;
+        let differs = |id: &ReleaseId| self.release(*id).is_some_and(|release| !release.target.runs_the_same(&now.target));
+        served.into_iter().rev().filter(|id| *id != serving && !doubted.contains(id)).find(differs)
     }
 
     /// The number of the next plan.

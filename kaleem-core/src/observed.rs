@@ -37,6 +37,8 @@ pub struct Observed {
     pub drift: BTreeMap<ContainerName, Vec<String>>,
     /// Containers of the project that lack networks which they are to be on, or names there, as somebody disconnected them.
     pub detached: BTreeMap<ContainerName, Vec<NetworkAttachment>>,
+    /// Where gateways of the release that serves send now, as far as they answer.
+    pub sends: BTreeMap<ServiceName, reality::Sends>,
     /// Networks which exist, with the project they are labelled with.
     pub networks: BTreeMap<NetworkName, Option<String>>,
     /// Volumes which exist, with the project they are labelled with.
@@ -351,6 +353,7 @@ pub async fn observe_host(
         adoptable,
         drift,
         detached: BTreeMap::new(),
+        sends: BTreeMap::new(),
         networks,
         volumes,
         foreign_ports,

@@ -51,6 +51,27 @@ pub struct Target {
     pub keep: u32,
 }
 
+impl Target {
+    /// Whether both run the same images as the same containers, behind the same gateways.
+    pub fn runs_the_same(&self, other: &Self) -> bool {
+        let of = |one: &Wanted, other: &Wanted| one.is_the_same(other);
+        self.services.len() == other.services.len()
+            && self.services.iter().all(|(name, one)| other.services.get(name).is_some_and(|other| of(one, other)))
+    }
+}
+
+impl Wanted {
+    /// Whether both run the same image as the same containers, behind the same gateway.
+    pub fn is_the_same(&self, other: &Self) -> bool {
+        let gateway = |wanted: &Self| wanted.gateway.as_ref().map(|gateway| gateway.definition.clone());
+        self.image.digest == other.image.digest
+            && self.definition == other.definition
+            && self.replicas == other.replicas
+            && self.container_name == other.container_name
+            && gateway(self) == gateway(other)
+    }
+}
+
 /// What is wanted of one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,10 +5,11 @@
 
 use std::path::PathBuf;
 
+use crate::definition::NetworkAttachment;
 use crate::durable::DurableError;
 use crate::history::HistoryError;
 use crate::image::ImageRef;
-use crate::names::{ContainerName, GatewayName, NetworkName, PlanId};
+use crate::names::{ContainerName, GatewayName, NetworkName, PlanId, ServiceName};
 use crate::plan::Route;
 use crate::remedy::Remedy;
 use crate::runtime::RuntimeError;
@@ -17,12 +18,15 @@ use crate::traffic::TrafficError;
 
 pub mod files;
 pub mod host;
+mod serving;
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// What sort, a word for scripts, such as `journal-damaged`.
     pub kind: &'static str,
+    /// The service it is about, where it is about one.
+    pub service: Option<ServiceName>,
     /// What was found.
     pub message: String,
     /// The way out.
@@ -71,6 +75,18 @@ pub enum Repair {
         /// Which.
         container: ContainerName,
     },
+    /// Lets a container run on that is to serve and that somebody paused.
+    Unpause {
+        /// Which.
+        container: ContainerName,
+    },
+    /// Connects a container that is to serve to its networks.
+    Connect {
+        /// Which.
+        container: ContainerName,
+        /// The networks.
+        networks: Vec<NetworkAttachment>,
+    },
     /// Tells a gateway again where to send.
     Steer {
         /// Which.
@@ -110,6 +126,11 @@ impl std::fmt::Display for Repair {
             Self::WriteDefinition { id } => write!(out, "write the definition {id} anew from the compose file"),
             Self::Resume { plan } => write!(out, "go on with plan {plan}"),
             Self::Start { container } => write!(out, "start {container}"),
+            Self::Unpause { container } => write!(out, "unpause {container}"),
+            Self::Connect { container, networks } => {
+                let names: Vec<String> = networks.iter().map(|attachment| attachment.network.to_string()).collect();
+                write!(out, "connect {container} to {}", names.join(", "))
+            }
             Self::Steer { gateway, to } => {
                 let names: Vec<String> = to.iter().map(|route| route.container.to_string()).collect();
                 write!(out, "tell {gateway} to send to {}", names.join(", "))
@@ -123,6 +144,26 @@ impl std::fmt::Display for Repair {
 }
 
 impl Repair {
+    /// What a person types.
+    pub(crate) fn by_hand(command: &str) -> Self {
+        Self::ByHand { advice: command.to_owned() }
+    }
+
+    /// Commands that a person may type instead; none where only kaleem can do it.
+    pub fn commands(&self) -> Vec<String> {
+        match self {
+            Self::Start { container } => vec![format!("docker start {container}")],
+            Self::Unpause { container } => vec![format!("docker unpause {container}")],
+            Self::Connect { container, networks } => {
+                let aliases = |one: &NetworkAttachment| one.aliases.iter().map(|alias| format!("--alias {alias} ")).collect::<String>();
+                networks.iter().map(|one| format!("docker network connect {}{} {container}", aliases(one), one.network)).collect()
+            }
+            Self::ByHand { advice } => vec![advice.clone()],
+            Self::Steer { .. } => vec!["kaleem deploy".to_owned()],
+            _ => vec!["kaleem doctor --repair".to_owned()],
+        }
+    }
+
     /// Whether kaleem can do it.
     pub fn is_automatic(&self) -> bool {
         !matches!(self, Self::ByHand { .. })

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use kaleem_core::config::Project;
 use kaleem_core::health::{NoAddress, Resolver};
+use kaleem_core::observed::{gateway_of, is_gateway};
 use kaleem_core::runtime::{Instance, InstanceStatus};
 
 /// Names that the caller knows (services and their aliases), and the machine's resolver for all others.
@@ -32,10 +33,9 @@ impl KnownHosts {
         // One that is frozen keeps its address; that it does not answer is for the probe to find.
         let is_up = |instance: &&Instance| matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Paused);
         for (host, service) in crate::discover::service_names(project) {
-            let gateway = format!("{}-{service}-gateway", project.name);
+            let gateway = gateway_of(&project.name, &service, instances).map(|gateway| &gateway.name);
             let up = instances.iter().filter(is_up);
-            let mut found: Vec<&Instance> =
-                up.filter(|instance| instance.service == service || instance.name.as_str().starts_with(&gateway)).collect();
+            let mut found: Vec<&Instance> = up.filter(|instance| instance.service == service || Some(&instance.name) == gateway).collect();
             found.sort_by_key(|instance| instance.service == service);
             if found.is_empty() {
                 hosts.down.insert(host.clone(), service.to_string());
@@ -49,6 +49,22 @@ impl KnownHosts {
                         hosts = hosts.with_port(&host, port.container.port, SocketAddr::new(ip, published));
                     }
                 }
+            }
+        }
+        hosts
+    }
+
+    /// The names of a project's services and where their containers are, whatever stands before them: what does not listen there, no user reaches.
+    pub fn behind_gateways(project: &Project, instances: &[Instance]) -> Self {
+        let mut hosts = Self::new();
+        let runs = |instance: &&Instance| instance.state.status == InstanceStatus::Running && !instance.oneoff && !is_gateway(instance);
+        for (host, service) in crate::discover::service_names(project) {
+            for instance in instances.iter().filter(runs).filter(|instance| instance.service == service) {
+                let addresses = instance.addresses.values().filter_map(|address| address.parse::<IpAddr>().ok());
+                hosts = hosts.with_host(&host, addresses);
+            }
+            if !hosts.hosts.contains_key(&host) {
+                hosts.down.insert(host, service.to_string());
             }
         }
         hosts

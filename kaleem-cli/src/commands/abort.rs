@@ -9,6 +9,7 @@ use kaleem_core::names::{PlanId, ProjectName};
 
 use crate::commands::Stopwatch;
 use crate::commands::carry_out::carry_out;
+use crate::commands::reality;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -29,7 +30,8 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
     let history = wiring.history(&project)?;
     let Some(open) = history.open() else {
         printer.note("nothing to abort: no plan is open");
-        return Ok(printer.nothing_to_do(&history));
+        let reality = reality::ask(wiring, &project, &history).await.unwrap_or_default();
+        return Ok(printer.nothing_to_do(&history, &reality));
     };
     let plan = open.plan.id;
     let kaleem = wiring.kaleem_with("abort", wiring.sets_for_open_plan().await).await?;
@@ -38,7 +40,10 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
         return ask(wiring, printer, &kaleem, &project, plan).await;
     }
     let work = kaleem.work(&project).await.map_err(|source| CliError::Kaleem { source })?;
-    let Some(plan) = work.interrupted().cloned() else { return Ok(printer.nothing_to_do(work.history())) };
+    let Some(plan) = work.interrupted().cloned() else {
+        let reality = reality::ask(wiring, &project, work.history()).await.unwrap_or_default();
+        return Ok(printer.nothing_to_do(work.history(), &reality));
+    };
     printer.note(&format!("taking plan {} ({} to {}) back", plan.id, plan.kind, plan.release.id));
     let run = kaleem.abort(work).map_err(|source| CliError::Kaleem { source })?;
     Ok(carry_out(wiring, printer, &project, &plan, run).await?.exit)
@@ -56,7 +61,8 @@ async fn ask(wiring: &Wiring, printer: &Printer, kaleem: &Kaleem, project: &Proj
         let history = wiring.history(project)?;
         let entry = history.entries().iter().find(|entry| entry.plan.id == plan);
         if let Some((entry, outcome)) = entry.and_then(|entry| Some((entry, entry.outcome.clone()?))) {
-            return Ok(printer.ending(&entry.plan, &Ending::Over(outcome), Some(&history), watch.took()));
+            let reality = reality::ask(wiring, project, &history).await.unwrap_or_default();
+            return Ok(printer.ending(&entry.plan, &Ending::Over(outcome), Some(&history), &reality, watch.took()));
         }
         if !lease::is_held(&root) {
             break;

@@ -10,6 +10,7 @@ use kaleem_core::plan::Plan;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::Stopwatch;
+use crate::commands::reality::{self, Reality};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -86,7 +87,12 @@ pub(crate) async fn carry_out(
     };
     view.close();
     let history = wiring.history(project).ok();
-    let exit = printer.ending(plan, &ending, history.as_ref(), watch.took());
+    // What ended well on paper is looked at before it is claimed. An engine that went away meanwhile has said so already.
+    let reality = match &history {
+        Some(history) => reality::ask(wiring, project, history).await.unwrap_or_default(),
+        None => Reality::default(),
+    };
+    let exit = printer.ending(plan, &ending, history.as_ref(), &reality, watch.took());
     Ok(Carried { ending, exit })
 }
 

@@ -7,7 +7,7 @@ use kaleem_core::names::ProjectName;
 
 use crate::arguments::Deploy;
 use crate::commands::carry_out::carry_out;
-use crate::commands::{image_build, open_plan, patiently, plan};
+use crate::commands::{image_build, open_plan, patiently, plan, reality};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -41,7 +41,8 @@ pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) 
     view.lines(Detail::Short).iter().for_each(|line| printer.note(line));
     printer.json(&view.json());
     if planned.plan.is_empty() {
-        return Ok(printer.nothing_to_do(work.history()));
+        let reality = reality::ask(wiring, &project.name, work.history()).await?;
+        return Ok(printer.nothing_to_do(work.history(), &reality));
     }
     printer.note("");
     let run = kaleem.start(work, &planned).map_err(|source| CliError::Kaleem { source })?;

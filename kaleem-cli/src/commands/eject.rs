@@ -10,6 +10,7 @@ use kaleem_core::names::ServiceName;
 use crate::arguments::Eject;
 use crate::commands::carry_out::carry_out;
 use crate::commands::deploy::{LeftOpen, Ready, ready};
+use crate::commands::reality;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -40,7 +41,8 @@ pub(crate) async fn run(arguments: &Eject, wiring: &Wiring, printer: &Printer) -
     view.lines(detail).iter().for_each(show);
     printer.json(&view.json());
     if planned.plan.is_empty() {
-        return Ok(printer.nothing_to_do(work.history()));
+        let reality = reality::ask(wiring, &project.name, work.history()).await?;
+        return Ok(printer.nothing_to_do(work.history(), &reality));
     }
     let without: Vec<&str> = project.services.keys().filter(|name| !hashes.contains_key(*name)).map(ServiceName::as_str).collect();
     if !without.is_empty() {

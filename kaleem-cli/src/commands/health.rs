@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use kaleem_core::config::Project;
 use kaleem_core::health::{Finding, HealthProbe, Verdict};
-use kaleem_core::runtime::Runtime;
+use kaleem_core::names::ServiceName;
+use kaleem_core::observed::{gateway_of, is_gateway};
+use kaleem_core::runtime::{Instance, InstanceHealth, InstanceStatus, Runtime};
 use kaleem_health::{CurrentHosts, Discovered, KnownHosts, Reach, discover};
 
 use crate::arguments::Health;
@@ -78,32 +80,58 @@ struct Asked {
     project: Project,
     runtime: Arc<dyn Runtime>,
     hosts: Arc<CurrentHosts>,
-    probes: Vec<(Discovered, Made)>,
+    /// Where the containers themselves are.
+    behind: Arc<CurrentHosts>,
+    probes: Vec<(Discovered, Made, Made)>,
 }
 
 impl Asked {
     fn new(project: Project, runtime: Arc<dyn Runtime>) -> Self {
         let hosts = Arc::new(CurrentHosts::default());
         let reach = Reach::network(hosts.clone()).with_engine(project.name.clone(), runtime.clone(), runtime.clone());
+        let behind = Arc::new(CurrentHosts::default());
+        let direct = Reach::network(behind.clone()).with_engine(project.name.clone(), runtime.clone(), runtime.clone());
         let made = |found: Discovered| {
-            let probe = found.probe(&reach).map_err(|error| error.finding());
-            (found, probe)
+            let probe = |reach: &Reach| found.probe(reach).map_err(|error| error.finding());
+            let (probe, direct) = (probe(&reach), probe(&direct));
+            (found, probe, direct)
         };
         let probes = discover(&project).into_iter().map(made).collect();
-        Self { project, runtime, hosts, probes }
+        Self { project, runtime, hosts, behind, probes }
     }
 
     /// One round: all at once, each where it is now.
     async fn ask(&self, timeout: Duration) -> Result<Vec<Answer<'_>>, CliError> {
         let instances = self.runtime.list(&self.project.name).await.map_err(|source| CliError::Engine { source })?;
         self.hosts.set(KnownHosts::of(&self.project, &instances));
-        let answers = self.probes.iter().map(|(found, probe)| async move {
+        self.behind.set(KnownHosts::behind_gateways(&self.project, &instances));
+        let instances = &instances;
+        let answers = self.probes.iter().map(|(found, probe, direct)| async move {
             let finding = match probe {
                 Ok(probe) => probe.check(timeout).await,
                 Err(finding) => finding.clone(),
             };
+            if matches!(finding.verdict, Verdict::Fail) {
+                return Answer { found, finding };
+            }
+            // A gateway accepts whoever comes, and holds them: the containers behind it are asked as well.
+            let stands = gateway_of(&self.project.name, &found.service, instances).is_some();
+            let behind = match direct {
+                Ok(probe) if stands => Some(probe.check(timeout).await).filter(|finding| finding.verdict == Verdict::Fail),
+                _ => None,
+            };
+            let finding = behind.or_else(|| self.unhealthy(&found.service, instances)).unwrap_or(finding);
             Answer { found, finding }
         });
         Ok(join_all(answers).await)
+    }
+
+    /// What Docker says of the containers of a service whose own health check fails.
+    fn unhealthy(&self, service: &ServiceName, instances: &[Instance]) -> Option<Finding> {
+        let mut own = instances.iter().filter(|instance| instance.service == *service && !instance.oneoff && !is_gateway(instance));
+        let ill = own.find(|one| one.state.status == InstanceStatus::Running && one.state.health == InstanceHealth::Unhealthy)?;
+        let name = &ill.name;
+        let remedy = format!("see what it said: `docker inspect --format '{{{{json .State.Health}}}}' {name}`");
+        Some(Finding::new(Verdict::Fail, format!("the health check of `{name}` fails")).with_remedy(remedy))
     }
 }

@@ -6,6 +6,7 @@ use kaleem_core::engine::Ending;
 use kaleem_core::outcome::{Outcome, Resolution};
 
 use crate::arguments::Resolve;
+use crate::commands::reality::{self, Reality};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -29,5 +30,10 @@ pub(crate) async fn run(arguments: &Resolve, wiring: &Wiring, printer: &Printer)
     let serving = kaleem.resolve(&work, &by, resolution).map_err(|source| CliError::Kaleem { source })?;
     drop(work);
     let ending = Ending::Over(Outcome::Resolved { by, resolution, serving });
-    Ok(printer.ending(&plan, &ending, wiring.history(&project).ok().as_ref(), Duration::ZERO))
+    let history = wiring.history(&project).ok();
+    let reality = match &history {
+        Some(history) => reality::ask(wiring, &project, history).await.unwrap_or_default(),
+        None => Reality::default(),
+    };
+    Ok(printer.ending(&plan, &ending, history.as_ref(), &reality, Duration::ZERO))
 }

@@ -7,6 +7,7 @@ use kaleem_core::backup::BackupSets;
 use crate::arguments::Rollback;
 use crate::commands::carry_out::carry_out;
 use crate::commands::deploy::{LeftOpen, Ready, ready};
+use crate::commands::reality;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -32,7 +33,8 @@ pub(crate) async fn run(arguments: &Rollback, wiring: &Wiring, printer: &Printer
     };
     let sets = set_up.clone().map(|backups| -> Arc<dyn BackupSets> { backups });
     let kaleem = wiring.kaleem_to_finish("rollback", &project, sets).await?;
-    let work = match ready(wiring, printer, &kaleem, &project, LeftOpen::FinishedFirst).await? {
+    let left_open = if arguments.plan { LeftOpen::Stays } else { LeftOpen::FinishedFirst };
+    let work = match ready(wiring, printer, &kaleem, &project, left_open).await? {
         Ready::Work(work) => work,
         Ready::Ended(exit) => return Ok(exit),
     };
@@ -42,10 +44,16 @@ pub(crate) async fn run(arguments: &Rollback, wiring: &Wiring, printer: &Printer
     };
     let planned = planned.map_err(|source| CliError::Kaleem { source })?;
     let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &[], history: work.history() };
-    view.lines(Detail::Short).iter().for_each(|line| printer.note(line));
+    let detail = if arguments.plan { Detail::Steps } else { Detail::Short };
+    let show = |line: &String| if arguments.plan { printer.result(line) } else { printer.note(line) };
+    view.lines(detail).iter().for_each(show);
     printer.json(&view.json());
     if planned.plan.is_empty() {
-        return Ok(printer.nothing_to_do(work.history()));
+        let reality = reality::ask(wiring, &project, work.history()).await?;
+        return Ok(printer.nothing_to_do(work.history(), &reality));
+    }
+    if arguments.plan {
+        return Ok(if planned.plan.refusals().next().is_some() { Exit::Refused } else { Exit::Done });
     }
     if let Some(backups) = &set_up {
         loss::agree(&planned.plan, backups, arguments.yes, wiring, printer).await?;

@@ -8,7 +8,7 @@ use kaleem_core::release::{Release, Strategy};
 use kaleem_core::runtime::{Instance, InstanceHealth, InstanceStatus};
 use serde_json::json;
 
-use crate::commands::open_plan;
+use crate::commands::{open_plan, reality};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -48,13 +48,19 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
     let instances = runtime.list(&project).await.map_err(|source| CliError::Engine { source })?;
     show_instances(printer, &history, instances, now);
     rates::show(wiring, printer, &history).await;
+    let reality = reality::ask(wiring, &project, &history).await?;
+    if !reality.faults.is_empty() {
+        printer.result("");
+        reality::show(printer, &reality.faults);
+    }
     printer.json(&json!({
         "type": "status",
         "project": project.as_str(),
         "serving": serving.filter(|_| !undecided).map(|id| id.to_string()),
         "since": since.map(|at| at.to_string()),
+        "serves": serving.filter(|_| !undecided).map(|_| reality.faults.is_empty()),
     }));
-    Ok(Exit::Done)
+    Ok(if reality.faults.is_empty() { Exit::Done } else { Exit::NotServing })
 }
 
 fn show_open(wiring: &Wiring, printer: &Printer, project: &ProjectName, history: &History) {

@@ -110,18 +110,41 @@ fn room(root: &Path, free: u64, images: u64) -> Answer {
     Answer::ok(rule, format!("{free_text} are free on {}; another set of images takes up to {needed_text}", root.display()))
 }
 
+/// All of the live release serves.
+pub(super) fn serving(patient: &Patient<'_>) -> Vec<Answer> {
+    let Some(live) = patient.history.as_ref().ok().and_then(kaleem_core::history::History::serving) else { return Vec::new() };
+    let answer = |fault: &kaleem_core::repair::Damage| {
+        let answer = Answer::fail(fault.kind, fault.message.clone(), fault.repair.commands().join(" && "));
+        match &fault.service {
+            Some(service) => answer.of(service),
+            None => answer,
+        }
+    };
+    if patient.engine.is_ok() && patient.faults.is_empty() && patient.history.as_ref().is_ok_and(|history| history.open().is_none()) {
+        return vec![Answer::ok("serving", format!("all of {live} serves"))];
+    }
+    patient.faults.iter().map(answer).collect()
+}
+
 /// No container is left that the files do not name.
 pub(super) fn orphans(patient: &Patient<'_>) -> Vec<Answer> {
+    // A gateway stands before a service, and is none of the files'.
+    let gateway = |instance: &&kaleem_core::runtime::Instance| instance.gateway.is_some();
     let named = |instance: &&kaleem_core::runtime::Instance| patient.project.services.contains_key(&instance.service);
     let kept = |instance: &&kaleem_core::runtime::Instance| {
         patient.history.as_ref().is_ok_and(|history| {
             history.releases().iter().any(|release| release.instances.values().flatten().any(|name| *name == instance.name))
         })
     };
-    let orphans = patient.instances.iter().filter(|instance| !instance.oneoff && !named(instance) && !kept(instance));
+    let strange =
+        |instance: &&kaleem_core::runtime::Instance| !instance.oneoff && !gateway(instance) && !named(instance) && !kept(instance);
+    let orphans = patient.instances.iter().filter(strange);
     let answer = |instance: &kaleem_core::runtime::Instance| {
         let message = format!("the container `{}` is of service `{}`, which the files do not name", instance.name, instance.service);
-        Answer::warn("orphan", message, format!("remove it when it is not needed: docker rm -f {}", instance.name)).of(&instance.service)
+        let name = &instance.name;
+        let runs = instance.state.status == kaleem_core::runtime::InstanceStatus::Running;
+        let remedy = if runs { format!("if nobody needs it: docker stop {name}") } else { format!("if nobody needs it: docker rm {name}") };
+        Answer::warn("orphan", message, remedy).of(&instance.service)
     };
     orphans.map(answer).collect()
 }

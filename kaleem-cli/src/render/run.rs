@@ -150,6 +150,7 @@ impl<'a> RunView<'a> {
                 | Step::VerifyBackup { .. }
                 | Step::StartApart { .. }
                 | Step::HandOver { .. }
+                | Step::Revive { .. }
                 | Step::Connect { .. }
                 | Step::Reload { .. }
                 | Step::Upgrade { .. }

@@ -70,6 +70,9 @@ impl Engine {
                 self.runtime.start_apart(&self.owned(plan, container), *restart).await.map(|()| String::new()).map_err(failed)
             }
             Step::HandOver { from, to, networks, .. } => self.hand_over(plan, step, from, to, networks).await,
+            Step::Revive { container, restart, .. } => {
+                self.runtime.start(&self.owned(plan, container), *restart).await.map(|()| String::new()).map_err(failed)
+            }
             Step::Connect { container, networks, .. } => {
                 self.runtime.connect(&self.owned(plan, container), networks).await.map(|()| String::new()).map_err(failed)
             }

@@ -201,8 +201,18 @@ impl Engine {
             for route in instances {
                 self.refuse_crashed(plan, service, &route.container, &mut restarts).await.map_err(bad)?;
             }
-            // A gateway that cannot be asked for a moment says nothing about the release.
-            if let Ok(now) = self.control(gateway)?.traffic.stats(gateway).await {
+            let answer = self.control(gateway)?.traffic.stats(gateway).await;
+            let over = self.clock.monotonic().saturating_sub(begun) >= watch.window;
+            match &answer {
+                // A gateway that never answered has seen nothing: nobody can say that the release is good.
+                Err(_) if first.is_none() && over => {
+                    let failed = |source| StepError::Traffic { what: format!("watch {service} at its gateway"), source };
+                    return answer.map(|_| String::new()).map_err(failed);
+                }
+                _ => {}
+            }
+            // One that cannot be asked for a moment says nothing about the release.
+            if let Ok(now) = answer {
                 let base = first.get_or_insert_with(|| now.clone());
                 if base.worker.epoch == now.worker.epoch {
                     seen = counted(instances, &now).since(&counted(instances, base));

@@ -1,10 +1,12 @@
 //! How each step is taken back. Every undo succeeds when its step never happened, happened halfway, or happened twice.
 
+use crate::definition::{NetworkMode, RestartPolicy};
 use crate::engine::gate::GateRequest;
 use crate::engine::{Engine, StepError};
-use crate::names::{ContainerName, NetworkName, ServiceName};
+use crate::names::{ContainerName, GatewayName, NetworkName, ServiceName};
 use crate::plan::{BaselineGate, HandedOver, NewInstance, Plan, Step, WhenUndone};
-use crate::runtime::{InstanceStatus, RuntimeError, StopPolicy};
+use crate::runtime::{Instance, InstanceStatus, RuntimeError, StopPolicy};
+use crate::traffic::TrafficError;
 
 impl Engine {
     /// Takes a step back.
@@ -12,7 +14,10 @@ impl Engine {
         let failed = |source| StepError::Runtime { what: format!("take back: {step}"), source };
         let project = plan.project();
         match step {
-            Step::Baseline { gates } => self.confirm(plan, index, gates, leave).await,
+            Step::Baseline { gates } => {
+                self.bring_back(plan, step, gates).await?;
+                self.confirm(plan, index, gates, leave).await
+            }
             Step::CreateNetwork { network } => match self.runtime.remove_network(project, &network.name).await {
                 // Somebody else joined it in the meantime: it is not ours alone any more.
                 Err(RuntimeError::InUse { .. } | RuntimeError::NotOurs { .. }) => Ok(()),
@@ -48,11 +53,17 @@ impl Engine {
                 let networks: Vec<NetworkName> = networks.iter().map(|attachment| attachment.network.clone()).collect();
                 self.runtime.disconnect(&self.owned(plan, container), &networks).await.map_err(failed)
             }
-            Step::Connect { when_undone: WhenUndone::Stays, .. } => Ok(()),
+            Step::Revive { .. } | Step::Connect { when_undone: WhenUndone::Stays, .. } => Ok(()),
             Step::Reload { service, container, .. } => self.unreload(plan, service, container, step).await,
             Step::Rename { from, to, .. } => self.rename_back(plan, from, to).await.map_err(failed),
             Step::Steer { service, gateway, from, .. } | Step::Hold { service, gateway, from, .. } => {
-                self.steer_back(plan, index, service, gateway, from).await
+                let result = self.steer_back(plan, index, service, gateway, from).await;
+                if matches!(&result, Err(StepError::Traffic { source: TrafficError::Unreachable { .. }, .. })) {
+                    // Somebody stopped it: the next try finds it running.
+                    let all = self.runtime.list(project).await.map_err(failed)?;
+                    self.bring_gateway_up(plan, gateway, &all).await.map_err(failed)?;
+                }
+                result
             }
             Step::BackUp { set, .. } => self.give_up_backup(step, set).await,
             Step::RestoreData { safe, .. } => self.restore_data(index, step, safe).await.map(|_| ()),
@@ -137,6 +148,44 @@ impl Engine {
             // Gone under both names: the undo of its stop or of its making says what that means.
             Err(RuntimeError::NotFound { .. }) => Ok(()),
             result => result,
+        }
+    }
+
+    /// Starts what served before and was stopped, paused or taken off its network meanwhile: whoever did that, it is to serve again. The same for
+    /// gateways that stand before it.
+    async fn bring_back(&self, plan: &Plan, step: &Step, gates: &[BaselineGate]) -> Result<(), StepError> {
+        let failed = |source| StepError::Runtime { what: format!("take back: {step}"), source };
+        let all = self.runtime.list(plan.project()).await.map_err(failed)?;
+        for instance in all.iter().filter(|instance| gates.iter().any(|gate| gate.container == instance.name)) {
+            self.bring_up(plan, instance).await.map_err(failed)?;
+        }
+        for wanted in plan.release.target.services.values().filter_map(|wanted| wanted.gateway.as_ref()) {
+            self.bring_gateway_up(plan, &wanted.name, &all).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    async fn bring_gateway_up(&self, plan: &Plan, gateway: &GatewayName, all: &[Instance]) -> Result<(), RuntimeError> {
+        let named: Vec<&Instance> = all.iter().filter(|instance| instance.gateway.as_ref() == Some(gateway)).collect();
+        // Two must not have one control socket. What kaleem stopped itself has no restart policy any more: it was to end.
+        match named.as_slice() {
+            [gateway] if gateway.restart != RestartPolicy::No => self.bring_up(plan, gateway).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn bring_up(&self, plan: &Plan, instance: &Instance) -> Result<(), RuntimeError> {
+        let owned = self.owned(plan, &instance.name);
+        let definition = instance.definition.as_ref().and_then(|id| self.state.definition(&self.key, id).ok());
+        if let Some(NetworkMode::Networks(networks)) = definition.map(|definition| definition.network) {
+            let lacks = instance.lacks(&networks);
+            if !lacks.is_empty() {
+                self.runtime.connect(&owned, &lacks).await?;
+            }
+        }
+        match instance.state.status {
+            InstanceStatus::Exited | InstanceStatus::Created | InstanceStatus::Paused => self.runtime.start(&owned, instance.restart).await,
+            InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Removing | InstanceStatus::Dead => Ok(()),
         }
     }
 

@@ -94,12 +94,12 @@ pub enum KaleemError {
     #[error("the open plan is not stuck")]
     NotStuck,
     /// There is no such release to go back to. Nothing was touched.
-    #[error("{}", match wanted { Some(id) => format!("there is no release {id} to go back to"), None => "there is no older release to go back to".to_owned() })]
+    #[error("{}", match wanted { Some(id) => format!("there is no release {id} to go back to"), None => "no release is left to roll back to: every other one was rolled back from, never served, or runs the same".to_owned() })]
     NoSuchRelease {
         /// The one that was named.
         wanted: Option<ReleaseId>,
-        /// Those there are, comma-separated.
-        known: String,
+        /// Those that can be named.
+        known: Vec<String>,
     },
     /// A service has a gateway, and the gateway's program is not here. Nothing was touched.
     #[error("`{service}` has a gateway, and the gateway's program is not here")]
@@ -158,8 +158,11 @@ impl Remedy for KaleemError {
             Self::Interrupted { .. } => "go on with `kaleem resume`, or take it back with `kaleem abort`".to_owned(),
             Self::NothingOpen => "see what serves with `kaleem status`".to_owned(),
             Self::NotStuck => "go on with `kaleem resume`, or take it back with `kaleem abort`".to_owned(),
-            Self::NoSuchRelease { known, .. } if known.is_empty() => "deploy first: `kaleem deploy`".to_owned(),
-            Self::NoSuchRelease { known, .. } => format!("choose one of: {known}"),
+            Self::NoSuchRelease { known, .. } => match known.as_slice() {
+                [] => "deploy first: `kaleem deploy`".to_owned(),
+                [one] => format!("name it to go there all the same: `kaleem rollback {one}`"),
+                [first, ..] => format!("name one to go there all the same, such as `kaleem rollback {first}`: {}", known.join(", ")),
+            },
             Self::GatewaysMissing { service } => format!(
                 "put `kaleem-agent` beside `kaleem` or name it in KALEEM_AGENT; to live without a gateway, set `strategy = \"recreate\"` for `{service}` in kaleem.toml"
             ),

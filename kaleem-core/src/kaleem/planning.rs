@@ -11,7 +11,7 @@ use crate::definition::{Definition, DefinitionId};
 use crate::durable;
 use crate::engine::labels;
 use crate::history::History;
-use crate::image::{ImageRef, ImageSource, PinnedImage};
+use crate::image::{Digest, ImageRef, ImageSource, PinnedImage};
 use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName, SetId};
 use crate::observed::{self, HostQuestions, Observed, ObservedImage, reality};
 use crate::plan::gateway::GatewayPlace;
@@ -65,8 +65,9 @@ impl Kaleem {
         // A definition always has a text form: it is maps, lists, text and numbers.
         let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
         let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
-        let mut observed = self.observe(&wanted, &definitions, &images, engine, known).await?;
-        observed.outdated_gateways = self.outdated_gateways(&observed).await?;
+        let image_ids = images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect();
+        let mut observed = self.observe(&wanted, known.history.next_release(), &definitions, image_ids, engine, known).await?;
+        self.ask_gateways(&mut observed).await?;
         let hooks = project.settings.hooks.hooks(&project.directory);
         let data = self.deploy_data(project, known.history, make)?;
         let besides = Besides { hooks: &hooks, data: &data };
@@ -75,13 +76,17 @@ impl Kaleem {
         Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
     }
 
-    /// Services whose gateway runs another program than the one beside this one.
-    async fn outdated_gateways(&self, observed: &Observed) -> Result<BTreeSet<ServiceName>, KaleemError> {
-        let Some(release) = observed.releases.iter().find(|release| Some(release.id) == observed.serving) else {
-            return Ok(BTreeSet::new());
-        };
-        let views = self.view_gateways(release, &observed.instances).await?;
-        Ok(views.into_iter().filter(|view| view.stats.is_ok() && !view.is_current).map(|view| view.service).collect())
+    /// Asks the gateways of what serves where they send, and which run another program than the one beside this one.
+    async fn ask_gateways(&self, observed: &mut Observed) -> Result<(), KaleemError> {
+        let Some(release) = observed.releases.iter().find(|release| Some(release.id) == observed.serving) else { return Ok(()) };
+        for view in self.view_gateways(release, &observed.instances).await? {
+            let Ok(stats) = &view.stats else { continue };
+            observed.sends.insert(view.service.clone(), reality::Sends::of(stats));
+            if !view.is_current {
+                observed.outdated_gateways.insert(view.service);
+            }
+        }
+        Ok(())
     }
 
     /// What gateways are made from here. Their image is made when `make` says so and it is not there.
@@ -151,7 +156,8 @@ impl Kaleem {
         engine: EngineInfo,
         known: &Known<'_>,
     ) -> Result<Observed, KaleemError> {
-        let mut questions = questions(target, definitions, images, known.history);
+        let image_ids = images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect();
+        let mut questions = questions(target, known.history.next_release(), definitions, image_ids, known.history);
         let serving = known.history.serving().and_then(|id| known.history.release(id));
         questions.routed = serving.map(|release| routed(&release.target)).unwrap_or_default();
         let observed = observed::observe_host(&self.runtime, engine, &questions, known.history.releases(), known.history.serving()).await;
@@ -176,22 +182,41 @@ impl Kaleem {
                 definitions.insert(id.clone(), definition);
             }
         }
-        let observed = self.observe(&release.target, &definitions, &BTreeMap::new(), engine, known).await?;
+        let image_ids = self.image_ids(&release.target).await?;
+        let mut observed = self.observe(&release.target, release.id, &definitions, image_ids.clone(), engine, known).await?;
+        for container in reality::unchanged(&observed, &release.target, &image_ids) {
+            observed.drift.remove(&container);
+            observed.adoptable.insert(container);
+        }
+        self.ask_gateways(&mut observed).await?;
+        // Only a deploy says that a program is older.
+        observed.outdated_gateways.clear();
         let besides = Besides { hooks: &[], data: &data };
         let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions, &besides);
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
     }
 
+    /// The ids that the images of a release have on this engine, as far as they are there.
+    async fn image_ids(&self, target: &Target) -> Result<BTreeMap<ServiceName, Digest>, KaleemError> {
+        let mut found = BTreeMap::new();
+        for (name, wanted) in &target.services {
+            let image = self.runtime.image(&wanted.image.engine_reference()).await.map_err(|source| KaleemError::Runtime { source })?;
+            found.extend(image.map(|image| (name.clone(), image.id)));
+        }
+        Ok(found)
+    }
+
     async fn observe(
         &self,
         target: &Target,
+        release: ReleaseId,
         definitions: &BTreeMap<DefinitionId, Definition>,
-        images: &BTreeMap<ServiceName, ObservedImage>,
+        image_ids: BTreeMap<ServiceName, Digest>,
         engine: EngineInfo,
         known: &Known<'_>,
     ) -> Result<Observed, KaleemError> {
         let history = known.history;
-        let questions = questions(target, definitions, images, history);
+        let questions = questions(target, release, definitions, image_ids, history);
         let observed = observed::observe_host(&self.runtime, engine, &questions, history.releases(), history.serving()).await;
         let mut observed = observed.map_err(|source| KaleemError::Observe { source })?;
         let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
@@ -232,24 +257,21 @@ fn refuse_lost_gateways(project: &Project, history: &History) -> Result<(), Kale
     }
 }
 
-/// The release to go back to: the one that was named, or the newest below the one that serves.
+/// The release to go back to: the one that was named, or the last one that served well before.
 fn rollback_target(history: &History, to: Option<ReleaseId>) -> Result<Release, KaleemError> {
     let releases = history.releases();
-    let serving = history.serving();
-    let found = match to {
-        Some(id) => releases.iter().find(|release| release.id == id),
-        None => releases.iter().filter(|release| serving.is_some_and(|serving| release.id < serving)).max_by_key(|release| release.id),
-    };
+    let found = to.or_else(|| history.fallback()).and_then(|id| releases.iter().find(|release| release.id == id));
     found.cloned().ok_or_else(|| KaleemError::NoSuchRelease {
         wanted: to,
-        known: releases.iter().map(|release| release.id.to_string()).collect::<Vec<_>>().join(", "),
+        known: releases.iter().filter(|release| history.serving() != Some(release.id)).map(|release| release.id.to_string()).collect(),
     })
 }
 
 fn questions(
     target: &Target,
+    release: ReleaseId,
     definitions: &BTreeMap<DefinitionId, Definition>,
-    images: &BTreeMap<ServiceName, ObservedImage>,
+    image_ids: BTreeMap<ServiceName, Digest>,
     history: &History,
 ) -> HostQuestions {
     let specs = target.services.iter().filter_map(|(name, wanted)| {
@@ -278,10 +300,10 @@ fn questions(
         volumes: target.volumes.iter().map(|volume| volume.name.clone()).collect(),
         container_names: names.into_iter().collect(),
         wanted,
-        old_pins: old_pins(target, history),
+        old_pins: old_pins(target, release, history),
         gateways: routed(target).into_keys().collect(),
         routed: routed(target),
-        image_ids: images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect(),
+        image_ids,
     }
 }
 
@@ -292,11 +314,12 @@ fn routed(target: &Target) -> BTreeMap<ServiceName, BTreeSet<String>> {
 }
 
 /// Our tags of releases that the target keeps no more, newest first; enough of them that every plan tidies after the one before.
-fn old_pins(target: &Target, history: &History) -> Vec<ImageRef> {
+fn old_pins(target: &Target, leads_to: ReleaseId, history: &History) -> Vec<ImageRef> {
     /// A question each: more would make plans slow, and older ones were asked about by earlier plans.
     const ASKED: usize = 20;
     let keep = usize::try_from(target.keep).unwrap_or(usize::MAX);
-    let dropped = history.releases().into_iter().skip(keep.saturating_sub(1));
+    // The release that the plan leads to is the first of those that are kept, also where it served before.
+    let dropped = history.releases().into_iter().filter(|release| release.id != leads_to).skip(keep.saturating_sub(1));
     let pins = dropped.flat_map(|release| {
         let names: Vec<ServiceName> = release.target.services.keys().cloned().collect();
         names.into_iter().filter_map(move |name| pin_tag(&release.target.project, &name, release.id))

@@ -1,14 +1,42 @@
-//! What runs against what it is to be: networks that somebody took a container from.
+//! What runs against what it is to be: networks that somebody took a container from, gateways that send elsewhere.
 //!
 //! Labels and journals say what was meant. What a request meets is asked of the engine and of the gateways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::definition::{Definition, DefinitionId, NetworkAttachment, NetworkMode};
-use crate::names::ContainerName;
+use crate::image::Digest;
+use crate::names::{ContainerName, ReleaseId, ServiceName};
 use crate::observed::{Observed, is_gateway};
-use crate::release::Release;
+use crate::release::{Release, Target};
 use crate::runtime::Instance;
+use crate::traffic::{Admission, GatewayStats};
+
+/// What a gateway does with requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sends {
+    /// The instances that get any, with their releases.
+    pub to: Vec<(ContainerName, ReleaseId)>,
+    /// Whether all wait, whoever there is.
+    pub holds: bool,
+}
+
+impl Sends {
+    /// What the gateway says of itself.
+    pub fn of(stats: &GatewayStats) -> Self {
+        let targets = stats.routing.iter().flat_map(|routing| &routing.targets).filter(|target| target.weight > 0);
+        Self {
+            to: targets.map(|target| (target.instance.clone(), target.release)).collect(),
+            holds: stats.routing.as_ref().is_some_and(|routing| routing.admission == Admission::Hold),
+        }
+    }
+
+    /// Whether requests go to exactly these.
+    pub fn is_to<'n>(&self, names: impl Iterator<Item = &'n ContainerName>) -> bool {
+        let sends: BTreeSet<&ContainerName> = self.to.iter().map(|(name, _)| name).collect();
+        !self.holds && sends == names.collect()
+    }
+}
 
 /// Containers which lack networks that they are to be on, or names there. `find` answers what a definition says, where it is known.
 pub fn detached(
@@ -42,6 +70,21 @@ fn meant(
         NetworkMode::Networks(wanted) => Some(wanted),
         _ => None,
     }
+}
+
+/// Containers that Compose made, that the release which serves runs with, and that `target` wants just so: they stay whatever the engine says of
+/// their fields. Only their image is looked at, as somebody may have made them anew under the same name.
+pub fn unchanged(observed: &Observed, target: &Target, image_ids: &BTreeMap<ServiceName, Digest>) -> Vec<ContainerName> {
+    let Some(serving) = observed.releases.iter().find(|release| Some(release.id) == observed.serving) else { return Vec::new() };
+    let stays = |instance: &&Instance| {
+        let (service, image_id) = (&instance.service, image_ids.get(&instance.service));
+        let (Some(before), Some(after)) = (serving.target.services.get(service), target.services.get(service)) else { return false };
+        let named = serving.instances.get(service).is_some_and(|names| names.contains(&instance.name));
+        let digest = &after.image.digest;
+        let same_image = instance.digest.as_ref() == Some(digest) || instance.image_id == *digest || image_id == Some(&instance.image_id);
+        named && instance.definition.is_none() && !instance.oneoff && before.is_the_same(after) && same_image
+    };
+    observed.instances.iter().filter(stays).map(|instance| instance.name.clone()).collect()
 }
 
 /// A container that Compose made, and that differs from what is wanted in nothing but networks that it was taken from, is connected again:

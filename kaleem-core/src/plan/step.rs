@@ -210,6 +210,15 @@ pub enum Step {
         /// How the undo stops the gateway.
         stop: StopPolicy,
     },
+    /// Has a container run on that serves, and that somebody stopped or paused. There is no undo: it is to run in the release before, too.
+    Revive {
+        /// Its service.
+        service: ServiceName,
+        /// The container.
+        container: ContainerName,
+        /// Its restart policy.
+        restart: RestartPolicy,
+    },
     /// Connects a container to networks, running or not, with the names that it has there. What it has already stays as it is.
     Connect {
         /// Its service.
@@ -350,6 +359,7 @@ impl Step {
             | Self::Watch { .. }
             | Self::Drain { .. }
             | Self::Upgrade { .. }
+            | Self::Revive { .. }
             | Self::VerifyBackup { .. } => Undo::Nothing,
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => Undo::Impossible,
             Self::RemoveNetwork { .. } | Self::RemoveVolume { .. } => Undo::Impossible,
@@ -371,6 +381,7 @@ impl Step {
             | Self::Drain { service, .. }
             | Self::StartApart { service, .. }
             | Self::HandOver { service, .. }
+            | Self::Revive { service, .. }
             | Self::Connect { service, .. }
             | Self::Reload { service, .. }
             | Self::Upgrade { service, .. }
@@ -420,7 +431,7 @@ impl Step {
             Self::Connect { container, networks, when_undone: WhenUndone::Leaves, .. } => {
                 networks.iter().map(|one| format!("docker network disconnect {} {container}", one.network)).collect()
             }
-            Self::Connect { when_undone: WhenUndone::Stays, .. } => Vec::new(),
+            Self::Revive { .. } | Self::Connect { when_undone: WhenUndone::Stays, .. } => Vec::new(),
             Self::Reload { container, .. } => vec![format!("docker kill --signal HUP {container}")],
             Self::Stop { container, .. } => vec![format!("docker start {container}"), format!("docker logs --tail 50 {container}")],
             Self::Rename { from, to, .. } => vec![format!("docker rename {to} {from}")],
@@ -472,6 +483,7 @@ impl fmt::Display for Step {
             Self::HandOver { from, to, .. } => {
                 write!(out, "hand the ports over from {} to {to}", list(from.iter().map(|one| &one.container)))
             }
+            Self::Revive { container, .. } => write!(out, "start {container} again"),
             Self::Connect { container, networks, .. } => {
                 write!(out, "connect {container} to {}", list(networks.iter().map(|one| &one.network)))
             }

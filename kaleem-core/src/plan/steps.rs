@@ -12,7 +12,7 @@ use crate::health::Question;
 use crate::names::{ContainerName, PlanId, ReleaseId, ServiceName, SetId};
 use crate::observed::{Observed, is_gateway};
 use crate::plan::{
-    BaselineGate, ChangeKind, Interruption, NewInstance, PLAN_FORMAT, Plan, PlanKind, Role, ServiceChange, Step, check, pin_tag,
+    BaselineGate, ChangeKind, Interruption, NewInstance, PLAN_FORMAT, Plan, PlanKind, Role, Route, ServiceChange, Step, check, pin_tag,
 };
 use crate::release::{GateSettings, Release, Strategy, Target, Wanted};
 use crate::runtime::{Instance, InstanceHealth, InstanceStatus, StopPolicy};
@@ -78,8 +78,12 @@ pub enum PlanData {
 
 /// Makes the plan, with the objections of every check.
 pub fn plan(input: &PlanInput<'_>) -> Plan {
-    let mut builder = Builder::new(input);
-    let order = dependency_order(input.target);
+    let repairs = repairs::first(input);
+    let observed = &repairs.observed;
+    let PlanInput { id, kind, release, target, hooks, data, compare, .. } = *input;
+    let input = &PlanInput { id, kind, release, target, observed, hooks, data, compare };
+    let mut builder = Builder::new(input, repairs.steps.clone(), repairs.said.clone());
+    let order = order_of(input);
     for name in &order {
         if let Some(wanted) = input.target.services.get(name) {
             builder.service(name, wanted);
@@ -92,8 +96,25 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     plan
 }
 
+/// The order of services. A rollback begins with what users meet and what differs: the rest waits for it.
+fn order_of(input: &PlanInput<'_>) -> Vec<ServiceName> {
+    let serving = input.observed.releases.iter().find(|release| Some(release.id) == input.observed.serving);
+    let first = |(name, wanted): &(&ServiceName, &Wanted)| {
+        let before = serving.and_then(|release| release.target.services.get(*name));
+        let is_met = wanted.gateway.is_some() || !wanted.ports.is_empty();
+        input.kind == PlanKind::Rollback && is_met && before.is_some_and(|before| !before.is_the_same(wanted))
+    };
+    let first: Vec<ServiceName> = input.target.services.iter().filter(first).map(|(name, _)| name.clone()).collect();
+    dependency_order_from(input.target, &first)
+}
+
 /// Services so that everything comes after what it waits for; a cycle (which the loader refuses) ends in name order.
 pub fn dependency_order(target: &Target) -> Vec<ServiceName> {
+    dependency_order_from(target, &[])
+}
+
+/// The same, with `first` and what they wait for before all others.
+fn dependency_order_from(target: &Target, first: &[ServiceName]) -> Vec<ServiceName> {
     fn visit(name: &ServiceName, target: &Target, seen: &mut BTreeSet<ServiceName>, order: &mut Vec<ServiceName>) {
         if !seen.insert(name.clone()) {
             return;
@@ -107,7 +128,7 @@ pub fn dependency_order(target: &Target) -> Vec<ServiceName> {
     }
     let mut order = Vec::new();
     let mut seen = BTreeSet::new();
-    for name in target.services.keys() {
+    for name in first.iter().chain(target.services.keys()) {
         visit(name, target, &mut seen, &mut order);
     }
     order
@@ -132,11 +153,11 @@ struct Builder<'a> {
     replaced: BTreeSet<ServiceName>,
     renamed: BTreeMap<ContainerName, ContainerName>,
     /// What is repaired before anything else.
-    repaired: repairs::Repaired,
+    repaired: BTreeMap<ServiceName, Vec<String>>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(input: &'a PlanInput<'a>) -> Self {
+    fn new(input: &'a PlanInput<'a>, repairs: Vec<Step>, repaired: BTreeMap<ServiceName, Vec<String>>) -> Self {
         let mut prepare = Vec::new();
         let observed = input.observed;
         for network in input.target.networks.iter().filter(|network| !network.external && !observed.networks.contains_key(&network.name)) {
@@ -145,8 +166,7 @@ impl<'a> Builder<'a> {
         for volume in input.target.volumes.iter().filter(|volume| !volume.external && !observed.volumes.contains_key(&volume.name)) {
             prepare.push(Step::CreateVolume { volume: volume.clone() });
         }
-        let (steps, repaired) = repairs::first(input);
-        prepare.extend(steps);
+        prepare.extend(repairs);
         Self {
             input,
             prepare,
@@ -532,6 +552,10 @@ impl<'a> Builder<'a> {
             steps,
         }
     }
+}
+
+fn names(routes: &[Route]) -> String {
+    routes.iter().map(|route| route.container.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn start(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> Step {

@@ -39,7 +39,12 @@ fn journal(state: &StateDirectory, plan: PlanId, newest: bool) -> Option<Damage>
         Ok(found) => found,
         Err(error) => {
             let advice = error.remedy();
-            return Some(Damage { kind: "journal-unreadable", message: one_line(&error), repair: Repair::ByHand { advice } });
+            return Some(Damage {
+                service: None,
+                kind: "journal-unreadable",
+                message: one_line(&error),
+                repair: Repair::ByHand { advice },
+            });
         }
     };
     let Examined { progress, whole_bytes, bytes, damage } = found;
@@ -49,21 +54,21 @@ fn journal(state: &StateDirectory, plan: PlanId, newest: bool) -> Option<Damage>
             let torn = bytes - whole_bytes;
             let message =
                 format!("the journal {} ends in {torn} torn bytes, which a crash left; nothing was believed of them", path.display());
-            Some(Damage { kind: "journal-torn", message, repair: Repair::CutAfter { path, whole_bytes } })
+            Some(Damage { service: None, kind: "journal-torn", message, repair: Repair::CutAfter { path, whole_bytes } })
         }
         (None, None) => {
             let message = format!("the journal {} holds no whole line: plan {plan} never began, or its file was damaged", path.display());
-            Some(Damage { kind: "journal-damaged", message, repair: Repair::SetAside { path } })
+            Some(Damage { service: None, kind: "journal-damaged", message, repair: Repair::SetAside { path } })
         }
         (Some(error @ JournalError::Newer { .. }), _) => {
             let advice = error.remedy();
-            Some(Damage { kind: "journal-newer", message: one_line(&error), repair: Repair::ByHand { advice } })
+            Some(Damage { service: None, kind: "journal-newer", message: one_line(&error), repair: Repair::ByHand { advice } })
         }
         (Some(error), Some(progress)) if newest && is_decided(&progress) => {
             let serves = if progress.is_committed() { Some(progress.plan().release.id) } else { progress.plan().previous };
             let serves = serves.map_or_else(|| "nothing".to_owned(), |release| release.to_string());
             let message = format!("{}; the lines before it are whole, and by them {serves} serves", one_line(&error));
-            Some(Damage { kind: "journal-damaged", message, repair: Repair::CutAfter { path, whole_bytes } })
+            Some(Damage { service: None, kind: "journal-damaged", message, repair: Repair::CutAfter { path, whole_bytes } })
         }
         (Some(error), progress) => {
             let known = match (&progress, newest) {
@@ -76,7 +81,7 @@ fn journal(state: &StateDirectory, plan: PlanId, newest: bool) -> Option<Damage>
                 (None, true) => "what serves cannot be known from it".to_owned(),
             };
             let message = format!("{}; {known}", one_line(&error));
-            Some(Damage { kind: "journal-damaged", message, repair: Repair::SetAside { path } })
+            Some(Damage { service: None, kind: "journal-damaged", message, repair: Repair::SetAside { path } })
         }
     }
 }
@@ -91,13 +96,18 @@ fn key(state: &StateDirectory, is_used: bool) -> Option<Damage> {
     let advice = "restore it from a backup; else set it aside: the next deploy makes another and replaces every container".to_owned();
     if !path.exists() {
         let message = format!("the key {} is missing: definitions cannot be told from damaged ones", path.display());
-        return is_used.then_some(Damage { kind: "key-missing", message, repair: Repair::ByHand { advice } });
+        return is_used.then_some(Damage { service: None, kind: "key-missing", message, repair: Repair::ByHand { advice } });
     }
     match state.key() {
         Err(error @ StateError::KeyDamaged { .. }) => {
-            Some(Damage { kind: "key-damaged", message: one_line(&error), repair: Repair::ByHand { advice } })
+            Some(Damage { service: None, kind: "key-damaged", message: one_line(&error), repair: Repair::ByHand { advice } })
         }
-        Err(error) => Some(Damage { kind: "key-unreadable", message: one_line(&error), repair: Repair::ByHand { advice: error.remedy() } }),
+        Err(error) => Some(Damage {
+            service: None,
+            kind: "key-unreadable",
+            message: one_line(&error),
+            repair: Repair::ByHand { advice: error.remedy() },
+        }),
         Ok(_) => None,
     }
 }
@@ -108,7 +118,7 @@ fn remains(state: &StateDirectory, plans: &[PlanId]) -> Vec<Damage> {
     if lease::is_held(state.root()) {
         return found;
     }
-    let remove = |kind, message: String, path: PathBuf| Damage { kind, message, repair: Repair::RemoveFile { path } };
+    let remove = |kind, message: String, path: PathBuf| Damage { service: None, kind, message, repair: Repair::RemoveFile { path } };
     if let Some(holder) = lease::holder(state.root()) {
         let path = state.root().join("lease");
         let message =
@@ -142,7 +152,7 @@ fn modes(state: &StateDirectory) -> Vec<Damage> {
         let mode = metadata.permissions().mode() & 0o777;
         if mode != wanted && !metadata.is_symlink() {
             let message = format!("{} has the mode {mode:o}, and may hold secrets", path.display());
-            found.push(Damage { kind: "mode", message, repair: Repair::SetMode { path: path.to_owned(), mode: wanted } });
+            found.push(Damage { service: None, kind: "mode", message, repair: Repair::SetMode { path: path.to_owned(), mode: wanted } });
         }
     };
     let root = state.root();
@@ -190,7 +200,7 @@ pub fn look_at_definitions(state: &StateDirectory, history: &History, writable: 
             };
             let message = format!("{}: `{service}` of {} cannot be made again from it", one_line(&error), release.id);
             if !found.iter().any(|known| known.repair.is_automatic() && known.repair == repair || known.message == message) {
-                found.push(Damage { kind, message, repair });
+                found.push(Damage { service: None, kind, message, repair });
             }
         }
     }
@@ -223,6 +233,8 @@ pub fn repair(state: &StateDirectory, repair: &Repair) -> Result<(), RepairError
         Repair::WriteDefinition { .. }
         | Repair::Resume { .. }
         | Repair::Start { .. }
+        | Repair::Unpause { .. }
+        | Repair::Connect { .. }
         | Repair::Steer { .. }
         | Repair::RemoveContainer { .. }
         | Repair::RemoveNetwork { .. }

@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::engine::GatewayControl;
+use crate::definition::{Definition, DefinitionId};
 use crate::engine::steer::routing;
 use crate::history::History;
 use crate::image::ImageRef;
 use crate::journal::Next;
-use crate::names::{NetworkName, ProjectName, ServiceName};
-use crate::plan::{Route, pin_tag};
-use crate::release::{Release, Strategy};
+use crate::names::{NetworkName, ProjectName};
+use crate::plan::pin_tag;
 use crate::runtime::{Instance, InstanceStatus, OwnedContainer, Runtime};
-use crate::traffic::Generation;
+use crate::traffic::{Generation, Traffic};
 
 use super::{Damage, Repair, RepairError};
 
@@ -23,8 +22,10 @@ const PLANS_LOOKED_AT: usize = 20;
 pub struct Host<'a> {
     /// The engine.
     pub runtime: &'a Arc<dyn Runtime>,
-    /// How gateways are asked; `None` where there are none here.
-    pub gateways: Option<&'a GatewayControl>,
+    /// Asks gateways; `None` where they cannot be asked.
+    pub traffic: Option<&'a dyn Traffic>,
+    /// What a definition says, where it is known.
+    pub find: &'a (dyn Fn(&DefinitionId) -> Option<Definition> + Sync),
     /// What was released.
     pub history: &'a History,
     /// Which project.
@@ -45,7 +46,7 @@ impl Host<'_> {
                 Next::Stuck { step, error } => ("plan-stuck", format!("{what} is stuck at step {}: {error}", step + 1)),
                 Next::Run(_) | Next::Undo(_) | Next::Finish(_) | Next::Over(_) => ("plan-open", format!("{what} was interrupted")),
             };
-            return Ok(vec![Damage { kind, message, repair: Repair::Resume { plan } }]);
+            return Ok(vec![Damage { kind, service: None, message, repair: Repair::Resume { plan } }]);
         }
         let instances = self.ask("list the containers", self.runtime.list(self.project).await)?;
         let mut found = self.lost(&instances);
@@ -56,6 +57,19 @@ impl Host<'_> {
         found.extend(self.pins().await?);
         found.extend(self.networks().await?);
         Ok(found)
+    }
+
+    /// What of the live release does not serve, asked of the engine and of the gateways. Nothing is changed. Nothing is said while a plan is open:
+    /// what serves is not decided then.
+    ///
+    /// # Errors
+    ///
+    /// [`RepairError::Runtime`] when the engine cannot be asked.
+    pub async fn look_at_serving(&self) -> Result<Vec<Damage>, RepairError> {
+        let live = self.history.serving().filter(|_| self.history.open().is_none()).and_then(|id| self.history.release(id));
+        let Some(live) = live else { return Ok(Vec::new()) };
+        let instances = self.ask("list the containers", self.runtime.list(self.project).await)?;
+        Ok(self.serving(&live, &instances).await)
     }
 
     fn ask<T>(&self, what: &str, answer: Result<T, crate::runtime::RuntimeError>) -> Result<T, RepairError> {
@@ -70,63 +84,7 @@ impl Host<'_> {
         let running = if names.is_empty() { "nothing runs".to_owned() } else { format!("these run: {}", names.join(", ")) };
         let message = format!("the journal of plan {plan} was set aside, so what serves is not known; {running}");
         let advice = "deploy what is to serve: containers that are so already are taken over as they are".to_owned();
-        vec![Damage { kind: "serving-unknown", message, repair: Repair::ByHand { advice } }]
-    }
-
-    async fn serving(&self, release: &Release, instances: &[Instance]) -> Vec<Damage> {
-        let mut found = Vec::new();
-        for (service, wanted) in release.target.services.iter().filter(|(_, wanted)| wanted.strategy != Strategy::RunToEnd) {
-            let names = release.instances.get(service).into_iter().flatten();
-            let gateway = wanted.gateway.as_ref().map(|gateway| &gateway.container);
-            for name in names.chain(gateway) {
-                let what = if gateway == Some(name) { ("gateway", "the gateway") } else { ("instance", "the container") };
-                match instances.iter().find(|instance| instance.name == *name) {
-                    None => {
-                        let message = format!("{} {name} of `{service}` is gone, and {} serves", what.1, release.id);
-                        let advice = "deploy: it is made again".to_owned();
-                        found.push(Damage { kind: "serving-missing", message, repair: Repair::ByHand { advice } });
-                    }
-                    Some(instance)
-                        if matches!(instance.state.status, InstanceStatus::Exited | InstanceStatus::Created | InstanceStatus::Dead) =>
-                    {
-                        let kind = if what.0 == "gateway" { "gateway-down" } else { "serving-down" };
-                        let message = format!("{} {name} of `{service}` does not run, and {} serves", what.1, release.id);
-                        found.push(Damage { kind, message, repair: Repair::Start { container: name.clone() } });
-                    }
-                    Some(_) if what.0 == "gateway" => found.extend(self.gateway(release, service).await),
-                    Some(_) => {}
-                }
-            }
-        }
-        found
-    }
-
-    /// A gateway that runs must know where to send.
-    async fn gateway(&self, release: &Release, service: &ServiceName) -> Option<Damage> {
-        let control = self.gateways?;
-        let gateway = release.target.services.get(service)?.gateway.as_ref()?;
-        let by_hand = |kind, message| {
-            let advice = format!("restart it: docker restart {}", gateway.container);
-            Damage { kind, message, repair: Repair::ByHand { advice } }
-        };
-        let stats = match control.traffic.stats(&gateway.name).await {
-            Ok(stats) => stats,
-            Err(error) => {
-                let message = format!("the gateway of `{service}` runs and does not answer: {}", crate::remedy::one_line(&error));
-                return Some(by_hand("gateway-silent", message));
-            }
-        };
-        let to: Vec<Route> =
-            release.instances.get(service)?.iter().map(|container| Route { container: container.clone(), release: release.id }).collect();
-        let sends: BTreeSet<_> = stats.routing.iter().flat_map(|routing| &routing.targets).map(|target| &target.instance).collect();
-        let wanted: BTreeSet<_> = to.iter().map(|route| &route.container).collect();
-        if sends == wanted {
-            return None;
-        }
-        let names: Vec<String> = sends.iter().map(ToString::to_string).collect();
-        let sends = if names.is_empty() { "nowhere".to_owned() } else { format!("to {}", names.join(", ")) };
-        let message = format!("the gateway of `{service}` sends {sends}, and {} serves", release.id);
-        Some(Damage { kind: "gateway-lost", message, repair: Repair::Steer { gateway: gateway.name.clone(), to } })
+        vec![Damage { kind: "serving-unknown", service: None, message, repair: Repair::ByHand { advice } }]
     }
 
     /// Containers that kaleem made and that belong to no release it knows.
@@ -136,10 +94,10 @@ impl Host<'_> {
             .iter()
             .flat_map(|release| release.target.services.values())
             .filter_map(|wanted| wanted.gateway.as_ref())
-            .map(|gateway| &gateway.container)
+            .map(|gateway| &gateway.name)
             .collect();
         let belongs = |instance: &Instance| {
-            gateways.contains(&instance.name)
+            instance.gateway.as_ref().is_some_and(|gateway| gateways.contains(gateway))
                 || releases.iter().any(|release| {
                     release.instances.values().flatten().any(|name| *name == instance.name)
                         || release
@@ -156,11 +114,13 @@ impl Host<'_> {
             // Where a journal was lost, a container of its release may be what serves.
             if stopped && self.history.lost().is_none() {
                 let message = format!("the container {name} does not run and belongs to no release");
-                return Damage { kind: "container-orphan", message, repair: Repair::RemoveContainer { container: name.clone() } };
+                let repair = Repair::RemoveContainer { container: name.clone() };
+                return Damage { kind: "container-orphan", service: Some(instance.service.clone()), message, repair };
             }
             let message = format!("the container {name} runs and belongs to no release that is known");
-            let advice = format!("see what it does; when nobody needs it: docker rm -f {name}");
-            Damage { kind: "container-orphan", message, repair: Repair::ByHand { advice } }
+            // It may be what clients reach: nothing that ends it is proposed.
+            let advice = format!("docker logs --tail 50 {name}   # see what it does; kaleem leaves it alone");
+            Damage { kind: "container-orphan", service: Some(instance.service.clone()), message, repair: Repair::ByHand { advice } }
         };
         let lost = self.history.lost().is_some();
         ours.filter(|instance| !(belongs(instance) || lost && instance.state.status == InstanceStatus::Running)).map(answer).collect()
@@ -177,7 +137,7 @@ impl Host<'_> {
             for pin in tags.collect::<Vec<ImageRef>>() {
                 if self.ask("look at an image", self.runtime.image(&pin.to_string()).await)?.is_some() {
                     let message = format!("the tag {pin} keeps an image of {}, which never served", release.id);
-                    found.push(Damage { kind: "pin-orphan", message, repair: Repair::Unpin { pin } });
+                    found.push(Damage { kind: "pin-orphan", service: None, message, repair: Repair::Unpin { pin } });
                 }
             }
         }
@@ -200,7 +160,7 @@ impl Host<'_> {
         let ours = there.into_iter().filter(|(_, project)| project.as_deref() == Some(self.project.as_str()));
         let damage = |(network, _): (NetworkName, Option<String>)| {
             let message = format!("the network {network} belongs to no release");
-            Damage { kind: "network-orphan", message, repair: Repair::RemoveNetwork { network } }
+            Damage { kind: "network-orphan", service: None, message, repair: Repair::RemoveNetwork { network } }
         };
         Ok(ours.map(damage).collect())
     }
@@ -227,10 +187,13 @@ impl Host<'_> {
                     serving.iter().flat_map(|release| release.target.services.values()).filter_map(|wanted| wanted.gateway.as_ref());
                 let hold = gateways.filter(|wanted| wanted.name == *gateway).find_map(|wanted| wanted.hold);
                 let routing = routing(Generation::of_undo(newest, 0), to, gateway, hold).map_err(elsewhere)?;
-                let control = self.gateways.ok_or_else(|| RepairError::Elsewhere { what: repair.to_string() })?;
+                let traffic = self.traffic.ok_or_else(|| RepairError::Elsewhere { what: repair.to_string() })?;
                 let failed = |source| RepairError::Traffic { what: repair.to_string(), source };
-                control.traffic.steer(gateway, &routing).await.map_err(failed)
+                traffic.steer(gateway, &routing).await.map_err(failed)
             }
+            // What runs is not started; what is frozen runs on.
+            Repair::Unpause { container } => self.runtime.start(&owned(container), self.restart_policy(container)).await.map_err(failed),
+            Repair::Connect { container, networks } => self.runtime.connect(&owned(container), networks).await.map_err(failed),
             Repair::RemoveContainer { container } => self.runtime.remove(&owned(container)).await.map_err(failed),
             Repair::RemoveNetwork { network } => self.runtime.remove_network(self.project, network).await.map_err(failed),
             Repair::Unpin { pin } => self.runtime.unpin(pin).await.map_err(failed),

@@ -11,4 +11,6 @@ mod mutants;
 mod needs;
 mod outcomes;
 mod properties;
+mod repairs;
+mod rollbacks;
 mod watches;

@@ -1,7 +1,9 @@
 //! `kaleem doctor --repair`: what is wrong, what serves, and the safe way out of each; nothing is done without a yes.
 
+use std::collections::BTreeSet;
+
 use kaleem_core::config::Project;
-use kaleem_core::definition::Definition;
+use kaleem_core::definition::{Definition, DefinitionId};
 use kaleem_core::history::History;
 use kaleem_core::kaleem::Kaleem;
 use kaleem_core::lease::Lease;
@@ -10,9 +12,10 @@ use kaleem_core::remedy::{Remedy, one_line};
 use kaleem_core::repair::host::Host;
 use kaleem_core::repair::{Damage, Repair, RepairError, files};
 use kaleem_core::state::StateDirectory;
+use kaleem_core::traffic::SocketTraffic;
 use serde_json::json;
 
-use crate::commands::resume;
+use crate::commands::{reality, resume};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
@@ -42,7 +45,11 @@ pub(super) async fn run(wiring: &Wiring, printer: &Printer, consent: Consent) ->
         Err(_) => wiring.project_name()?,
     };
     let state = wiring.state(&name);
-    let mut session = Session { wiring, printer, consent, state, name, found: 0, left: 0, stuck: None };
+    let (known, key) = (state.clone(), state.key_or_ephemeral().ok());
+    let find = Box::new(move |id: &DefinitionId| key.as_ref().and_then(|key| known.definition(key, id).ok()));
+    let traffic = wiring.traffic();
+    let mut session =
+        Session { wiring, printer, consent, state, name, found: 0, left: 0, stuck: None, traffic, find, seen: BTreeSet::new() };
     session.files().await?;
     match wiring.history(&session.name) {
         Ok(history) => session.host(&history, project.ok().as_ref()).await?,
@@ -52,7 +59,7 @@ pub(super) async fn run(wiring: &Wiring, printer: &Printer, consent: Consent) ->
             printer.label("help", HELP, "the journals come first: repair them, and run the same command again for the rest");
         }
     }
-    session.finish()
+    session.finish().await
 }
 
 struct Session<'a> {
@@ -65,6 +72,12 @@ struct Session<'a> {
     left: usize,
     /// How a plan that was gone on with ended, where that is no success.
     stuck: Option<Exit>,
+    /// Asks gateways.
+    traffic: SocketTraffic,
+    /// What a definition says.
+    find: Box<dyn Fn(&DefinitionId) -> Option<Definition> + Sync>,
+    /// What was found already: a second look tells only what the first repairs brought to light.
+    seen: BTreeSet<String>,
 }
 
 impl Session<'_> {
@@ -110,6 +123,12 @@ impl Session<'_> {
             }
             self.on_host(&kaleem, &history, &damage).await?;
         }
+        // A gateway that was started may send nowhere: that is seen only now.
+        for damage in self.look(&kaleem, &history).await? {
+            if !self.seen.contains(&damage.message) && self.agreed(&damage) {
+                self.on_host(&kaleem, &history, &damage).await?;
+            }
+        }
         Ok(())
     }
 
@@ -118,7 +137,7 @@ impl Session<'_> {
     }
 
     fn of<'h>(&'h self, kaleem: &'h Kaleem, history: &'h History) -> Host<'h> {
-        Host { runtime: kaleem.runtime(), gateways: kaleem.gateway_control(), history, project: &self.name }
+        Host { runtime: kaleem.runtime(), traffic: Some(&self.traffic), find: &*self.find, history, project: &self.name }
     }
 
     async fn on_host(&mut self, kaleem: &Kaleem, history: &History, damage: &Damage) -> Result<(), CliError> {
@@ -164,6 +183,7 @@ impl Session<'_> {
     /// Tells what was found, and asks whether it is to be repaired.
     fn agreed(&mut self, damage: &Damage) -> bool {
         self.found += 1;
+        self.seen.insert(damage.message.clone());
         self.printer.result(&format!(
             "{} {} {}",
             paint(WARN, "  found"),
@@ -218,9 +238,13 @@ impl Session<'_> {
         }));
     }
 
-    fn finish(self) -> Result<Exit, CliError> {
+    async fn finish(self) -> Result<Exit, CliError> {
         let history = self.wiring.history(&self.name).ok();
-        let serving = history.as_ref().map_or_else(|| "not known: a journal cannot be read".to_owned(), words::serving);
+        let mut serving = history.as_ref().map_or_else(|| "not known: a journal cannot be read".to_owned(), words::serving);
+        if let Some(history) = &history {
+            let reality = reality::ask(self.wiring, &self.name, history).await.unwrap_or_default();
+            serving.push_str(&reality::doubt(&reality.faults));
+        }
         let summary = match (self.found, self.left) {
             (0, 0) => "nothing is damaged".to_owned(),
             (found, 0) => format!("{found} found, all repaired"),

@@ -242,8 +242,12 @@ impl<'a> Builder<'a> {
         Route { container: slot.name().clone(), release }
     }
 
-    /// Where the gateway of a service sends now, as far as the release that serves tells.
+    /// Where the gateway of a service sends now: as it says itself, or else as the release that serves tells.
     pub(super) fn routed_before(&self, service: &ServiceName) -> Vec<Route> {
+        let known = self.previous().and_then(|previous| previous.instances.get(service)).into_iter().flatten();
+        if let Some(sends) = self.input.observed.sends.get(service).filter(|sends| !sends.is_to(known)) {
+            return sends.to.iter().map(|(container, release)| Route { container: container.clone(), release: *release }).collect();
+        }
         let Some(previous) =
             self.previous().filter(|previous| previous.target.services.get(service).is_some_and(|before| before.gateway.is_some()))
         else {

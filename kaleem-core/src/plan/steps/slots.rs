@@ -1,7 +1,7 @@
 //! The numbered places of a service: what stands there, what is made, and how it is called.
 
 use super::Builder;
-use crate::names::{ContainerName, ServiceName};
+use crate::names::{ContainerName, NetworkName, ServiceName};
 use crate::plan::{NewInstance, PlanKind, Role, Step};
 use crate::release::Wanted;
 use crate::runtime::{Instance, InstanceStatus};
@@ -31,7 +31,11 @@ impl<'a> Builder<'a> {
         if let Some(instance) = fitting().find(|instance| instance.state.status == InstanceStatus::Running) {
             return Slot::Kept(instance);
         }
-        if let Some(instance) = fitting().find(|instance| is_reusable(instance)) {
+        // One whose network was removed cannot be started again.
+        let (wanted_networks, there) = (&self.input.target.networks, &self.input.observed.networks);
+        let is_gone = |name: &NetworkName| wanted_networks.iter().any(|network| network.name == *name) && !there.contains_key(name);
+        let has_networks = |instance: &&Instance| !instance.networks.keys().any(is_gone);
+        if let Some(instance) = fitting().filter(has_networks).find(|instance| is_reusable(instance)) {
             return Slot::Reused(instance);
         }
         Slot::New(self.new_instance(name, wanted, number))

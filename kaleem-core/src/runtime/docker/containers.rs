@@ -301,7 +301,15 @@ impl Containers for DockerRuntime {
         }
         // Starting pulls up networks and volumes; a busy host takes its time.
         let start = self.client.start_container(&id, None::<StartContainerOptions>);
-        let Err(failure) = self.ask_for("start the container", AFTER_KILL, start).await else { return Ok(()) };
+        let Err(mut failure) = self.ask_for("start the container", AFTER_KILL, start).await else { return Ok(()) };
+        if failure.is_missing() && failure.message().contains("network ") && self.rejoin(&found).await.is_ok() {
+            // A network was removed and made again: the container knew the one that is gone.
+            let again = self.client.start_container(&id, None::<StartContainerOptions>);
+            match self.ask_for("start the container", AFTER_KILL, again).await {
+                Ok(()) => return Ok(()),
+                Err(other) => failure = other,
+            }
+        }
         if failure.status().is_some() && restart != RestartPolicy::No {
             // It does not run; a restart of the engine must not try again behind our back. What failed is said below.
             self.set_restart(&id, RestartPolicy::No).await.ok();

@@ -9,11 +9,11 @@ use super::{DockerRuntime, body, compare, files};
 use crate::definition::{InjectedFile, NetworkAttachment, NetworkMode};
 use crate::runtime::{InstanceSpec, RuntimeError};
 
-/// Aliases that engine and Compose add by themselves.
+/// Aliases that engine and Compose add by themselves. The name of the service is none of them: where a gateway has it, nobody else may.
 fn is_own_alias(alias: &str, spec: &InstanceSpec, found: &ContainerInspectResponse) -> bool {
     let id = found.id.as_deref().unwrap_or_default();
     let hostname = found.config.as_ref().and_then(|config| config.hostname.as_deref()).unwrap_or_default();
-    alias == spec.name.as_str() || alias == spec.service.as_str() || alias == hostname || (alias.len() >= 12 && id.starts_with(alias))
+    alias == spec.name.as_str() || alias == hostname || (alias.len() >= 12 && id.starts_with(alias))
 }
 
 fn is_same_endpoint(

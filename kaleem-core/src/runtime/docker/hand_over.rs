@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bollard::models::{ContainerInspectResponse, NetworkConnectRequest, NetworkDisconnectRequest};
+use bollard::models::{ContainerInspectResponse, EndpointSettings, NetworkConnectRequest, NetworkDisconnectRequest};
 use bollard::query_parameters::{EventsOptions, KillContainerOptions, StartContainerOptions};
 use futures_util::{StreamExt as _, future};
 use tokio::time::Instant;
@@ -49,6 +49,25 @@ impl DockerRuntime {
             Err(failure) if failure.is_missing() || failure.message().contains("is not connected") => Ok(()),
             Err(failure) => Err(failure.into_error()),
         }
+    }
+
+    /// Takes a container that does not run out of its networks and lets it join those of the same names, as it was on them.
+    pub(super) async fn rejoin(&self, found: &ContainerInspectResponse) -> Result<(), RuntimeError> {
+        let id = id_of(found)?;
+        let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        for (network, endpoint) in networks.into_iter().flatten() {
+            self.leave(&id, network).await?;
+            let own = |alias: &&String| !(alias.len() >= 12 && id.starts_with(alias.as_str()));
+            let config = EndpointSettings {
+                aliases: endpoint.aliases.as_ref().map(|aliases| aliases.iter().filter(own).cloned().collect()),
+                ipam_config: endpoint.ipam_config.clone(),
+                driver_opts: endpoint.driver_opts.clone(),
+                ..EndpointSettings::default()
+            };
+            let request = NetworkConnectRequest { container: id.clone(), endpoint_config: Some(config) };
+            self.ask(CONNECT, self.client.connect_network(network, request)).await.map_err(Failure::into_error)?;
+        }
+        Ok(())
     }
 
     /// Joins those networks on which the container is not, or not under its names: an engine cannot give it another name while it is there.

@@ -31,7 +31,28 @@ pub(super) fn checks() -> Vec<Check> {
         a_hand_over_works_also_where_the_heir_does_not_run_any_more,
         a_hand_over_between_projects_is_refused,
         a_signal_goes_to_what_runs_and_to_nothing_else,
+        a_network_that_was_left_is_joined_again_with_its_names,
     ]
+}
+
+async fn a_network_that_was_left_is_joined_again_with_its_names(stage: &Stage) -> Result<(), Complaint> {
+    let network = stage.networks(&["front", "back"]).await?;
+    let NetworkMode::Networks(attachments) = network.clone() else { return Err("the stage has no networks".to_owned()) };
+    stage.up("api", &stage.runs, Definition { network, ..Definition::default() }, RestartPolicy::No).await?;
+    let owned = stage.owned("api")?;
+    ensure!(stage.inspect("api").await?.lacks(&attachments).is_empty(), "it lacks nothing at first");
+    let front = attachments.first().map(|attachment| attachment.network.clone()).into_iter().collect::<Vec<_>>();
+    for _ in 0..2 {
+        stage.runtime.disconnect(&owned, &front).await.map_err(|error| told(&error))?;
+    }
+    let found = stage.inspect("api").await?;
+    ensure!(found.lacks(&attachments).len() == 1 && found.addresses.len() == 1, "it left one network: {:?}", found.networks);
+    for _ in 0..2 {
+        stage.runtime.connect(&owned, &attachments).await.map_err(|error| told(&error))?;
+    }
+    let found = stage.inspect("api").await?;
+    ensure!(found.lacks(&attachments).is_empty() && found.addresses.len() == 2, "it is back: {:?} {:?}", found.networks, found.addresses);
+    Ok(())
 }
 
 async fn create_twice_makes_one_container_which_is_not_started(stage: &Stage) -> Result<(), Complaint> {

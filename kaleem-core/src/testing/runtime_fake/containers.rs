@@ -104,6 +104,9 @@ impl World {
     pub(super) fn start(&mut self, project: &ProjectName, name: &ContainerName, restart: RestartPolicy) -> Result<(), RuntimeError> {
         let Some(container) = self.owned(project, name)? else { return Err(RuntimeError::NotFound { name: name.to_string() }) };
         container.policy = restart;
+        if container.status == InstanceStatus::Paused {
+            container.status = InstanceStatus::Running;
+        }
         if container.is_alive() {
             return Ok(());
         }

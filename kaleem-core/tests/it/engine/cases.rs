@@ -98,6 +98,8 @@ impl Case {
                 let network = "shop_default".parse().unwrap();
                 world.runtime.disconnect_by_hand(&container("shop-api-gateway"), &network);
                 world.runtime.disconnect_by_hand(&container("shop-api-r1-1"), &network);
+                world.runtime.pause_by_hand(&container("shop-api-r1-1"));
+                world.runtime.stop_by_hand(&container("shop-api-gateway"));
             }
             Act::Deploy | Act::Rollback | Act::RollbackToWhatIsBad | Act::Eject | Act::Down => {}
         }
@@ -356,6 +358,9 @@ fn world(shape: &Shape) -> World {
     world.push("registry.example/migrate:v2", Behaviour::CompletesWith(0));
     world.push("redis:7", Behaviour::Healthy);
     world.push("nginx:1", Behaviour::Healthy);
+    world.runtime.on_peek(Arc::new(|container| {
+        container.as_str().contains("-web-").then(|| super::clients::nginx("location / { proxy_pass http://api:3000; }", None))
+    }));
     world.runtime.on_exec(Arc::new(|container, command| {
         let nginx = container.as_str().contains("-web-") && command.first().is_some_and(|program| program == "nginx");
         let output = "location / { proxy_pass http://api:3000; }".to_owned();

@@ -12,7 +12,7 @@ use kaleem_core::testing::{Behaviour, ExecReply, FakeOperation, FakeView};
 use crate::world::{ServiceExt, World, container, lasting, project, service, setting};
 
 /// An nginx that runs with a file of its own, as it is seen from outside.
-fn nginx(configuration: &str, connected_to: Option<&str>) -> FakeView {
+pub(super) fn nginx(configuration: &str, connected_to: Option<&str>) -> FakeView {
     let title = "nginx: master process nginx -c /etc/nginx/own.conf".to_owned();
     let socket = |address: &str| Socket {
         local: "192.168.0.2:40000".parse().unwrap(),

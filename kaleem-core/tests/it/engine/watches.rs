@@ -126,3 +126,18 @@ async fn a_gateway_that_starts_anew_during_the_watch_counts_from_its_start() {
     assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{ending:?}");
     assert_eq!(world.routed("api").await.unwrap(), [NEW]);
 }
+
+#[tokio::test]
+async fn a_gateway_that_never_answers_during_the_watch_is_no_good_news() {
+    let (world, ending) = deploy_watched(Arc::new(|world, look| {
+        if look == 0 {
+            world.runtime.stop_by_hand(&container("shop-api-gateway"));
+        }
+        None
+    }))
+    .await;
+    let Ending::Over(Outcome::RolledBack { error, .. }) = ending else { panic!("{ending:?}") };
+    assert!(error.contains("watch api at its gateway"), "{error}");
+    assert_eq!(world.containers(), ["shop-api-gateway running", "shop-api-r1-1 running"], "going back starts it again");
+    assert_eq!(world.routed("api").await.unwrap(), ["shop-api-r1-1"]);
+}

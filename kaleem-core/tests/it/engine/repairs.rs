@@ -1,0 +1,156 @@
+//! What somebody did to the containers that serve: a deploy repairs it, a doctor sees it, and a plan that is rolled back brings it back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kaleem_core::config::Project;
+use kaleem_core::engine::Ending;
+use kaleem_core::outcome::Outcome;
+use kaleem_core::plan::{ChangeKind, Step};
+use kaleem_core::remedy::Remedy as _;
+use kaleem_core::repair::Damage;
+use kaleem_core::repair::host::Host;
+use kaleem_core::runtime::Runtime;
+use kaleem_core::testing::{Behaviour, FakeCall, FakeOperation};
+
+use crate::world::{ServiceExt, World, container, project, service};
+
+fn app(tag: &str) -> Project {
+    project(vec![service("api", &format!("registry.example/app:{tag}")).publishing(8080, 3000)])
+}
+
+async fn world() -> World {
+    let world = World::with_gateways();
+    for tag in ["v1", "v2"] {
+        world.push(&format!("registry.example/app:{tag}"), Behaviour::Healthy);
+    }
+    world.push("registry.example/app:bad", Behaviour::ExitsAtOnce { code: 1, log: String::new() });
+    world.deploy(&app("v1")).await.unwrap();
+    world
+}
+
+/// What of the live release does not serve.
+async fn faults(world: &World) -> Vec<Damage> {
+    let runtime: Arc<dyn Runtime> = Arc::new(world.runtime.clone());
+    let (project, history) = (world.project(), world.kaleem.history(&world.project()).unwrap());
+    let state = world.kaleem.state(&project);
+    let key = state.key_or_ephemeral().unwrap();
+    let find = |id: &kaleem_core::definition::DefinitionId| state.definition(&key, id).ok();
+    let host = Host { runtime: &runtime, traffic: Some(world.traffic.as_ref()), find: &find, history: &history, project: &project };
+    host.look_at_serving().await.unwrap_or_else(|error| panic!("{error}: {}", error.remedy()))
+}
+
+fn kinds(faults: &[Damage]) -> Vec<&str> {
+    faults.iter().map(|fault| fault.kind).collect()
+}
+
+type Meddle = fn(&World);
+
+/// What people do to containers, and what it is called.
+const MEDDLES: [(&str, &str, Meddle); 8] = [
+    ("the gateway is taken off its network", "network-lost", |world| {
+        world.runtime.disconnect_by_hand(&container("shop-api-gateway"), &"shop_default".parse().unwrap());
+    }),
+    ("the instance is taken off its network", "network-lost", |world| {
+        world.runtime.disconnect_by_hand(&container("shop-api-r1-1"), &"shop_default".parse().unwrap());
+    }),
+    ("the gateway is paused", "gateway-down", |world| world.runtime.pause_by_hand(&container("shop-api-gateway"))),
+    ("the gateway is stopped", "gateway-down", |world| world.runtime.stop_by_hand(&container("shop-api-gateway"))),
+    ("the gateway is removed", "gateway-missing", |world| world.runtime.remove_by_hand(&container("shop-api-gateway"))),
+    ("the instance is paused", "serving-paused", |world| world.runtime.pause_by_hand(&container("shop-api-r1-1"))),
+    ("the instance is stopped", "serving-down", |world| world.runtime.stop_by_hand(&container("shop-api-r1-1"))),
+    ("the instance is removed", "serving-missing", |world| world.runtime.remove_by_hand(&container("shop-api-r1-1"))),
+];
+
+#[tokio::test]
+async fn whatever_is_done_to_what_serves_is_seen_and_repaired_by_one_deploy() {
+    for (why, kind, meddle) in MEDDLES {
+        let world = world().await;
+        assert_eq!(faults(&world).await, [], "{why}: before, all is well");
+        meddle(&world);
+        let found = faults(&world).await;
+        assert!(kinds(&found).contains(&kind), "{why}: {found:?}");
+        let plan = world.plan(&app("v1")).await.plan;
+        assert!(!plan.is_empty(), "{why}: there is something to do");
+        let change = &plan.changes[0];
+        assert_ne!(change.kind, ChangeKind::Keep, "{why}: {change:?}");
+        let ending = world.deploy(&app("v1")).await.unwrap();
+        assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{why}: {ending:?}");
+        assert_eq!(faults(&world).await, [], "{why}: afterwards, all is well: {:?}", world.containers());
+        assert!(world.plan(&app("v1")).await.plan.is_empty(), "{why}: nothing is left to do");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_sends_elsewhere_is_steered_again() {
+    let world = world().await;
+    let gateway = "shop-api-gateway".parse().unwrap();
+    let mut routing = kaleem_core::traffic::Traffic::stats(world.traffic.as_ref(), &gateway).await.unwrap().routing.unwrap();
+    routing.generation = kaleem_core::traffic::Generation::of_undo(kaleem_core::names::PlanId(1), 99);
+    routing.targets.clear();
+    kaleem_core::traffic::Traffic::steer(world.traffic.as_ref(), &gateway, &routing).await.unwrap();
+    assert_eq!(kinds(&faults(&world).await), ["gateway-lost"]);
+    let plan = world.plan(&app("v1")).await.plan;
+    assert_eq!(plan.changes[0].kind, ChangeKind::Repair);
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::Steer { .. })), "{:?}", plan.steps);
+    world.deploy(&app("v1")).await.unwrap();
+    assert_eq!(world.routed("api").await.unwrap(), ["shop-api-r1-1"]);
+    assert_eq!(faults(&world).await, []);
+}
+
+#[tokio::test]
+async fn what_compose_put_next_to_a_gateway_is_replaced_by_a_deploy() {
+    let world = world().await;
+    // `docker compose up -d api`: what kaleem made of the service is gone, and another container has its name.
+    world.runtime.remove_by_hand(&container("shop-api-r1-1"));
+    let plain = service("api", "registry.example/app:v1");
+    let pinned = world.push("registry.example/app:v1", Behaviour::Healthy);
+    world.runtime.adopt_compose_container(&world.project(), &plain.name, 1, &pinned, plain.definition.clone()).unwrap();
+    let found = faults(&world).await;
+    assert!(["serving-missing", "name-shared", "gateway-lost"].iter().any(|kind| kinds(&found).contains(kind)), "{found:?}");
+    assert!(kinds(&found).contains(&"name-shared"), "{found:?}");
+    world.deploy(&app("v1")).await.unwrap();
+    assert_eq!(faults(&world).await, []);
+    assert!(!world.running().contains(&"shop-api-1".to_owned()), "{:?}", world.running());
+}
+
+#[tokio::test]
+async fn a_plan_that_is_rolled_back_starts_what_somebody_stopped_meanwhile() {
+    for (why, name) in [("the instance", "shop-api-r1-1"), ("the gateway", "shop-api-gateway")] {
+        let world = world().await;
+        let (shared, done) = (world.again(), AtomicBool::new(false));
+        world.runtime.before_call(Some(Arc::new(move |call: &FakeCall| {
+            if call.operation == FakeOperation::Start && call.target == "shop-api-r2-1" && !done.swap(true, Ordering::SeqCst) {
+                shared.runtime.stop_by_hand(&container(name));
+            }
+            None
+        })));
+        let ending = world.deploy(&app("bad")).await.unwrap();
+        assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{why}: {ending:?}");
+        assert_eq!(world.running(), ["shop-api-gateway", "shop-api-r1-1"], "{why}");
+        assert_eq!(faults(&world).await, [], "{why}");
+    }
+}
+
+#[tokio::test]
+async fn services_whose_names_begin_alike_keep_their_own_gateways() {
+    let world = World::with_gateways();
+    world.push("registry.example/app:v1", Behaviour::Healthy);
+    let image = "registry.example/app:v1";
+    let both = project(vec![service("payment", image), service("payment-gateway-processor", image).publishing(8080, 3000)]);
+    world.deploy(&both).await.unwrap();
+    assert!(world.plan(&both).await.plan.is_empty(), "nothing changed: {:?}", world.plan(&both).await.plan.steps);
+    assert!(world.running().contains(&"shop-payment-gateway-processor-gateway".to_owned()), "{:?}", world.running());
+}
+
+#[tokio::test]
+async fn a_second_container_is_never_started_next_to_one_of_its_service() {
+    let world = world().await;
+    world.runtime.stop_by_hand(&container("shop-api-r1-1"));
+    let plain = service("api", "registry.example/app:v1");
+    let pinned = world.push("registry.example/app:v1", Behaviour::Healthy);
+    world.runtime.adopt_compose_container(&world.project(), &plain.name, 1, &pinned, plain.definition.clone()).unwrap();
+    let found = faults(&world).await;
+    let down = found.iter().find(|fault| fault.kind == "serving-down").unwrap();
+    assert!(!down.repair.is_automatic(), "{down:?}");
+}
