@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::config::{Project, PullPolicy, Service};
-use crate::definition::{NetworkAttachment, PortBinding};
+use crate::definition::{DefinitionId, NetworkAttachment, PortBinding};
 use crate::image::{Digest, ImageError, ImageRef, ImageSource, PinnedImage};
 use crate::names::{ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
 use crate::registry::{ImageRegistry, RegistryError};
@@ -311,8 +311,8 @@ pub struct HostQuestions {
     pub image_ids: BTreeMap<ServiceName, Digest>,
     /// Our tags of releases that are not kept any more.
     pub old_pins: Vec<ImageRef>,
-    /// Services that have a gateway afterwards.
-    pub gateways: BTreeSet<ServiceName>,
+    /// Services that have a gateway afterwards, with what it is to be.
+    pub gateways: BTreeMap<ServiceName, DefinitionId>,
     /// Services that get a gateway, or are to lose theirs, with the names under which others call them.
     pub routed: BTreeMap<ServiceName, BTreeSet<String>>,
 }
@@ -346,7 +346,8 @@ pub async fn observe_host(
     let (same, drift): (BTreeMap<_, _>, BTreeMap<_, _>) = differences.into_iter().partition(|(_, fields)| fields.is_empty());
     let adoptable: BTreeSet<ContainerName> = same.into_keys().collect();
     let clients =
-        clients::find(runtime, &questions.project, &instances, &questions.routed, &|service| questions.gateways.contains(service)).await;
+        clients::find(runtime, &questions.project, &instances, &questions.routed, &|service| questions.gateways.get(service).cloned())
+            .await;
     Ok(Observed {
         engine,
         instances,

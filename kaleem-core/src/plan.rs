@@ -22,7 +22,7 @@ pub mod strategy;
 pub mod target;
 
 pub use check::{Objection, Severity};
-pub use step::{HandedOver, Step, Undo, WhenUndone};
+pub use step::{HandedOver, KeptAddress, Reach, ReachExpectation, Step, Undo, WhenUndone};
 
 /// Version of the form in which plans are kept. Older ones are read for ever, a newer one is refused.
 ///

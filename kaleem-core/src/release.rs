@@ -2,7 +2,7 @@
 //!
 //! It holds no secret: what a container is to be is named by a [`DefinitionId`] and kept in the definition store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -164,6 +164,12 @@ pub struct WantedGateway {
     /// Networks that it joins, with the names it has there.
     #[serde(default)]
     pub networks: Vec<NetworkAttachment>,
+    /// Ports on which it listens.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ports: BTreeSet<u16>,
+    /// Whether the file publishes or exposes one of them: an image's word alone is no promise that anything listens there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub declares_ports: bool,
     /// What is watched after a switch.
     pub watch: WatchSettings,
     /// How long what runs at an old instance may go on.

@@ -62,6 +62,8 @@ pub mod kaleem_labels {
     pub const IMAGE: &str = "kaleem.image";
     /// The name of the gateway, on its container.
     pub const GATEWAY: &str = "kaleem.gateway";
+    /// The project, on containers that only occupy an address for a moment.
+    pub const PLACEHOLDER: &str = "kaleem.placeholder";
 }
 
 /// A container that is to exist. `labels` is complete: the user's, Compose's and kaleem's.
@@ -110,6 +112,16 @@ pub struct Leaving {
     pub container: ContainerName,
     /// How it is stopped.
     pub stop: StopPolicy,
+    /// The addresses by which clients know it: its successor is to get them.
+    pub addresses: BTreeMap<NetworkName, String>,
+}
+
+impl Leaving {
+    /// The addresses that the successor of `from` is to get: on each network that of the first container that has one there.
+    pub fn addresses_of(from: &[Self]) -> BTreeMap<NetworkName, String> {
+        let all = from.iter().rev().flat_map(|one| &one.addresses);
+        all.map(|(network, address)| (network.clone(), address.clone())).collect()
+    }
 }
 
 /// A running container beside those of a service, on one of its networks.
@@ -344,6 +356,8 @@ pub trait Containers: Send + Sync {
     async fn start_apart(&self, container: &OwnedContainer, restart: RestartPolicy) -> Result<(), RuntimeError>;
     /// Stops `from` and connects `to`, which runs apart, to its networks. Answers how long nobody held the ports, at most.
     ///
+    /// `to` gets the addresses of `from` where [`Addresses::reserve`] prepared that and nobody else was quicker; [`Inspect::inspect`] tells.
+    ///
     /// # Errors
     /// [`RuntimeError::PortTaken`] when somebody else was quicker, and what the engine says; `from` may be stopped and `to` without networks.
     async fn hand_over(
@@ -535,10 +549,40 @@ pub trait Resources: Send + Sync {
     async fn remove_volume(&self, project: &ProjectName, volume: &VolumeName) -> Result<(), RuntimeError>;
 }
 
-/// The whole engine. Implemented by everything that is all of its parts.
-pub trait Runtime: Containers + Inspect + Peek + Console + Images + Resources {}
+/// Addresses that outlive their container: clients such as nginx look a name up once and keep the address.
+///
+/// Engines deal the lowest free address of a network. So an address is reserved by occupying every free one below it with placeholder
+/// containers: whoever joins next gets it as soon as it is free.
+///
+/// # Contract
+/// - `reserve` changes no container that exists. Placeholders are in no [`Inspect::list`], carry no name on the network, and are removed by the
+///   engine when they stop.
+/// - After `reserve`, the container that next joins a network gets the reserved address if it is free by then. Where that cannot be had, another
+///   one is dealt: callers look.
+/// - `release` removes every placeholder of the project, and succeeds when there is none.
+#[async_trait]
+pub trait Addresses: Send + Sync {
+    /// Occupies every free address below `addresses`, with placeholders that run the image and command of `like`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] when there is no `like`, and what the engine says; call [`Addresses::release`] in any case.
+    async fn reserve(
+        &self,
+        project: &ProjectName,
+        like: &ContainerName,
+        addresses: &BTreeMap<NetworkName, String>,
+    ) -> Result<(), RuntimeError>;
+    /// Removes the placeholders of the project.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked; placeholders may be left.
+    async fn release(&self, project: &ProjectName) -> Result<(), RuntimeError>;
+}
 
-impl<T: Containers + Inspect + Peek + Console + Images + Resources> Runtime for T {}
+/// The whole engine. Implemented by everything that is all of its parts.
+pub trait Runtime: Containers + Inspect + Peek + Console + Images + Resources + Addresses {}
+
+impl<T: Containers + Inspect + Peek + Console + Images + Resources + Addresses> Runtime for T {}
 
 /// The Docker engine over its API.
 #[cfg(feature = "docker")]

@@ -153,6 +153,18 @@ pub enum StepError {
         /// What it said.
         output: String,
     },
+    /// A proxy of another project sends to an address that the service does not have any more.
+    #[error("`{container}` keeps the address {kept} of `{of}`, which Docker gave away: `{of}` is at {now}")]
+    AddressMoved {
+        /// The proxy.
+        container: ContainerName,
+        /// The service.
+        of: ServiceName,
+        /// What it keeps.
+        kept: String,
+        /// What the service has.
+        now: String,
+    },
     /// The container is gone.
     #[error("`{container}` was removed by somebody else")]
     Gone {
@@ -185,6 +197,9 @@ impl Remedy for StepError {
             Self::NotReloadable { container, test, .. } => {
                 format!("mend its configuration (`docker exec {container} {test}`), or set `reload = false` for it in kaleem.toml")
             }
+            Self::AddressMoved { container, .. } => format!(
+                "deploy again, the address may be free by then; or let nginx in `{container}` resolve the name at run time (`resolver 127.0.0.11`)"
+            ),
             Self::Gone { .. } => "find out who removes containers here, then deploy again".to_owned(),
             Self::CutShort => "nothing is to be done".to_owned(),
         }

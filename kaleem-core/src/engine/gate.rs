@@ -1,14 +1,15 @@
 //! Waiting until an instance is healthy. A gate only reads, so it may be cut short at any time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 
 use crate::engine::{Engine, Notice, StepError, secrets};
-use crate::health::{Finding, ProbeTarget, Verdict};
+use crate::health::{Finding, ProbeTarget, Question, Verdict};
 use crate::names::{ContainerName, GatewayName, ReleaseId};
+use crate::plan::{Reach, ReachExpectation};
 use crate::release::GateSettings;
 use crate::remedy::{Remedy, one_line};
 use crate::runtime::{Instance, InstanceHealth, InstanceStatus, LogRange, RuntimeError};
@@ -99,6 +100,8 @@ pub(crate) struct GateRequest<'a> {
     pub(crate) gate: &'a GateSettings,
     /// The gateway that asks; `None` asks from here.
     pub(crate) through: Option<&'a GatewayName>,
+    /// What clients must reach as well.
+    pub(crate) reach: Option<&'a Reach>,
     /// Whether restarts before this moment count: they do for what the plan itself started.
     pub(crate) fresh: bool,
     pub(crate) secrets: &'a [String],
@@ -126,6 +129,7 @@ impl Engine {
         let mut restarts: Option<u64> = if request.fresh { Some(0) } else { None };
         let mut last = "it was not asked".to_owned();
         let mut eager = EAGER;
+        let mut expected = None;
         loop {
             if cut_short() {
                 return Err(GateError::CutShort);
@@ -137,10 +141,16 @@ impl Engine {
             let waited = self.clock.monotonic().saturating_sub(begun);
             // The last question gets a fair chance, even if that takes it past the deadline.
             let left = gate.deadline.saturating_sub(waited).max(LAST_CHANCE);
-            let finding = match request.through {
-                Some(gateway) => self.ask_through(gateway, request, gate.timeout.min(left)).await,
-                None => self.probes.ask(&gate.question, &target(&instance), gate.timeout.min(left)).await,
-            };
+            let timeout = gate.timeout.min(left);
+            let mut finding = self.question(request.through, &gate.question, &instance, timeout).await;
+            if let (Some(reach), Verdict::Ok | Verdict::Warn) = (request.reach, finding.verdict) {
+                if expected.is_none() {
+                    expected = self.expected_ports(reach, timeout).await;
+                }
+                if let Some(missing) = self.unreached(reach, expected.as_ref(), &instance, timeout).await {
+                    finding = missing;
+                }
+            }
             let now = self.clock.monotonic();
             count(&mut passes, &finding, now);
             last.clone_from(&finding.reason);
@@ -169,16 +179,63 @@ impl Engine {
         }
     }
 
-    /// Asks from where the gateway stands: what it cannot reach, no user will.
-    async fn ask_through(&self, gateway: &GatewayName, request: &GateRequest<'_>, timeout: Duration) -> Finding {
+    /// Puts a question to an instance: from where the gateway stands, since what it cannot reach no user will, or from here.
+    pub(crate) async fn question(
+        &self,
+        through: Option<&GatewayName>,
+        question: &Question,
+        instance: &Instance,
+        timeout: Duration,
+    ) -> Finding {
         let unknown = |reason: String| Finding::new(Verdict::Unknown, reason);
+        let Some(gateway) = through else { return self.probes.ask(question, &target(instance), timeout).await };
         let Some(control) = &self.gateways else { return unknown("this program knows no gateways".to_owned()) };
-        let Ok(host) = request.container.as_str().parse() else { return unknown("its name is no host".to_owned()) };
-        let target = Target { instance: request.container.clone(), release: ReleaseId::new(0), host, ports: BTreeMap::new(), weight: 0 };
-        match control.traffic.probe(gateway, &target, &request.gate.question, timeout).await {
+        let name = &instance.name;
+        let Ok(host) = name.as_str().parse() else { return unknown("its name is not a valid host name".to_owned()) };
+        let target = Target { instance: name.clone(), release: ReleaseId::new(0), host, ports: BTreeMap::new(), weight: 0 };
+        match control.traffic.probe(gateway, &target, question, timeout).await {
             Ok(finding) => finding,
             Err(error) => unknown(one_line(&error)),
         }
+    }
+
+    /// The ports that the instances which serve now accept connections on; `None` where nothing could be asked.
+    async fn expected_ports(&self, reach: &Reach, timeout: Duration) -> Option<BTreeSet<u16>> {
+        let mut accepted = BTreeSet::new();
+        for name in &reach.like {
+            let Ok(Some(instance)) = self.runtime.inspect(name).await else { continue };
+            for port in reach.ports.iter().filter(|_| instance.state.status == InstanceStatus::Running) {
+                let finding = self.question(reach.through.as_ref(), &Question::Tcp { port: *port }, &instance, timeout).await;
+                if finding.verdict == Verdict::Ok {
+                    accepted.insert(*port);
+                }
+            }
+        }
+        (!accepted.is_empty()).then_some(accepted)
+    }
+
+    /// Why clients would not reach the instance; `None` when they do.
+    async fn unreached(&self, reach: &Reach, expected: Option<&BTreeSet<u16>>, instance: &Instance, timeout: Duration) -> Option<Finding> {
+        let ports = match (expected, reach.expect) {
+            (Some(ports), _) => ports,
+            (None, ReachExpectation::AtLeastOne) => &reach.ports,
+            (None, ReachExpectation::AsBefore) => return None,
+        };
+        let mut refused = None;
+        for port in ports {
+            let finding = self.question(reach.through.as_ref(), &Question::Tcp { port: *port }, instance, timeout).await;
+            match (finding.verdict, expected) {
+                (Verdict::Ok | Verdict::Warn, None) => return None,
+                (Verdict::Ok | Verdict::Warn, Some(_)) => {}
+                (Verdict::Unknown | Verdict::Fail, _) => refused = Some((*port, finding)),
+            }
+        }
+        let (port, finding) = refused?;
+        let reason = format!(
+            "its own check passes, but clients cannot connect to port {port}: {} (does it listen on 127.0.0.1 only?)",
+            finding.reason
+        );
+        Some(Finding::new(finding.verdict, reason))
     }
 
     /// A container that ended will not become healthy by waiting.
@@ -189,7 +246,7 @@ impl Engine {
             InstanceStatus::Exited | InstanceStatus::Dead | InstanceStatus::Restarting => true,
             InstanceStatus::Created | InstanceStatus::Running | InstanceStatus::Paused => state.restart_count > restarts,
         };
-        let unhealthy = state.health == InstanceHealth::Unhealthy && request.gate.question == crate::health::Question::Healthcheck;
+        let unhealthy = state.health == InstanceHealth::Unhealthy && request.gate.question == Question::Healthcheck;
         if !ended && !unhealthy {
             return Ok(());
         }

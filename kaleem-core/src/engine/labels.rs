@@ -37,7 +37,9 @@ fn labels(target: &Target, instance: &NewInstance, definition: &Definition) -> B
             (kaleem_labels::DIGEST, instance.image.digest.to_string()),
             (kaleem_labels::IMAGE, instance.image.image.to_string()),
         ];
-        return ours.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        // The user's are those by which a proxy finds the service.
+        let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value));
+        return definition.labels.clone().into_iter().chain(ours).collect();
     }
     if instance.role == Role::Plain {
         // Compose compares its own hash of the service; where it is not known, Compose makes the container anew when it is run.

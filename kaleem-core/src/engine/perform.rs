@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::definition::RestartPolicy;
 use crate::engine::gate::GateRequest;
+use crate::engine::hand_over::Reloaded;
 use crate::engine::needs::NeedsRequest;
+use crate::engine::steer::Watched;
 use crate::engine::{Attempt, Engine, Notice, StepError, labels};
 use crate::names::{ContainerName, ServiceName};
 use crate::plan::{NewInstance, Plan, Role, Step};
@@ -42,11 +44,12 @@ impl Engine {
             Step::Start { container, restart, .. } => {
                 self.runtime.start(&self.owned(plan, container), *restart).await.map(|()| String::new()).map_err(failed)
             }
-            Step::Gate { service, container, gate, through } => {
+            Step::Gate { service, container, gate, through, reach } => {
                 let secrets = self.secrets_of(plan, service);
                 // What ran before this plan may have been restarted long ago.
                 let fresh = plan.steps.iter().any(|step| matches!(step, Step::Start { container: started, .. } if started == container));
-                let request = GateRequest { step: index, container, gate, through: through.as_ref(), fresh, secrets: &secrets };
+                let (through, reach) = (through.as_ref(), reach.as_ref());
+                let request = GateRequest { step: index, container, gate, through, reach, fresh, secrets: &secrets };
                 self.wait_healthy(&request, cut_short).await
             }
             Step::Needs { service, needs, timeout, deadline } => {
@@ -55,7 +58,10 @@ impl Engine {
             }
             Step::Steer { service, gateway, to, .. } => self.steer(plan, index, service, gateway, to).await,
             Step::Hold { gateway, hold, .. } => self.hold(plan, index, gateway, *hold).await,
-            Step::Watch { service, gateway, instances, watch } => self.watch(plan, service, gateway, instances, watch, cut_short).await,
+            Step::Watch { service, gateway, instances, watch, gate } => {
+                let watched = Watched { service, gateway, instances, watch, gate: gate.as_ref() };
+                self.watch(plan, &watched, cut_short).await
+            }
             Step::Drain { gateway, container, drain, .. } => self.drain(gateway, container, drain).await,
             Step::RunToEnd { service, container, deadline, .. } => {
                 self.run_to_end(plan, service, container, *deadline, attempt, cut_short).await
@@ -76,7 +82,10 @@ impl Engine {
             Step::Connect { container, networks, .. } => {
                 self.runtime.connect(&self.owned(plan, container), networks).await.map(|()| String::new()).map_err(failed)
             }
-            Step::Reload { service, container, .. } => self.reload(plan, service, container, step).await,
+            Step::Reload { service, container, of, kept } => {
+                let reloaded = Reloaded { service, container, of, kept: kept.as_ref() };
+                self.reload(plan, &reloaded, step).await
+            }
             Step::Upgrade { gateway, program, digest, .. } => self.upgrade(gateway, program, digest).await,
             Step::Rename { from, to, .. } => self.runtime.rename(&self.owned(plan, from), to).await.map(|()| String::new()).map_err(failed),
             Step::Commit { release } => Ok(format!("{release} serves")),

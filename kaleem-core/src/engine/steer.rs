@@ -7,11 +7,12 @@ use rustix::fs::{Gid, Uid};
 
 use crate::durable;
 use crate::engine::{Engine, GatewayControl, StepError};
+use crate::health::{Question, Verdict};
 use crate::names::{ContainerName, GatewayName, ReleaseId, ServiceName};
 use crate::plan::{Plan, Route, Step};
-use crate::release::WatchSettings;
+use crate::release::{GateSettings, WatchSettings};
 use crate::remedy::Remedy;
-use crate::runtime::{InstanceStatus, RuntimeError};
+use crate::runtime::{Instance, InstanceStatus, RuntimeError};
 use crate::traffic::{Admission, Counts, DrainPolicy, GatewayStats, Generation, HoldLimits, Routing, Target, TrafficError};
 
 /// What is held while a gateway has no target: more than a second's requests of a busy service, for longer than most restarts take.
@@ -20,6 +21,11 @@ const HOLD: HoldLimits = HoldLimits { requests: 4096, time: Duration::from_secs(
 const LAST_REQUESTS: DrainPolicy = DrainPolicy { requests: Duration::from_secs(5), streams: Duration::from_secs(1) };
 /// Time between two looks during a watch: a bad release is seen within it.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Time between two health questions during a watch: applications may log each.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Failed answers in a row, a second apart, after which an instance counts as unhealthy: one alone can be a pause of its runtime.
+const FAILURES: u32 = 3;
 
 /// Why a new release did not stand the watch.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +81,14 @@ pub enum WatchError {
         /// Its last lines.
         log: String,
     },
+    /// It does not pass its health check any more.
+    #[error("`{container}` became unhealthy after the switch: {reason}")]
+    Unhealthy {
+        /// The container.
+        container: ContainerName,
+        /// What its check found.
+        reason: String,
+    },
     /// The engine of the host could not be asked.
     #[error("the engine could not be asked about it")]
     Runtime {
@@ -90,11 +104,22 @@ impl Remedy for WatchError {
             Self::Failing { .. } => "read the log of the new release for its errors, mend it, and deploy again".to_owned(),
             Self::Slow { .. } => "find out what makes the new release slow, and deploy again".to_owned(),
             Self::Crashed { .. } | Self::Restarted { .. } => "read its last lines, mend it, and deploy again".to_owned(),
+            Self::Unhealthy { container, .. } => format!("read its log (`docker logs {container}`), fix the cause, and deploy again"),
             Self::Removed { .. } => "find out who removed it, and deploy again".to_owned(),
             Self::OutOfMemory { .. } => "raise its memory limit, or find out what needs so much".to_owned(),
             Self::Runtime { source } => source.remedy(),
         }
     }
+}
+
+/// What a watch looks at.
+#[derive(Clone, Copy)]
+pub(crate) struct Watched<'a> {
+    pub(crate) service: &'a ServiceName,
+    pub(crate) gateway: &'a GatewayName,
+    pub(crate) instances: &'a [Route],
+    pub(crate) watch: &'a WatchSettings,
+    pub(crate) gate: Option<&'a GateSettings>,
 }
 
 impl Engine {
@@ -178,12 +203,10 @@ impl Engine {
     pub(crate) async fn watch(
         &self,
         plan: &Plan,
-        service: &ServiceName,
-        gateway: &GatewayName,
-        instances: &[Route],
-        watch: &WatchSettings,
+        watched: &Watched<'_>,
         cut_short: &(dyn Fn() -> bool + Sync),
     ) -> Result<String, StepError> {
+        let Watched { service, gateway, instances, watch, .. } = *watched;
         let bad = |source| StepError::Watch { service: service.clone(), source };
         let begun = self.clock.monotonic();
         let mut first: Option<GatewayStats> = None;
@@ -194,12 +217,21 @@ impl Engine {
         };
         let mut restarts: BTreeMap<ContainerName, u64> =
             instances.iter().filter(|route| started(&route.container)).map(|route| (route.container.clone(), 0)).collect();
+        let mut asked = begun;
+        let mut failures: BTreeMap<ContainerName, u32> = BTreeMap::new();
         loop {
             if cut_short() {
                 return Err(StepError::CutShort);
             }
+            let asks = self.clock.monotonic().saturating_sub(asked) >= ASK_AGAIN;
             for route in instances {
-                self.refuse_crashed(plan, service, &route.container, &mut restarts).await.map_err(bad)?;
+                let instance = self.refuse_crashed(plan, service, &route.container, &mut restarts).await.map_err(bad)?;
+                if let Some(gate) = watched.gate.filter(|_| asks) {
+                    self.refuse_unhealthy(watched, gate, &instance, &mut failures).await.map_err(bad)?;
+                }
+            }
+            if asks {
+                asked = self.clock.monotonic();
             }
             let answer = self.control(gateway)?.traffic.stats(gateway).await;
             let over = self.clock.monotonic().saturating_sub(begun) >= watch.window;
@@ -229,20 +261,45 @@ impl Engine {
         }
     }
 
+    /// Asks an instance what its gate asked: one that was healthy when it was switched to may not stay so.
+    async fn refuse_unhealthy(
+        &self,
+        watched: &Watched<'_>,
+        gate: &GateSettings,
+        instance: &Instance,
+        failures: &mut BTreeMap<ContainerName, u32>,
+    ) -> Result<(), WatchError> {
+        let through = Some(watched.gateway).filter(|_| matches!(gate.question, Question::Http { .. } | Question::Tcp { .. }));
+        let finding = self.question(through, &gate.question, instance, gate.timeout.min(ASK_AGAIN)).await;
+        let count = failures.entry(instance.name.clone()).or_default();
+        match finding.verdict {
+            Verdict::Ok | Verdict::Warn => *count = 0,
+            // Could not be asked: says nothing either way.
+            Verdict::Unknown => {}
+            Verdict::Fail => *count += 1,
+        }
+        // What the container's own check says has been counted by the engine, retry by retry.
+        let decided = gate.question == Question::Healthcheck && finding.verdict == Verdict::Fail;
+        if decided || *count >= FAILURES {
+            return Err(WatchError::Unhealthy { container: instance.name.clone(), reason: finding.reason });
+        }
+        Ok(())
+    }
+
     async fn refuse_crashed(
         &self,
         plan: &Plan,
         service: &ServiceName,
         container: &ContainerName,
         restarts: &mut BTreeMap<ContainerName, u64>,
-    ) -> Result<(), WatchError> {
+    ) -> Result<Instance, WatchError> {
         let instance = self.runtime.inspect(container).await.map_err(|source| WatchError::Runtime { source })?;
         let Some(instance) = instance else { return Err(WatchError::Removed { container: container.clone() }) };
         let state = &instance.state;
         let ended = !matches!(state.status, InstanceStatus::Running | InstanceStatus::Paused)
             || state.restart_count > *restarts.entry(container.clone()).or_insert(state.restart_count);
         if !ended {
-            return Ok(());
+            return Ok(instance);
         }
         let log = self.log_excerpt(container, &self.secrets_of(plan, service)).await;
         if state.oom_killed {

@@ -1,7 +1,11 @@
 //! How each step is taken back. Every undo succeeds when its step never happened, happened halfway, or happened twice.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
 use crate::definition::{NetworkMode, RestartPolicy};
 use crate::engine::gate::GateRequest;
+use crate::engine::hand_over::Reloaded;
 use crate::engine::{Engine, StepError};
 use crate::names::{ContainerName, GatewayName, NetworkName, ServiceName};
 use crate::plan::{BaselineGate, HandedOver, NewInstance, Plan, Step, WhenUndone};
@@ -37,24 +41,34 @@ impl Engine {
                     restart: *restart,
                     gate: gate.clone(),
                     again: again.clone(),
+                    addresses: BTreeMap::new(),
                 };
                 self.serve_again(plan, index, step, service, &one, leave).await
             }
             Step::StartApart { container, stop, .. } => self.unstart(plan, container, stop).await.map_err(failed),
             Step::HandOver { service, from, to, stop, .. } => {
+                // The gateway still has the addresses of the first: what is free below them is occupied before it lets go.
+                let mut order: Vec<&HandedOver> = from.iter().collect();
+                order.sort_by_key(|one| one.addresses.values().filter_map(|address| address.parse::<Ipv4Addr>().ok()).collect::<Vec<_>>());
+                let first = order.first().map(|one| one.addresses.clone()).unwrap_or_default();
+                self.reserve(plan, to, &first).await;
                 // The ports must be free before anybody can have them back.
                 self.unstart(plan, to, stop).await.map_err(failed)?;
-                for one in from.iter().rev() {
+                for one in order {
+                    self.reserve(plan, to, &one.addresses).await;
                     self.serve_again(plan, index, step, service, one, leave).await?;
                 }
-                Ok(())
+                self.runtime.release(project).await.map_err(failed)
+            }
+            Step::Reload { service, container, of, kept } => {
+                let reloaded = Reloaded { service, container, of, kept: kept.as_ref() };
+                self.unreload(plan, &reloaded, step).await
             }
             Step::Connect { container, networks, when_undone: WhenUndone::Leaves, .. } => {
                 let networks: Vec<NetworkName> = networks.iter().map(|attachment| attachment.network.clone()).collect();
                 self.runtime.disconnect(&self.owned(plan, container), &networks).await.map_err(failed)
             }
             Step::Revive { .. } | Step::Connect { when_undone: WhenUndone::Stays, .. } => Ok(()),
-            Step::Reload { service, container, .. } => self.unreload(plan, service, container, step).await,
             Step::Rename { from, to, .. } => self.rename_back(plan, from, to).await.map_err(failed),
             Step::Steer { service, gateway, from, .. } | Step::Hold { service, gateway, from, .. } => {
                 let result = self.steer_back(plan, index, service, gateway, from).await;
@@ -198,6 +212,7 @@ impl Engine {
                 container: &baseline.container,
                 gate: &baseline.gate,
                 through: None,
+                reach: None,
                 fresh: false,
                 secrets: &secrets,
             };

@@ -301,7 +301,11 @@ fn questions(
         container_names: names.into_iter().collect(),
         wanted,
         old_pins: old_pins(target, release, history),
-        gateways: routed(target).into_keys().collect(),
+        gateways: target
+            .services
+            .iter()
+            .filter_map(|(name, wanted)| Some((name.clone(), wanted.gateway.as_ref()?.definition.clone())))
+            .collect(),
         routed: routed(target),
         image_ids,
     }

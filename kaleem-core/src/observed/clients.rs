@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
+use serde::{Deserialize, Serialize};
 
 use super::nginx::Kept;
 use super::proxy::{self, Configuration, Owner, ProxyKind};
+use crate::definition::DefinitionId;
 use crate::names::{ContainerName, NetworkName, ProjectName, ServiceName};
 use crate::observed::{gateway_of, is_gateway};
 use crate::release::Target;
@@ -73,14 +75,32 @@ pub enum Knowledge {
     Program,
 }
 
+/// What makes a web server look a name up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refresh {
+    /// It reads its configuration again.
+    Reload,
+    /// Only a restart: nginx carries the servers of an upstream with a `zone` over a reload.
+    Restart,
+    /// Nothing that kaleem may do, since it is another project's. The step fails if its address is not right any more.
+    Forbidden,
+}
+
 impl Client {
-    /// Whether kaleem reloads it: it is an nginx of this very project, and nobody forbade it.
-    pub fn may_be_reloaded(&self, target: &Target) -> bool {
-        let allowed = |service: &ServiceName| target.services.get(service).is_none_or(|wanted| wanted.reload);
-        matches!(self.keeps, Keeps::Address { .. })
-            && self.proxy.is_some_and(ProxyKind::is_nginx)
-            && self.project.as_deref() == Some(target.project.as_str())
-            && self.service.as_ref().is_some_and(allowed)
+    /// What makes it look the name up again; `None` where it keeps no address, or where its owner said that kaleem is to leave it alone.
+    pub fn refresh(&self, target: &Target) -> Option<Refresh> {
+        let refresh = match &self.keeps {
+            Keeps::Connections { .. } => return None,
+            Keeps::Address { .. } if self.proxy.is_none_or(ProxyKind::is_nginx) => Refresh::Reload,
+            Keeps::Address { .. } | Keeps::Zone { .. } => Refresh::Restart,
+        };
+        if self.project.as_deref() != Some(target.project.as_str()) {
+            // One that only shares a network may have nothing to do with the service.
+            return (self.known_by != Knowledge::Program).then_some(Refresh::Forbidden);
+        }
+        let wanted = self.service.as_ref().and_then(|service| target.services.get(service));
+        wanted.is_none_or(|wanted| wanted.reload).then_some(refresh)
     }
 }
 
@@ -117,16 +137,19 @@ struct Seen {
 
 /// Looks for clients of services whose address is about to move: they get a gateway, or lose it.
 ///
-/// A service that has a gateway and keeps it moves nowhere; `gets` says which get one.
+/// A service that keeps the gateway it has moves nowhere; `gets` says what the gateway of each is to be.
 pub(super) async fn find(
     runtime: &Arc<dyn Runtime>,
     project: &ProjectName,
     instances: &[Instance],
     routed: &BTreeMap<ServiceName, BTreeSet<String>>,
-    gets: &dyn Fn(&ServiceName) -> bool,
+    gets: &dyn Fn(&ServiceName) -> Option<DefinitionId>,
 ) -> Vec<Client> {
     let running = |instance: &&Instance| instance.state.status == InstanceStatus::Running;
-    let moves = |service: &ServiceName| gateway_of(project, service, instances).filter(running).is_some() != gets(service);
+    let moves = |service: &ServiceName| {
+        let has = gateway_of(project, service, instances).filter(running).map(|gateway| gateway.definition.clone());
+        has != gets(service).map(Some)
+    };
     let known = routed.iter().filter(|(service, _)| moves(service));
     let known: Vec<Known<'_>> = known.filter_map(|(service, names)| Known::of(project, service, names, instances)).collect();
     let seen = look(runtime, project, instances, &known).await;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::definition::PortBinding;
 use crate::names::ServiceName;
-use crate::observed::clients::{Client, Keeps, Knowledge};
+use crate::observed::clients::{Client, Keeps, Knowledge, Refresh};
 use crate::observed::proxy::ProxyKind;
 use crate::observed::{Observed, is_gateway};
 use crate::plan::{ChangeKind, Interruption, Plan, PlanKind, Step, Undo};
@@ -310,26 +310,31 @@ fn kept_addresses(plan: &Plan, observed: &Observed) -> Vec<Objection> {
                 format!("`{container}` is connected to `{of}` ({open} open): that is cut when the ports of `{of}` go to the gateway")
             }
         };
-        if client.may_be_reloaded(target) {
-            let remedy = "it is reloaded (HUP) after the hand-over; `reload = false` for it in kaleem.toml forbids that";
-            return objection("kept-address", Severity::Note, client.service.as_ref(), message, remedy);
-        }
-        match &client.keeps {
-            Keeps::Connections { .. } => {
-                objection("open-connections", Severity::Note, client.service.as_ref(), message, "see that it connects again")
+        let keeps = "the gateway gets the same address";
+        let remedy = match (client.refresh(target), &client.keeps) {
+            (_, Keeps::Connections { .. }) => {
+                return objection("open-connections", Severity::Note, client.service.as_ref(), message, "see that it connects again");
             }
-            Keeps::Address { .. } => {
-                let remedy = match client.proxy.is_some_and(ProxyKind::is_nginx) {
-                    true => format!("reload it after the hand-over: `docker kill --signal HUP {container}`"),
-                    false => format!("restart it after the hand-over: `docker restart {container}`"),
+            (Some(Refresh::Reload), _) => {
+                format!("{keeps}; if Docker gives it another, kaleem reloads `{container}` (`reload = false` in kaleem.toml forbids that)")
+            }
+            (Some(Refresh::Restart), _) => {
+                format!("{keeps}; if Docker gives it another, kaleem restarts `{container}` (`reload = false` in kaleem.toml forbids that)")
+            }
+            (Some(Refresh::Forbidden), _) => {
+                let owner = client.project.as_ref().map_or_else(|| "no project".to_owned(), |project| format!("the project `{project}`"));
+                format!("{keeps}; if Docker gives it another, kaleem rolls back: `{container}` belongs to {owner} and is not touched")
+            }
+            (None, _) => {
+                let command = match client.proxy.is_some_and(ProxyKind::is_nginx) && !matches!(client.keeps, Keeps::Zone { .. }) {
+                    true => format!("docker kill --signal HUP {container}"),
+                    false => format!("docker restart {container}"),
                 };
-                objection("kept-address", Severity::Warn, client.service.as_ref(), message, &remedy)
+                let remedy = format!("{keeps}; if Docker gives it another: `{command}`");
+                return objection("kept-address", Severity::Warn, client.service.as_ref(), message, &remedy);
             }
-            Keeps::Zone { .. } => {
-                let remedy = format!("restart it after the hand-over: `docker restart {container}`");
-                objection("kept-address", Severity::Warn, client.service.as_ref(), message, &remedy)
-            }
-        }
+        };
+        objection("kept-address", Severity::Note, client.service.as_ref(), message, &remedy)
     });
     found.collect()
 }

@@ -21,6 +21,23 @@ use crate::traffic::DrainPolicy;
 pub const DIRECTORY_INSIDE: &str = "/run/kaleem";
 /// Ports on which HTTP is spoken unless somebody says otherwise: what frameworks and servers listen on by default.
 const HTTP_PORTS: &[u16] = &[80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8082, 8088, 8888, 9000];
+/// Where a container means itself.
+const LOOPBACK: &str = "127.0.0.1";
+/// Beginnings of labels by which proxies find containers: Traefik, caddy-docker-proxy, Sozu, Easy HAProxy, and
+/// the companions of nginx-proxy. From their documentation.
+const FOLLOWED_LABELS: &[&str] = &["traefik", "caddy", "sozu", "easyhaproxy", "com.github.nginx-proxy", "com.github.jrcs"];
+/// Variables by which nginx-proxy and its companion find containers. From its documentation.
+const FOLLOWED_VARIABLES: &[&str] = &[
+    "VIRTUAL_HOST",
+    "VIRTUAL_HOST_MULTIPORTS",
+    "VIRTUAL_PORT",
+    "VIRTUAL_PATH",
+    "VIRTUAL_DEST",
+    "VIRTUAL_PROTO",
+    "VIRTUAL_ROOT",
+    "LETSENCRYPT_HOST",
+    "LETSENCRYPT_EMAIL",
+];
 /// Time a switch is watched where nothing is said: errors of a bad release show in its first requests.
 const WATCH: Duration = Duration::from_secs(5);
 /// Failing requests allowed in the watch, in thousandths: the 5 % at which operators go back.
@@ -54,6 +71,10 @@ pub struct Split {
     pub gateway: Definition,
     /// The networks of the gateway.
     pub networks: Vec<NetworkAttachment>,
+    /// The ports on which it listens.
+    pub ports: BTreeSet<u16>,
+    /// Whether the file itself names one of them.
+    pub declares_ports: bool,
     /// The gateway's name.
     pub name: GatewayName,
     /// The gateway's container.
@@ -78,6 +99,8 @@ pub fn split(
     let name: GatewayName = container.as_str().parse().ok()?;
     let mut instance = service.definition.clone();
     instance.ports.clear();
+    know_itself(&mut instance, service, networks);
+    let followed = take_followed(&mut instance);
     let mut taken = networks.clone();
     if let NetworkMode::Networks(own) = &mut instance.network {
         for attachment in own {
@@ -118,10 +141,43 @@ pub fn split(
         read_only: true,
         healthcheck: Some(Healthcheck::DISABLED),
         extra_hosts: Vec::new(),
-        environment: BTreeMap::new(),
+        environment: followed.environment,
+        labels: followed.labels,
         ..Definition::default()
     };
-    Some(Split { instance, gateway, networks: taken, name, container })
+    let declared = service.definition.ports.iter().map(|port| port.container).chain(service.definition.expose.iter().copied());
+    let declares_ports = declared.into_iter().any(|port| port.protocol == Protocol::Tcp);
+    Some(Split { instance, gateway, networks: taken, ports, declares_ports, name, container })
+}
+
+/// Under the names of its service a container means itself, as without a gateway: health checks and applications call themselves so.
+fn know_itself(instance: &mut Definition, service: &Service, networks: &[NetworkAttachment]) {
+    let aliases = networks.iter().flat_map(|network| network.aliases.iter().cloned());
+    let names: BTreeSet<String> = aliases.chain(service.container_name.as_ref().map(ToString::to_string)).collect();
+    let known: BTreeSet<String> = instance.extra_hosts.iter().map(|(name, _)| name.clone()).collect();
+    instance.extra_hosts.extend(names.difference(&known).map(|name| (name.clone(), LOOPBACK.to_owned())));
+}
+
+/// What a proxy that follows containers reads of them.
+struct Followed {
+    labels: BTreeMap<String, String>,
+    environment: BTreeMap<String, Option<String>>,
+}
+
+/// Takes from the instance what a proxy follows, so that such a proxy sends to the gateway, and to no instance past it.
+fn take_followed(instance: &mut Definition) -> Followed {
+    let is_label = |name: &str| FOLLOWED_LABELS.iter().any(|start| name == *start || name.strip_prefix(start).is_some_and(is_next_part));
+    let is_variable = |name: &str| FOLLOWED_VARIABLES.contains(&name);
+    let (labels, own) = std::mem::take(&mut instance.labels).into_iter().partition(|(name, _)| is_label(name));
+    instance.labels = own;
+    let (environment, own) = std::mem::take(&mut instance.environment).into_iter().partition(|(name, _)| is_variable(name));
+    instance.environment = own;
+    Followed { labels, environment }
+}
+
+/// Whether what follows the beginning of a label is another part of its name: `.http.routers.…`, or the number of `caddy_1`.
+fn is_next_part(rest: &str) -> bool {
+    rest.starts_with(['.', '_', '-'])
 }
 
 /// TCP ports on which the service can be reached: published, exposed by the file, asked by its gate, exposed by its image.

@@ -1,5 +1,6 @@
 //! One step of a plan: what it carries, how it is taken back, and how it reads.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::definition::{NetworkAttachment, NetworkDefinition, RestartPolicy, Vol
 use crate::health::Need;
 use crate::image::{ImageRef, PinnedImage};
 use crate::names::{ContainerName, GatewayName, NetworkName, ProjectName, ReleaseId, ServiceName, SetId, VolumeName};
+use crate::observed::clients::Refresh;
 use crate::release::{GateSettings, Migration, WatchSettings};
 use crate::runtime::StopPolicy;
 use crate::traffic::DrainPolicy;
@@ -80,6 +82,9 @@ pub enum Step {
         gate: GateSettings,
         /// The gateway from which it is asked; `None` asks from the host.
         through: Option<GatewayName>,
+        /// Ports that clients use, which must accept connections as well.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reach: Option<Reach>,
     },
     /// Waits until what a service needs is well. It only reads.
     Needs {
@@ -124,6 +129,9 @@ pub enum Step {
         instances: Vec<Route>,
         /// What is watched.
         watch: WatchSettings,
+        /// What each new instance is asked all the while, beside what its requests tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gate: Option<GateSettings>,
     },
     /// Waits until nothing runs at an old instance any more. It only waits.
     Drain {
@@ -238,6 +246,9 @@ pub enum Step {
         container: ContainerName,
         /// The service whose address it had kept.
         of: ServiceName,
+        /// The address it had kept: nothing is done while that is still right. `None` reloads it whatever it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<KeptAddress>,
     },
     /// Replaces the program of a gateway while it serves. There is no undo: the old and the new one do the same.
     Upgrade {
@@ -298,6 +309,42 @@ pub enum WhenUndone {
     Leaves,
 }
 
+/// An address that a web server keeps, and how it learns of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptAddress {
+    /// What it keeps, by network.
+    pub addresses: BTreeMap<NetworkName, BTreeSet<String>>,
+    /// Containers that have the name before and after: their addresses are what it should know.
+    pub holders: Vec<ContainerName>,
+    /// What makes it look the name up again.
+    pub refresh: Refresh,
+}
+
+/// Whether clients reach an instance: asked on the path of their requests, whatever the service's own health check says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reach {
+    /// TCP ports of the instance.
+    pub ports: BTreeSet<u16>,
+    /// Which of them must accept a connection.
+    pub expect: ReachExpectation,
+    /// Instances that serve now.
+    pub like: Vec<ContainerName>,
+    /// The gateway that connects; `None` connects from the host.
+    pub through: Option<GatewayName>,
+}
+
+/// Which ports of a new instance must accept a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReachExpectation {
+    /// Those which the instances that serve now accept.
+    AsBefore,
+    /// The same, and one of them where nothing serves: the file publishes or exposes them.
+    AtLeastOne,
+}
+
 /// A container that loses its ports and its name to a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -312,6 +359,9 @@ pub struct HandedOver {
     pub gate: Option<GateSettings>,
     /// How the undo makes it anew, should somebody have removed it.
     pub again: Option<NewInstance>,
+    /// The addresses by which clients know it: they go to the gateway, and back with an undo.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses: BTreeMap<NetworkName, String>,
 }
 
 /// How a step is taken back.
@@ -487,7 +537,12 @@ impl fmt::Display for Step {
             Self::Connect { container, networks, .. } => {
                 write!(out, "connect {container} to {}", list(networks.iter().map(|one| &one.network)))
             }
-            Self::Reload { container, of, .. } => write!(out, "reload nginx in {container}, so that it looks {of} up again"),
+            Self::Reload { container, of, kept, .. } => match kept.as_ref().map(|kept| kept.refresh) {
+                None => write!(out, "reload nginx in {container}, so that it looks {of} up again"),
+                Some(Refresh::Reload) => write!(out, "check that {container} has the address of {of}, else reload it"),
+                Some(Refresh::Restart) => write!(out, "check that {container} has the address of {of}, else restart it"),
+                Some(Refresh::Forbidden) => write!(out, "check that {container} has the address of {of}"),
+            },
             Self::Upgrade { gateway, digest, .. } => write!(out, "upgrade {gateway} to the program {digest} while it serves"),
             Self::Rename { from, to, .. } => write!(out, "rename {from} to {to}"),
             Self::BackUp { set, .. } => write!(out, "make the backup set {set}"),

@@ -354,7 +354,8 @@ impl<'a> Builder<'a> {
         let behind = old.iter().any(|instance| is_gateway(instance));
         let (behind, mut waiting): (Vec<&Instance>, Vec<&Instance>) =
             old.iter().copied().partition(|instance| behind && !is_gateway(instance));
-        let reloads = if behind.is_empty() { Vec::new() } else { self.reloads(name) };
+        let after: Vec<ContainerName> = slots.iter().map(|slot| self.final_name(wanted, slot)).collect();
+        let reloads = if behind.is_empty() { Vec::new() } else { self.reloads(name, old, &after) };
         self.switch.extend(reloads.iter().cloned());
         for (index, slot) in slots.iter().enumerate().filter(|(_, slot)| !matches!(slot, Slot::Kept(_))) {
             // The last one takes all that are left, so that every old one is gone when the last new one starts.
@@ -563,7 +564,7 @@ fn start(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> St
 }
 
 fn gate(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> Step {
-    Step::Gate { service: service.clone(), container, gate: wanted.gate.clone(), through: None }
+    Step::Gate { service: service.clone(), container, gate: wanted.gate.clone(), through: None, reach: None }
 }
 
 /// Whether it runs, or would run again by itself.

@@ -129,6 +129,8 @@ fn wanted(
                 container: split.container,
                 image: place.image.clone(),
                 networks: split.networks,
+                ports: split.ports,
+                declares_ports: split.declares_ports,
                 definition: keep(split.gateway),
                 hand_over: settings.hand_over.map_or_else(crate::release::hand_over, |text| text.0),
                 watch: gateway::watch(service, &settings),

@@ -22,6 +22,7 @@ mod files;
 mod instance;
 mod peek;
 mod containers;
+mod addresses;
 mod hand_over;
 mod drift;
 mod compare;

@@ -95,6 +95,8 @@ pub enum FakeOperation {
     HandOver,
     Connect,
     Disconnect,
+    Reserve,
+    Release,
     Signal,
     Stop,
     Remove,
@@ -132,6 +134,7 @@ impl FakeOperation {
             Self::Logs | Self::Image | Self::Networks | Self::Volumes => false,
             Self::Create | Self::Start | Self::Stop | Self::Remove | Self::Rename | Self::Exec => true,
             Self::StartApart | Self::HandOver | Self::Connect | Self::Disconnect | Self::Signal | Self::RemoveVolume => true,
+            Self::Reserve | Self::Release => true,
             Self::Assemble | Self::Pull | Self::Pin | Self::Unpin | Self::CreateNetwork | Self::RemoveNetwork | Self::CreateVolume => true,
         }
     }

@@ -88,7 +88,7 @@ async fn ask(shop: &Shop<'_>) -> Result<f64, Box<dyn std::error::Error>> {
         wanted: BTreeMap::new(),
         image_ids: BTreeMap::new(),
         old_pins: Vec::new(),
-        gateways: std::collections::BTreeSet::new(),
+        gateways: BTreeMap::new(),
         routed: BTreeMap::new(),
     };
     observe_host(kaleem.runtime(), engine, &questions, Vec::new(), None).await?;

@@ -1,16 +1,16 @@
 //! Replacing a service behind its gateway: start, gate, switch, watch, drain, stop; and the one hand-over by which a gateway takes its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Builder, ORPHAN_STOP, Slot, gate, is_up, start};
+use super::{Builder, ORPHAN_STOP, Slot, is_up, start};
 use crate::definition::RestartPolicy;
 use crate::health::Question;
-use crate::names::{ContainerName, ServiceName};
-use crate::observed::clients::Client;
+use crate::names::{ContainerName, NetworkName, ServiceName};
+use crate::observed::clients::{Client, Keeps, Refresh};
 use crate::observed::gateway_of;
 use crate::plan::gateway::HOLD;
-use crate::plan::{HandedOver, NewInstance, Role, Route, Step};
+use crate::plan::{HandedOver, KeptAddress, NewInstance, Reach, ReachExpectation, Role, Route, Step};
 use crate::release::{GateSettings, Strategy, Wanted, WantedGateway};
 use crate::runtime::{Instance, StopPolicy};
 use crate::traffic::DrainPolicy;
@@ -66,24 +66,26 @@ impl<'a> Builder<'a> {
             self.ask_needs(name, wanted);
         } else {
             // Everything is ready before the ports change hands: what is left of the hand-over is a stop and a start.
+            let like: Vec<ContainerName> = old.iter().map(|instance| instance.name.clone()).collect();
             for slot in &new {
-                self.switch.push(gate(name, wanted, slot.name().clone()));
+                let reach = Some(Reach { expect: ReachExpectation::AsBefore, through: None, ..reach(gateway, like.clone()) });
+                let (container, gate) = (slot.name().clone(), wanted.gate.clone());
+                let reach = reach.filter(|reach| !reach.like.is_empty());
+                self.switch.push(Step::Gate { service: name.clone(), container, gate, through: None, reach });
             }
             self.ask_needs(name, wanted);
             let from_ports = self.new_gateway(name, wanted, gateway, standing, old);
-            if through.is_some() {
-                for slot in slots {
-                    let once = GateSettings { passes: 1, steady: Duration::ZERO, ..wanted.gate.clone() };
-                    let container = slot.name().clone();
-                    self.switch.push(Step::Gate { service: name.clone(), container, gate: once, through: through.clone() });
-                }
+            for slot in slots {
+                let once = GateSettings { passes: 1, steady: Duration::ZERO, ..wanted.gate.clone() };
+                let (container, reach) = (slot.name().clone(), Some(reach(gateway, Vec::new())));
+                self.switch.push(Step::Gate { service: name.clone(), container, gate: once, through: through.clone(), reach });
             }
             after = from_ports;
         }
         self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
         self.switch.append(&mut after);
         if !old.is_empty() {
-            self.watch(name, gateway, to);
+            self.watch(name, wanted, gateway, to);
         }
         if fits.is_some() {
             for instance in old {
@@ -137,20 +139,22 @@ impl<'a> Builder<'a> {
         }
         self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
         if !old.is_empty() {
-            self.watch(name, gateway, to);
+            self.watch(name, wanted, gateway, to);
         }
     }
 
     /// Asks a new instance from where its gateway stands, where the question can be put there.
     pub(super) fn gate_through(&mut self, name: &ServiceName, wanted: &Wanted, gateway: &WantedGateway, slot: &Slot<'_>) {
         let through = Some(gateway.name.clone()).filter(|_| asks_a_port(&wanted.gate));
-        self.switch.push(Step::Gate { service: name.clone(), container: slot.name().clone(), gate: wanted.gate.clone(), through });
+        let like = self.routed_before(name).into_iter().map(|route| route.container).collect();
+        let (container, reach) = (slot.name().clone(), Some(reach(gateway, like)));
+        self.switch.push(Step::Gate { service: name.clone(), container, gate: wanted.gate.clone(), through, reach });
     }
 
-    pub(super) fn watch(&mut self, name: &ServiceName, gateway: &WantedGateway, instances: Vec<Route>) {
+    pub(super) fn watch(&mut self, name: &ServiceName, wanted: &Wanted, gateway: &WantedGateway, instances: Vec<Route>) {
         if !gateway.watch.window.is_zero() {
-            let watch = gateway.watch.clone();
-            self.switch.push(Step::Watch { service: name.clone(), gateway: gateway.name.clone(), instances, watch });
+            let (watch, gate) = (gateway.watch.clone(), Some(wanted.gate.clone()));
+            self.switch.push(Step::Watch { service: name.clone(), gateway: gateway.name.clone(), instances, watch, gate });
         }
     }
 
@@ -185,10 +189,14 @@ impl<'a> Builder<'a> {
             self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
             return Vec::new();
         }
-        let reloads = self.reloads(name);
+        let reloads = self.reloads(name, &leaving, std::slice::from_ref(&container));
         let from: Vec<HandedOver> = leaving.iter().map(|instance| self.handed_over(name, wanted, gateway, instance)).collect();
-        // A standing gateway has the control socket, which two cannot have at a time.
-        let holds = !wanted.ports.is_empty() || standing.is_some_and(is_up) || leaving.iter().any(|instance| !instance.ports.is_empty());
+        // A standing gateway has the control socket, which two cannot have at a time. Who keeps the address finds the gateway there only after a
+        // hand-over.
+        let holds = !wanted.ports.is_empty()
+            || standing.is_some_and(is_up)
+            || leaving.iter().any(|instance| !instance.ports.is_empty())
+            || self.is_address_kept(name);
         if !holds {
             // Both are found under the name while the old one still runs, so nobody is refused.
             self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
@@ -215,23 +223,41 @@ impl<'a> Builder<'a> {
 
     fn handed_over(&self, name: &ServiceName, wanted: &Wanted, gateway: &WantedGateway, instance: &Instance) -> HandedOver {
         let container = instance.name.clone();
+        let addresses = instance.addresses.clone();
         match self.stop(name, wanted, instance) {
             Step::Stop { stop, restart, gate, again, .. } => {
                 let stop = StopPolicy { grace: stop.grace.min(gateway.hand_over), ..stop };
-                HandedOver { container, stop, restart, gate, again }
+                HandedOver { container, stop, restart, gate, again, addresses }
             }
-            _ => HandedOver { container, stop: ORPHAN_STOP, restart: instance.restart, gate: None, again: None },
+            _ => HandedOver { container, stop: ORPHAN_STOP, restart: instance.restart, gate: None, again: None, addresses },
         }
     }
 
-    /// Web servers of this project that have kept the address of the service.
-    pub(super) fn reloads(&self, service: &ServiceName) -> Vec<Step> {
+    /// Web servers that have kept the address of the service: they get to know the next one, where it is not the same.
+    pub(super) fn reloads(&self, service: &ServiceName, before: &[&Instance], after: &[ContainerName]) -> Vec<Step> {
         let target = self.input.target;
-        let ours = self.input.observed.clients.iter().filter(|client| client.of == *service && client.may_be_reloaded(target));
+        let mut addresses: BTreeMap<NetworkName, BTreeSet<String>> = BTreeMap::new();
+        for (network, address) in before.iter().flat_map(|instance| &instance.addresses) {
+            addresses.entry(network.clone()).or_default().insert(address.clone());
+        }
+        let holders: Vec<ContainerName> = before.iter().map(|instance| &instance.name).chain(after).cloned().collect();
         let step = |client: &Client| {
-            Some(Step::Reload { service: client.service.clone()?, container: client.container.clone(), of: service.clone() })
+            let refresh = client.refresh(target)?;
+            let kept = KeptAddress { addresses: addresses.clone(), holders: holders.clone(), refresh };
+            // One of another project stands in the plan under the service that it is a client of.
+            let name = client.service.clone().filter(|_| refresh != Refresh::Forbidden).unwrap_or_else(|| service.clone());
+            Some(Step::Reload { service: name, container: client.container.clone(), of: service.clone(), kept: Some(kept) })
         };
-        ours.filter_map(step).collect()
+        self.input.observed.clients.iter().filter(|client| client.of == *service).filter_map(step).collect()
+    }
+
+    /// Whether a web server keeps the address of the service.
+    fn is_address_kept(&self, service: &ServiceName) -> bool {
+        self.input
+            .observed
+            .clients
+            .iter()
+            .any(|client| client.of == *service && matches!(client.keeps, Keeps::Address { .. } | Keeps::Zone { .. }))
     }
 
     pub(super) fn route(&self, slot: &Slot<'_>) -> Route {
@@ -264,6 +290,12 @@ impl<'a> Builder<'a> {
 /// Whether a gateway runs and is what is wanted. Its program may be older: that is upgraded without replacing it.
 pub(super) fn is_current(standing: &Instance, wanted: &WantedGateway) -> bool {
     is_up(standing) && standing.definition.as_ref() == Some(&wanted.definition)
+}
+
+/// What the gateway must reach of an instance before it sends there.
+fn reach(gateway: &WantedGateway, like: Vec<ContainerName>) -> Reach {
+    let expect = if gateway.declares_ports { ReachExpectation::AtLeastOne } else { ReachExpectation::AsBefore };
+    Reach { ports: gateway.ports.clone(), expect, like, through: Some(gateway.name.clone()) }
 }
 
 /// Whether a gate's question can be put by a gateway.

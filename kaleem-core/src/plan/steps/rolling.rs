@@ -67,7 +67,7 @@ impl Builder<'_> {
             self.steer(name, gateway, to, &mut now);
             // What is gone back to has stood a watch before.
             if last || self.input.kind != PlanKind::Rollback {
-                self.watch(name, gateway, fresh.clone());
+                self.watch(name, wanted, gateway, fresh.clone());
             }
         }
         for instance in warm {

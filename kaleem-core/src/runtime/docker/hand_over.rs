@@ -5,30 +5,43 @@
 //! leave the heir with half an interface when it joins too early: it is waited for the end of the predecessor's process and for its
 //! ports, and where joining fails all the same the heir is started anew, which always works and takes a moment longer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bollard::models::{ContainerInspectResponse, EndpointSettings, NetworkConnectRequest, NetworkDisconnectRequest};
-use bollard::query_parameters::{EventsOptions, KillContainerOptions, StartContainerOptions};
+use bollard::models::{ContainerInspectResponse, EndpointResource, EndpointSettings, NetworkConnectRequest, NetworkDisconnectRequest};
+use bollard::query_parameters::{EventsOptions, InspectNetworkOptions, KillContainerOptions, StartContainerOptions};
 use futures_util::{StreamExt as _, future};
 use tokio::time::Instant;
 
+use super::addresses::address_of;
 use super::containers::{AFTER_KILL, id_of, stop_signal};
 use super::failure::Failure;
 use super::instance::{bindings, is_alive, restart_of, status_of};
 use super::{DockerRuntime, body};
 use crate::definition::{NetworkAttachment, Protocol, RestartPolicy};
-use crate::names::{ContainerName, ProjectName};
+use crate::names::{ContainerName, NetworkName, ProjectName};
 use crate::runtime::{InstanceStatus, Leaving, OwnedContainer, RuntimeError};
 
 /// How long a port may take to be free after the end of the process that was behind it.
 const PORT_FREE: Duration = Duration::from_secs(5);
-/// Time between two looks at a port.
+/// How long an address may take to be free after the end of the process that had it.
+const ADDRESS_FREE: Duration = Duration::from_secs(2);
+/// How often the heir joins a network again that dealt it another address than the one it inherits: the engine frees an address a moment after
+/// it says so.
+const REJOINS: u32 = 3;
+/// Time between two looks at a port or an address.
 const LOOK: Duration = Duration::from_millis(3);
 
 const OPERATION: &str = "hand the ports over";
 const CONNECT: &str = "connect the container to its network";
+
+/// When a container joined a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joined {
+    Now,
+    Before,
+}
 
 impl DockerRuntime {
     /// Takes all networks from a container that does not run.
@@ -124,7 +137,12 @@ impl DockerRuntime {
         if !is_alive(&heir) || has_joined.is_none_or(HashMap::is_empty) {
             self.wait_for_ports(&heir).await;
         }
-        let joined = self.join_all(&heir_id, is_alive(&heir), networks).await;
+        let inherited: BTreeMap<NetworkName, Ipv4Addr> =
+            Leaving::addresses_of(from).into_iter().filter_map(|(network, address)| Some((network, address.parse().ok()?))).collect();
+        for (network, address) in &inherited {
+            self.wait_for_address(network, *address, &heir_id).await;
+        }
+        let joined = self.join_all(&heir_id, is_alive(&heir), networks, &inherited).await;
         if joined.is_err() {
             self.start_anew(&heir_id, networks).await?;
         }
@@ -201,25 +219,61 @@ impl DockerRuntime {
         }
     }
 
-    async fn join_all(&self, id: &str, runs: bool, networks: &[NetworkAttachment]) -> Result<(), RuntimeError> {
+    /// Waits until nobody but the heir has the address any more. Where that takes too long the heir gets another one, and callers look.
+    async fn wait_for_address(&self, network: &NetworkName, address: Ipv4Addr, heir: &str) {
+        let deadline = Instant::now() + ADDRESS_FREE;
+        while Instant::now() < deadline {
+            let question = self.client.inspect_network(network.as_str(), None::<InspectNetworkOptions>);
+            let Ok(found) = self.ask(OPERATION, question).await else { return };
+            let has = |endpoint: &EndpointResource| {
+                let own = endpoint.ipv4_address.as_deref().and_then(|text| text.split('/').next());
+                own.and_then(|text| text.parse::<Ipv4Addr>().ok()) == Some(address)
+            };
+            if !found.containers.iter().flatten().any(|(id, endpoint)| id != heir && has(endpoint)) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn join_all(
+        &self,
+        id: &str,
+        runs: bool,
+        networks: &[NetworkAttachment],
+        inherited: &BTreeMap<NetworkName, Ipv4Addr>,
+    ) -> Result<(), RuntimeError> {
         if !runs {
             return Err(super::nonsense(OPERATION, "the heir does not run"));
         }
         for attachment in networks {
-            self.join(id, attachment).await?;
+            let joined = self.join(id, attachment).await?;
+            // One that had joined before keeps what it has: others know it by now.
+            let Some(address) = inherited.get(&attachment.network).filter(|_| joined == Joined::Now) else { continue };
+            for _ in 0..REJOINS {
+                let dealt = self.look(id).await?.as_ref().and_then(|heir| address_of(heir, &attachment.network));
+                if dealt.is_none_or(|dealt| dealt == *address) {
+                    break;
+                }
+                let request = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
+                self.ask(OPERATION, self.client.disconnect_network(attachment.network.as_str(), request))
+                    .await
+                    .map_err(Failure::into_error)?;
+                self.join(id, attachment).await?;
+            }
         }
         Ok(())
     }
 
-    async fn join(&self, id: &str, attachment: &NetworkAttachment) -> Result<(), RuntimeError> {
+    async fn join(&self, id: &str, attachment: &NetworkAttachment) -> Result<Joined, RuntimeError> {
         self.join_as(OPERATION, id, attachment).await
     }
 
-    async fn join_as(&self, operation: &'static str, id: &str, attachment: &NetworkAttachment) -> Result<(), RuntimeError> {
+    async fn join_as(&self, operation: &'static str, id: &str, attachment: &NetworkAttachment) -> Result<Joined, RuntimeError> {
         let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(body::endpoint(attachment)) };
         match self.ask(operation, self.client.connect_network(attachment.network.as_str(), request)).await {
-            Ok(()) => Ok(()),
-            Err(failure) if failure.message().contains("already exists in network") => Ok(()),
+            Ok(()) => Ok(Joined::Now),
+            Err(failure) if failure.message().contains("already exists in network") => Ok(Joined::Before),
             Err(failure) => match failure.port_taken() {
                 Some(port) => Err(RuntimeError::PortTaken { port }),
                 None => Err(failure.into_error()),

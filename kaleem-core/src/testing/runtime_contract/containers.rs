@@ -30,6 +30,8 @@ pub(super) fn checks() -> Vec<Check> {
         a_hand_over_moves_the_ports_and_can_be_repeated,
         a_hand_over_works_also_where_the_heir_does_not_run_any_more,
         a_hand_over_between_projects_is_refused,
+        a_reserved_address_goes_to_the_successor,
+        placeholders_go_and_leave_nothing,
         a_signal_goes_to_what_runs_and_to_nothing_else,
         a_network_that_was_left_is_joined_again_with_its_names,
     ]
@@ -313,7 +315,8 @@ async fn what_starts_apart_has_no_network_and_no_port(stage: &Stage) -> Result<(
 async fn handed_over(stage: &Stage, networks: &[crate::definition::NetworkAttachment], port: u16) -> Result<(), Complaint> {
     let stop = StopPolicy { signal: None, grace: std::time::Duration::from_millis(100) };
     for stubborn_old in ["old", "nobody"] {
-        let from = [Leaving { container: stage.name(stubborn_old)?, stop: stop.clone() }];
+        let addresses = std::collections::BTreeMap::new();
+        let from = [Leaving { container: stage.name(stubborn_old)?, stop: stop.clone(), addresses }];
         stage.runtime.hand_over(&stage.project, &from, &stage.name("heir")?, networks).await.map_err(|error| told(&error))?;
     }
     let old = stage.inspect("old").await?;
@@ -349,6 +352,53 @@ async fn a_hand_over_between_projects_is_refused(stage: &Stage) -> Result<(), Co
     ensure!(matches!(answer, Err(RuntimeError::NotOurs { .. })), "{answer:?}");
     let heir = stage.inspect("heir").await?;
     ensure!(heir.addresses.is_empty(), "{:?}", heir.addresses);
+    Ok(())
+}
+
+async fn a_reserved_address_goes_to_the_successor(stage: &Stage) -> Result<(), Complaint> {
+    // Two lower addresses are free: without the reservation the heir would get one of them.
+    let network = stage.networks(&["front", "back"]).await?;
+    let definition = Definition { network, ..Definition::default() };
+    let now = StopPolicy { signal: Some("SIGKILL".to_owned()), grace: std::time::Duration::from_secs(1) };
+    for lower in ["one", "two"] {
+        stage.up(lower, &stage.runs, definition.clone(), RestartPolicy::No).await?;
+    }
+    let (networks, _) = predecessor_and_heir(stage).await?;
+    for lower in ["one", "two"] {
+        stage.runtime.stop(&stage.owned(lower)?, &now).await.map_err(|error| told(&error))?;
+    }
+    let addresses = stage.inspect("old").await?.addresses;
+    ensure!(addresses.len() == 2, "{addresses:?}");
+    stage.runtime.reserve(&stage.project, &stage.name("heir")?, &addresses).await.map_err(|error| told(&error))?;
+    let from = [Leaving { container: stage.name("old")?, stop: now.clone(), addresses: addresses.clone() }];
+    stage.runtime.hand_over(&stage.project, &from, &stage.name("heir")?, &networks).await.map_err(|error| told(&error))?;
+    stage.runtime.release(&stage.project).await.map_err(|error| told(&error))?;
+    let heir = stage.eventually("heir", "running", |state| state.status == InstanceStatus::Running).await?;
+    ensure!(heir.addresses == addresses, "{:?} instead of {addresses:?}", heir.addresses);
+    Ok(())
+}
+
+async fn placeholders_go_and_leave_nothing(stage: &Stage) -> Result<(), Complaint> {
+    let network = stage.networks(&["front"]).await?;
+    let definition = Definition { network, ..Definition::default() };
+    let now = StopPolicy { signal: Some("SIGKILL".to_owned()), grace: std::time::Duration::from_secs(1) };
+    stage.up("lower", &stage.runs, definition.clone(), RestartPolicy::No).await?;
+    stage.up("old", &stage.runs, definition, RestartPolicy::No).await?;
+    stage.runtime.stop(&stage.owned("lower")?, &now).await.map_err(|error| told(&error))?;
+    let before = stage.inspect("old").await?.addresses;
+    for _ in 0..2 {
+        stage.runtime.reserve(&stage.project, &stage.name("old")?, &before).await.map_err(|error| told(&error))?;
+    }
+    let listed = stage.runtime.list(&stage.project).await.map_err(|error| told(&error))?;
+    ensure!(listed.len() == 2, "placeholders are listed: {:?}", listed.iter().map(|one| &one.name).collect::<Vec<_>>());
+    for _ in 0..2 {
+        stage.runtime.release(&stage.project).await.map_err(|error| told(&error))?;
+    }
+    let unknown = stage.runtime.reserve(&stage.project, &stage.name("nobody")?, &before).await;
+    ensure!(matches!(unknown, Err(RuntimeError::NotFound { .. })), "{unknown:?}");
+    stage.runtime.start(&stage.owned("lower")?, RestartPolicy::No).await.map_err(|error| told(&error))?;
+    let lower = stage.inspect("lower").await?.addresses;
+    ensure!(lower != before && lower.len() == 1, "{lower:?}: its own address is still occupied");
     Ok(())
 }
 

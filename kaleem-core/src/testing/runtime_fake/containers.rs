@@ -1,5 +1,6 @@
 //! Containers of the fake: what it refuses, and what the seams answer.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use super::{FakeOperation, FakeRuntime};
 use crate::definition::{Definition, Mount, MountSource, NetworkAttachment, NetworkMode, PortBinding, RestartPolicy};
 use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, VolumeName};
 use crate::runtime::{
-    Containers, EngineInfo, Inspect, Instance, InstanceSpec, InstanceStatus, Leaving, Neighbour, OwnedContainer, RuntimeError, StopPolicy,
-    compose_labels, kaleem_labels,
+    Addresses, Containers, EngineInfo, Inspect, Instance, InstanceSpec, InstanceStatus, Leaving, Neighbour, OwnedContainer, RuntimeError,
+    StopPolicy, compose_labels, kaleem_labels,
 };
 
 /// Where ports begin that the engine chooses.
@@ -456,5 +457,32 @@ impl World {
     pub(super) fn uses_volume(&self, volume: &VolumeName) -> bool {
         let is = |mount: &Mount| matches!(&mount.source, MountSource::Volume { name, .. } if name == volume);
         self.containers.values().any(|container| container.definition.mounts.iter().any(is))
+    }
+}
+
+#[async_trait]
+impl Addresses for FakeRuntime {
+    async fn reserve(
+        &self,
+        project: &ProjectName,
+        like: &ContainerName,
+        addresses: &BTreeMap<NetworkName, String>,
+    ) -> Result<(), RuntimeError> {
+        self.call(FakeOperation::Reserve, like, |world| {
+            if world.owned(project, like)?.is_none() {
+                return Err(RuntimeError::NotFound { name: like.to_string() });
+            }
+            for (network, address) in addresses {
+                world.reserve(network, address);
+            }
+            Ok(())
+        })
+    }
+
+    async fn release(&self, project: &ProjectName) -> Result<(), RuntimeError> {
+        self.call(FakeOperation::Release, project, |world| {
+            world.placeholders.clear();
+            Ok(())
+        })
     }
 }

@@ -96,6 +96,8 @@ pub(super) struct World {
     pub(super) behaviours: BTreeMap<Digest, Behaviour>,
     pub(super) occupied_ports: Vec<(Option<IpAddr>, u16, Protocol)>,
     pub(super) missing_host_paths: BTreeSet<String>,
+    /// Addresses that placeholders occupy.
+    pub(super) placeholders: BTreeMap<NetworkName, BTreeSet<String>>,
     pub(super) engine: EngineInfo,
     counter: u64,
 }
@@ -121,6 +123,7 @@ impl World {
             behaviours: BTreeMap::new(),
             occupied_ports: Vec::new(),
             missing_host_paths: BTreeSet::new(),
+            placeholders: BTreeMap::new(),
             engine,
             counter: 0,
         }
@@ -450,11 +453,27 @@ impl World {
         let mut addresses = BTreeMap::new();
         for attachment in container.networks.values() {
             let Some(network) = self.networks.get(&attachment.network) else { continue };
-            let taken = |address: &String| self.containers.values().any(|other| other.addresses.get(&attachment.network) == Some(address));
-            let mut free = (2..=254_u8).map(|host| format!("172.30.{}.{host}", network.subnet)).filter(|address| !taken(address));
+            let mut free = self.free_addresses(&attachment.network, network.subnet);
             let address = attachment.ipv4.clone().or_else(|| free.next()).unwrap_or_default();
             addresses.insert(attachment.network.clone(), address);
         }
         addresses
+    }
+
+    /// The addresses that a network deals, the next one first.
+    fn free_addresses<'a>(&'a self, network: &'a NetworkName, subnet: u8) -> impl Iterator<Item = String> + 'a {
+        let taken = move |address: &String| {
+            self.containers.values().any(|other| other.addresses.get(network) == Some(address))
+                || self.placeholders.get(network).is_some_and(|placeholders| placeholders.contains(address))
+        };
+        (2..=254_u8).map(move |host| format!("172.30.{subnet}.{host}")).filter(move |address| !taken(address))
+    }
+
+    /// Occupies what a network would deal before `address`.
+    pub(super) fn reserve(&mut self, network: &NetworkName, address: &str) {
+        let last = |address: &str| address.rsplit('.').next().and_then(|host| host.parse::<u8>().ok()).unwrap_or(u8::MAX);
+        let Some(subnet) = self.networks.get(network).map(|network| network.subnet) else { return };
+        let below: Vec<String> = self.free_addresses(network, subnet).take_while(|free| last(free) < last(address)).collect();
+        self.placeholders.entry(network.clone()).or_default().extend(below);
     }
 }

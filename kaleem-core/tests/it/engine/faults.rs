@@ -20,12 +20,14 @@ fn away() -> RuntimeError {
     RuntimeError::Unreachable { endpoint: "unix:///fake.sock".to_owned(), source: "injected: the connection was reset".into() }
 }
 
-/// Whether the call that is seen now is the `at`th that changes something. Looking into containers while a plan is made may fail without a word.
+/// Whether the call that is seen now is the `at`th that changes something. Looking into containers while a plan is made may fail without a
+/// word, and where an address cannot be reserved another one is dealt.
 fn nth(at: usize) -> (Arc<AtomicUsize>, impl Fn(&FakeCall) -> bool + Send + Sync) {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = count.clone();
+    let tolerated = [FakeOperation::Exec, FakeOperation::Reserve];
     (count, move |call: &FakeCall| {
-        call.operation.is_mutating() && call.operation != FakeOperation::Exec && counter.fetch_add(1, Ordering::SeqCst) == at
+        call.operation.is_mutating() && !tolerated.contains(&call.operation) && counter.fetch_add(1, Ordering::SeqCst) == at
     })
 }
 

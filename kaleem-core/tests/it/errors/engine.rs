@@ -50,6 +50,7 @@ fn watch() {
         &WatchError::Crashed { container: container(), code: 139, log: LOG.to_owned() },
         &WatchError::Restarted { container: container(), log: LOG.to_owned() },
         &WatchError::Removed { container: container() },
+        &WatchError::Unhealthy { container: container(), reason: "GET /health answered 503, and 200 to 399 is right".to_owned() },
         &WatchError::OutOfMemory { container: container(), log: String::new() },
         &WatchError::Runtime { source: away() },
     ]));
@@ -87,6 +88,12 @@ fn step() {
         },
         &StepError::Backup { what: "make the backup set 20260301t031200z-7-1a2b3c4d".to_owned(), source: sets },
         &StepError::NoBackups { set: set() },
+        &StepError::AddressMoved {
+            container: made("edge-nginx-1"),
+            of: made("api"),
+            kept: "172.18.0.3".to_owned(),
+            now: "172.18.0.7".to_owned(),
+        },
         &StepError::NotReloadable {
             container: made("shop-web-r1-1"),
             test: "nginx -t -c /etc/shop.conf".to_owned(),
