@@ -25,6 +25,7 @@ use crate::traffic::Traffic;
 pub mod backup;
 pub mod error;
 pub mod gate;
+mod doors;
 mod hand_over;
 mod hook;
 pub mod labels;

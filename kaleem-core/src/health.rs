@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::names::{ContainerName, NetworkName, ProjectName, ServiceName};
 use crate::runtime::InstanceState;
 
+mod door;
 mod need;
 
+pub use door::Door;
 pub use need::{DependencyKind, Need};
 
 /// The answer to one question.
@@ -169,6 +171,8 @@ pub trait Probes: Send + Sync {
     async fn ask(&self, question: &Question, target: &ProbeTarget, timeout: Duration) -> Finding;
     /// Asks what something else needs: the worst of what its probes found, with the name of the probe in the reason.
     async fn ask_need(&self, project: &ProjectName, need: &Need, timeout: Duration) -> Finding;
+    /// Asks where clients ask. Certificates are not verified: the question is who answers, not whether browsers trust it.
+    async fn ask_door(&self, door: &Door, timeout: Duration) -> Finding;
 }
 
 /// One dependency, asked as its experts would: what gates, `kaleem health` and the agent's monitor have in common.

@@ -9,6 +9,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::config::{Project, PullPolicy, Service};
 use crate::definition::{DefinitionId, NetworkAttachment, PortBinding};
+use crate::health::Door;
 use crate::image::{Digest, ImageError, ImageRef, ImageSource, PinnedImage};
 use crate::names::{ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
 use crate::registry::{ImageRegistry, RegistryError};
@@ -20,6 +21,8 @@ use crate::runtime::{EngineInfo, ImageFacts, Instance, InstanceSpec, InstanceSta
 const CONCURRENT_QUESTIONS: usize = 8;
 
 pub mod clients;
+pub mod routes;
+pub(crate) mod doors;
 pub mod nginx;
 pub mod proxy;
 pub mod reality;
@@ -49,6 +52,10 @@ pub struct Observed {
     pub foreign_names: BTreeMap<ContainerName, String>,
     /// Who has kept the address of a service, or is connected to it, whose ports are to go to a gateway.
     pub clients: Vec<clients::Client>,
+    /// Places where clients ask, and get an answer now.
+    pub doors: Vec<Door>,
+    /// Doors that kaleem.toml names and that give no answer now, with what was seen.
+    pub shut_doors: Vec<(Door, String)>,
     /// Services whose gateway runs an older program.
     pub outdated_gateways: BTreeSet<ServiceName>,
     /// Releases that served or serve, newest first.
@@ -360,6 +367,8 @@ pub async fn observe_host(
         foreign_ports,
         foreign_names,
         clients,
+        doors: Vec::new(),
+        shut_doors: Vec::new(),
         outdated_gateways: BTreeSet::new(),
         releases,
         serving,

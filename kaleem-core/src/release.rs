@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Dependency;
 use crate::definition::{DefinitionId, NetworkAttachment, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
-use crate::health::{Need, Question};
+use crate::health::{Door, Need, Question};
 use crate::image::PinnedImage;
 use crate::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName, SetId};
 use crate::runtime::StopPolicy;
@@ -49,6 +49,9 @@ pub struct Target {
     pub volumes: Vec<VolumeDefinition>,
     /// How many releases are kept to go back to.
     pub keep: u32,
+    /// Places where clients ask, which `kaleem.toml` names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub front_door: Vec<Door>,
 }
 
 impl Target {

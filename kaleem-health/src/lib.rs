@@ -47,6 +47,8 @@ mod standard;
 mod port;
 #[cfg(feature = "http")]
 mod web;
+#[cfg(feature = "http")]
+mod door;
 #[cfg(feature = "spa")]
 mod spa;
 #[cfg(feature = "redis")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kaleem_core::health::{Finding, Need, ProbeTarget, Probes, Question, Verdict};
+use kaleem_core::health::{Door, Finding, Need, ProbeTarget, Probes, Question, Verdict};
 use kaleem_core::names::ProjectName;
 use kaleem_core::runtime::Console;
 
@@ -74,5 +74,13 @@ impl Probes for StandardProbes {
             None => Finding::new(Verdict::Unknown, format!("this program does not know how `{need}` is asked"))
                 .with_remedy("deploy with `kaleem`, or give the probes their dependencies"),
         }
+    }
+
+    async fn ask_door(&self, door: &Door, timeout: Duration) -> Finding {
+        #[cfg(feature = "http")]
+        return crate::door::ask(door, timeout).await;
+        #[cfg(not(feature = "http"))]
+        Finding::new(Verdict::Unknown, format!("this build of kaleem cannot ask {door}"))
+            .with_remedy("build kaleem-health with the feature `http`")
     }
 }

@@ -4,9 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use kaleem_core::clock::{Clock, SystemClock};
 use kaleem_core::health::{Finding, Verdict};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -45,12 +47,64 @@ pub(crate) enum TlsProblem {
     Name,
 }
 
+/// Accepts every certificate, and checks that the other side has its key.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
 impl Tls {
     /// Reads certificates; they are read once, when the probe is made.
     pub(crate) fn new(settings: &TlsSettings) -> Result<Self, SettingsError> {
         let is_standard = settings.trust_system && settings.trusted_pem.is_empty() && settings.client.is_none();
         let own = if is_standard { None } else { Some(Arc::new(config(settings)?)) };
         Ok(Self { own, alpn: None, name: settings.server_name.clone() })
+    }
+
+    /// Accepts every certificate: for questions that ask who answers, and send nothing that is secret.
+    pub(crate) fn accepting_any() -> Option<Self> {
+        static ANY: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
+        let make = || {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().ok()?;
+            let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))).with_no_client_auth();
+            Some(Arc::new(config))
+        };
+        let own = ANY.get_or_init(make).clone();
+        own.map(|own| Self { own: Some(own), alpn: None, name: None })
     }
 
     /// The same, offering a protocol by ALPN.

@@ -153,6 +153,7 @@ impl<'a> RunView<'a> {
                 | Step::Revive { .. }
                 | Step::Connect { .. }
                 | Step::Reload { .. }
+                | Step::FrontDoor { .. }
                 | Step::Upgrade { .. }
                 | Step::Rename { .. }
                 | Step::Commit { .. }

@@ -12,6 +12,7 @@ use crate::health::Need;
 use crate::names::ServiceName;
 
 pub mod backup;
+pub mod front_door;
 mod gateway;
 pub mod hooks;
 
@@ -21,6 +22,7 @@ pub mod probes;
 pub use probes::{ProbeKind, ProbeOptions};
 
 use backup::{BackupSettings, MigrationName, ServiceBackup};
+use front_door::FrontDoorSettings;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -33,6 +35,9 @@ pub struct Settings {
     /// By service.
     #[schemars(with = "BTreeMap<String, ServiceSettings>")]
     pub services: BTreeMap<ServiceName, ServiceSettings>,
+    /// Places where clients ask, by a name of yours: what works there before a plan must work after it.
+    #[serde(rename = "front-door")]
+    pub front_door: BTreeMap<String, FrontDoorSettings>,
     /// Backups.
     pub backup: BackupSettings,
     /// Probes, by service (or a group of another name) and name.
@@ -206,6 +211,13 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
         let reason = error.message().lines().collect::<Vec<_>>().join(", ");
         refuse(at, reason, "correct the file at that place; `kaleem.toml` is described in its JSON schema".to_owned())
     })?;
+    for (name, door) in &settings.front_door {
+        if let Some(problem) = door.problem() {
+            let at = place_of(&text, &["front-door", name, "url"]);
+            let remedy = "write it as a client has it, such as `https://shop.example/api/health`".to_owned();
+            return Err(refuse(at, format!("`{}` is not an address that can be checked: {problem}", door.url), remedy));
+        }
+    }
     for (name, service) in &settings.services {
         let at = place_of(&text, &["services", name.as_str()]);
         if !project.services.contains_key(name) {

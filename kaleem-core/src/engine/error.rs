@@ -153,6 +153,14 @@ pub enum StepError {
         /// What it said.
         output: String,
     },
+    /// A place where clients ask worked before the plan, and does not now.
+    #[error("clients got an answer at {door} before, and get none now: {reason}")]
+    FrontDoor {
+        /// The place.
+        door: String,
+        /// The last answer.
+        reason: String,
+    },
     /// A proxy of another project sends to an address that the service does not have any more.
     #[error("`{container}` keeps the address {kept} of `{of}`, which Docker gave away: `{of}` is at {now}")]
     AddressMoved {
@@ -196,6 +204,9 @@ impl Remedy for StepError {
             Self::HookNotRun { source, .. } => source.remedy(),
             Self::NotReloadable { container, test, .. } => {
                 format!("mend its configuration (`docker exec {container} {test}`), or set `reload = false` for it in kaleem.toml")
+            }
+            Self::FrontDoor { .. } => {
+                "look at the proxy in front of the service (`docker logs`) and at `kaleem show`, fix the cause, and deploy again".to_owned()
             }
             Self::AddressMoved { container, .. } => format!(
                 "deploy again, the address may be free by then; or let nginx in `{container}` resolve the name at run time (`resolver 127.0.0.11`)"

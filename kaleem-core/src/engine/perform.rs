@@ -86,6 +86,7 @@ impl Engine {
                 let reloaded = Reloaded { service, container, of, kept: kept.as_ref() };
                 self.reload(plan, &reloaded, step).await
             }
+            Step::FrontDoor { doors, .. } => self.ask_doors(index, doors, cut_short).await,
             Step::Upgrade { gateway, program, digest, .. } => self.upgrade(gateway, program, digest).await,
             Step::Rename { from, to, .. } => self.runtime.rename(&self.owned(plan, from), to).await.map(|()| String::new()).map_err(failed),
             Step::Commit { release } => Ok(format!("{release} serves")),

@@ -87,6 +87,7 @@ impl Engine {
             | Step::Needs { .. }
             | Step::Watch { .. }
             | Step::Drain { .. }
+            | Step::FrontDoor { .. }
             | Step::VerifyBackup { .. } => Ok(()),
             Step::Hook { .. } => Ok(()),
             Step::Upgrade { .. } => Ok(()),

@@ -56,6 +56,7 @@ const RULES: &[Rule] = &[
     holds,
     outdated_gateways,
     kept_addresses,
+    shut_doors,
     stores_replaced,
     one_way_migrations,
     strangers_in_project,
@@ -335,6 +336,21 @@ fn kept_addresses(plan: &Plan, observed: &Observed) -> Vec<Objection> {
             }
         };
         objection("kept-address", Severity::Note, client.service.as_ref(), message, &remedy)
+    });
+    found.collect()
+}
+
+/// A door that gives no answer now says nothing about a plan, and is not asked afterwards.
+fn shut_doors(_plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let found = observed.shut_doors.iter().map(|(door, reason)| {
+        let message = format!("the front door {door} gives no answer now, so that this plan is not judged by it: {reason}");
+        objection(
+            "front-door-shut",
+            Severity::Warn,
+            None,
+            message,
+            "check it after the deploy, or correct it under [front-door] in kaleem.toml",
+        )
     });
     found.collect()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::settings::{ProtocolName, ProxyProtocolName, ServiceSettings};
 use crate::config::{Service, UpdateOrder};
 use crate::definition::{
-    ContainerPort, Definition, Healthcheck, Mount, MountSource, NetworkAttachment, NetworkMode, Protocol, RestartPolicy,
+    ContainerPort, Definition, HTTP_PORTS, Healthcheck, Mount, MountSource, NetworkAttachment, NetworkMode, Protocol, RestartPolicy,
 };
 use crate::health::Question;
 use crate::image::PinnedImage;
@@ -19,8 +19,6 @@ use crate::traffic::DrainPolicy;
 
 /// Where the control socket and the state are, inside the container.
 pub const DIRECTORY_INSIDE: &str = "/run/kaleem";
-/// Ports on which HTTP is spoken unless somebody says otherwise: what frameworks and servers listen on by default.
-const HTTP_PORTS: &[u16] = &[80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8082, 8088, 8888, 9000];
 /// Where a container means itself.
 const LOOPBACK: &str = "127.0.0.1";
 /// Beginnings of labels by which proxies find containers: Traefik, caddy-docker-proxy, Sozu, Easy HAProxy, and

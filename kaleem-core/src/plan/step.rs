@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{BaselineGate, NewInstance, Route};
 use crate::config::{Hook, HookMoment};
 use crate::definition::{NetworkAttachment, NetworkDefinition, RestartPolicy, VolumeDefinition};
-use crate::health::Need;
+use crate::health::{Door, Need};
 use crate::image::{ImageRef, PinnedImage};
 use crate::names::{ContainerName, GatewayName, NetworkName, ProjectName, ReleaseId, ServiceName, SetId, VolumeName};
 use crate::observed::clients::Refresh;
@@ -250,6 +250,13 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         kept: Option<KeptAddress>,
     },
+    /// Asks where clients ask: what worked before the plan must work now. It only reads.
+    FrontDoor {
+        /// The service that was just switched; `None` before the commit.
+        service: Option<ServiceName>,
+        /// The doors that worked when the plan was made.
+        doors: Vec<Door>,
+    },
     /// Replaces the program of a gateway while it serves. There is no undo: the old and the new one do the same.
     Upgrade {
         /// Its service.
@@ -410,6 +417,7 @@ impl Step {
             | Self::Drain { .. }
             | Self::Upgrade { .. }
             | Self::Revive { .. }
+            | Self::FrontDoor { .. }
             | Self::VerifyBackup { .. } => Undo::Nothing,
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } => Undo::Impossible,
             Self::RemoveNetwork { .. } | Self::RemoveVolume { .. } => Undo::Impossible,
@@ -437,6 +445,7 @@ impl Step {
             | Self::Upgrade { service, .. }
             | Self::Rename { service, .. }
             | Self::Remove { service, .. } => Some(service),
+            Self::FrontDoor { service, .. } => service.as_ref(),
             Self::Baseline { .. }
             | Self::Hook { .. }
             | Self::CreateNetwork { .. }
@@ -494,6 +503,7 @@ impl Step {
             | Self::Watch { .. }
             | Self::Drain { .. }
             | Self::Upgrade { .. }
+            | Self::FrontDoor { .. }
             | Self::VerifyBackup { .. } => Vec::new(),
             Self::Commit { .. } | Self::Remove { .. } | Self::Unpin { .. } | Self::RemoveNetwork { .. } | Self::RemoveVolume { .. } => {
                 vec![format!("kaleem status --project-name {project}")]
@@ -542,6 +552,10 @@ impl fmt::Display for Step {
                 Some(Refresh::Reload) => write!(out, "check that {container} has the address of {of}, else reload it"),
                 Some(Refresh::Restart) => write!(out, "check that {container} has the address of {of}, else restart it"),
                 Some(Refresh::Forbidden) => write!(out, "check that {container} has the address of {of}"),
+            },
+            Self::FrontDoor { doors, .. } => match doors.as_slice() {
+                [door] => write!(out, "check the front door {door}"),
+                _ => write!(out, "check {} front doors", doors.len()),
             },
             Self::Upgrade { gateway, digest, .. } => write!(out, "upgrade {gateway} to the program {digest} while it serves"),
             Self::Rename { from, to, .. } => write!(out, "rename {from} to {to}"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::{Hook, HookMoment};
 use crate::definition::DefinitionId;
-use crate::health::Question;
+use crate::health::{Door, Question};
 use crate::names::{ContainerName, PlanId, ReleaseId, ServiceName, SetId};
 use crate::observed::{Observed, is_gateway};
 use crate::plan::{
@@ -538,6 +538,12 @@ impl<'a> Builder<'a> {
             steps.extend(data);
             steps.extend(self.switch);
             steps.extend(self.retire);
+            // What a service that goes answered is no promise any more.
+            let stays = |door: &&Door| door.behind.iter().all(|name| input.target.services.contains_key(name));
+            let doors: Vec<Door> = input.observed.doors.iter().filter(stays).cloned().collect();
+            if works && !doors.is_empty() {
+                steps.push(Step::FrontDoor { service: None, doors });
+            }
             steps.push(Step::Commit { release: input.release });
             steps.extend(hooks::at(HookMoment::AfterDeploy, input.hooks, input.kind));
             steps.extend(cleanup);

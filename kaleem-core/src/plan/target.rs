@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::settings::backup::MigrationName;
+use crate::config::settings::front_door::FrontDoorSettings;
 use crate::config::{DependencyCondition, Project, Service};
 use crate::definition::{Definition, DefinitionId, NetworkMode};
 use crate::names::ServiceName;
@@ -65,6 +66,7 @@ pub fn resolve(
         networks: project.networks.values().cloned().collect(),
         volumes: project.volumes.values().cloned().collect(),
         keep: project.settings.keep.unwrap_or(KEEP).max(1),
+        front_door: project.settings.front_door.values().map(FrontDoorSettings::door).collect(),
     };
     Resolved { target, definitions }
 }

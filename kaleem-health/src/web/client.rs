@@ -122,6 +122,11 @@ impl Client {
         Ok(Self { tls: Tls::new(tls)?, version: HttpVersion::One, resolver })
     }
 
+    /// One that accepts every certificate.
+    pub(crate) fn accepting_any(resolver: Arc<dyn Resolver>) -> Option<Self> {
+        Some(Self { tls: Tls::accepting_any()?, version: HttpVersion::One, resolver })
+    }
+
     /// The same in another version of HTTP.
     pub(crate) fn speaking(self, version: HttpVersion) -> Self {
         match version {

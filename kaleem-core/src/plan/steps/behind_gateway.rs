@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Builder, ORPHAN_STOP, Slot, is_up, start};
 use crate::definition::RestartPolicy;
-use crate::health::Question;
+use crate::health::{Door, Question};
 use crate::names::{ContainerName, NetworkName, ServiceName};
 use crate::observed::clients::{Client, Keeps, Refresh};
 use crate::observed::gateway_of;
@@ -84,6 +84,7 @@ impl<'a> Builder<'a> {
         }
         self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
         self.switch.append(&mut after);
+        self.see_doors(name);
         if !old.is_empty() {
             self.watch(name, wanted, gateway, to);
         }
@@ -138,6 +139,7 @@ impl<'a> Builder<'a> {
             self.gate_through(name, wanted, gateway, slot);
         }
         self.switch.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: to.clone(), from });
+        self.see_doors(name);
         if !old.is_empty() {
             self.watch(name, wanted, gateway, to);
         }
@@ -149,6 +151,14 @@ impl<'a> Builder<'a> {
         let like = self.routed_before(name).into_iter().map(|route| route.container).collect();
         let (container, reach) = (slot.name().clone(), Some(reach(gateway, like)));
         self.switch.push(Step::Gate { service: name.clone(), container, gate: wanted.gate.clone(), through, reach });
+    }
+
+    /// Asks where clients of a service ask, after it was switched.
+    fn see_doors(&mut self, name: &ServiceName) {
+        let doors: Vec<Door> = self.input.observed.doors.iter().filter(|door| door.leads_to(name)).cloned().collect();
+        if !doors.is_empty() {
+            self.switch.push(Step::FrontDoor { service: Some(name.clone()), doors });
+        }
     }
 
     pub(super) fn watch(&mut self, name: &ServiceName, wanted: &Wanted, gateway: &WantedGateway, instances: Vec<Route>) {

@@ -359,12 +359,14 @@ fn world(shape: &Shape) -> World {
     world.push("redis:7", Behaviour::Healthy);
     world.push("nginx:1", Behaviour::Healthy);
     world.runtime.on_peek(Arc::new(|container| {
-        container.as_str().contains("-web-").then(|| super::clients::nginx("location / { proxy_pass http://api:3000; }", None))
+        container
+            .as_str()
+            .contains("-web-")
+            .then(|| super::clients::nginx("events {} http { server { location / { proxy_pass http://api:3000; } } }", None))
     }));
     world.runtime.on_exec(Arc::new(|container, command| {
         let nginx = container.as_str().contains("-web-") && command.first().is_some_and(|program| program == "nginx");
-        let output = "location / { proxy_pass http://api:3000; }".to_owned();
-        nginx.then_some(ExecReply::Ends(ExecOutput { exit_code: 0, output }))
+        nginx.then_some(ExecReply::Ends(ExecOutput { exit_code: 0, output: String::new() }))
     }));
     world
 }

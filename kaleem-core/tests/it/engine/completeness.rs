@@ -21,7 +21,7 @@ macro_rules! kinds {
 }
 
 kinds!(STEPS, step_kind, Step: Baseline, Hook, CreateNetwork, CreateVolume, Pull, Pin, Create, Start, Gate, Needs, Steer, Hold, Watch, Drain,
-    RunToEnd, BackUp, VerifyBackup, RestoreData, Stop, StartApart, HandOver, Connect, Revive, Reload, Upgrade, Rename, Commit, Remove, Unpin,
+    RunToEnd, BackUp, VerifyBackup, RestoreData, Stop, StartApart, HandOver, Connect, Revive, Reload, FrontDoor, Upgrade, Rename, Commit, Remove, Unpin,
     RemoveNetwork, RemoveVolume);
 kinds!(STRATEGIES, strategy_kind, Strategy: RunToEnd, Recreate, Overlap, BlueGreen, Rolling);
 kinds!(PLANS, plan_kind, PlanKind: Deploy, Rollback, Eject, Down, Upgrade);

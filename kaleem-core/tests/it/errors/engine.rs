@@ -88,6 +88,10 @@ fn step() {
         },
         &StepError::Backup { what: "make the backup set 20260301t031200z-7-1a2b3c4d".to_owned(), source: sets },
         &StepError::NoBackups { set: set() },
+        &StepError::FrontDoor {
+            door: "http://127.0.0.1:8088/api/".to_owned(),
+            reason: "http://127.0.0.1:8088/api/ answered 502, expected 100 to 499".to_owned(),
+        },
         &StepError::AddressMoved {
             container: made("edge-nginx-1"),
             of: made("api"),
