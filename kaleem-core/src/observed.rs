@@ -52,6 +52,10 @@ pub struct Observed {
     pub foreign_names: BTreeMap<ContainerName, String>,
     /// Who has kept the address of a service, or is connected to it, whose ports are to go to a gateway.
     pub clients: Vec<clients::Client>,
+    /// Containers that were looked at for that, with the configuration of each that is an nginx of this project.
+    pub looked: BTreeMap<ContainerName, Vec<nginx::Directive>>,
+    /// Services whose gateway stays although it is to be on other networks, with those that it joins while it serves.
+    pub live_gateways: BTreeMap<ServiceName, Vec<NetworkAttachment>>,
     /// Places where clients ask, and get an answer now.
     pub doors: Vec<Door>,
     /// Doors that kaleem.toml names and that give no answer now, with what was seen.
@@ -352,7 +356,7 @@ pub async fn observe_host(
     .map_err(failed)?;
     let (same, drift): (BTreeMap<_, _>, BTreeMap<_, _>) = differences.into_iter().partition(|(_, fields)| fields.is_empty());
     let adoptable: BTreeSet<ContainerName> = same.into_keys().collect();
-    let clients =
+    let found =
         clients::find(runtime, &questions.project, &instances, &questions.routed, &|service| questions.gateways.get(service).cloned())
             .await;
     Ok(Observed {
@@ -366,7 +370,9 @@ pub async fn observe_host(
         volumes,
         foreign_ports,
         foreign_names,
-        clients,
+        clients: found.clients,
+        looked: found.looked,
+        live_gateways: BTreeMap::new(),
         doors: Vec::new(),
         shut_doors: Vec::new(),
         outdated_gateways: BTreeSet::new(),

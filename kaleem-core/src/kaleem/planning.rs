@@ -223,7 +223,8 @@ impl Kaleem {
         let serving = history.serving().and_then(|id| history.release(id));
         observed.detached = reality::detached(&observed.instances, serving.as_ref(), &find);
         reality::keep_detached(&mut observed);
-        let doors = observed::doors::find(&self.runtime, &self.probes, target, &observed.instances).await;
+        observed.live_gateways = reality::live(&observed.instances, target, &find);
+        let doors = observed::doors::find(&self.runtime, &self.probes, target, &observed).await;
         (observed.doors, observed.shut_doors) = (doors.open, doors.shut);
         Ok(observed)
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
-use super::nginx::Kept;
+use super::nginx::{Directive, Kept};
 use super::proxy::{self, Configuration, Owner, ProxyKind};
 use crate::definition::DefinitionId;
 use crate::names::{ContainerName, NetworkName, ProjectName, ServiceName};
@@ -135,6 +135,13 @@ struct Seen {
     inside: Inside,
 }
 
+/// What a look for clients found.
+pub(super) struct Found {
+    pub(super) clients: Vec<Client>,
+    /// Containers that were looked at, with the configuration of those that are an nginx of this project: none is asked twice.
+    pub(super) looked: BTreeMap<ContainerName, Vec<Directive>>,
+}
+
 /// Looks for clients of services whose address is about to move: they get a gateway, or lose it.
 ///
 /// A service that keeps the gateway it has moves nowhere; `gets` says what the gateway of each is to be.
@@ -144,7 +151,7 @@ pub(super) async fn find(
     instances: &[Instance],
     routed: &BTreeMap<ServiceName, BTreeSet<String>>,
     gets: &dyn Fn(&ServiceName) -> Option<DefinitionId>,
-) -> Vec<Client> {
+) -> Found {
     let running = |instance: &&Instance| instance.state.status == InstanceStatus::Running;
     let moves = |service: &ServiceName| {
         let has = gateway_of(project, service, instances).filter(running).map(|gateway| gateway.definition.clone());
@@ -167,7 +174,8 @@ pub(super) async fn find(
             }
         }
     }
-    clients
+    let looked = seen.into_iter().map(|seen| (seen.neighbour.name, seen.configuration.map(|found| found.directives).unwrap_or_default()));
+    Found { clients, looked: looked.collect() }
 }
 
 /// Looks at each container on the networks once. What cannot be asked is left out.

@@ -12,7 +12,7 @@ use super::routes::{Route, routes};
 use crate::definition::{HTTP_PORTS, PortBinding, Protocol};
 use crate::health::{DependencyKind, Door, Probes, Verdict};
 use crate::names::{ContainerName, ProjectName, ServiceName};
-use crate::observed::{gateway_of, is_gateway};
+use crate::observed::{Observed, gateway_of, is_gateway};
 use crate::release::Target;
 use crate::runtime::{Instance, InstanceStatus, Runtime};
 
@@ -32,13 +32,14 @@ pub(crate) struct Doors {
 }
 
 /// Asks at every door of a project.
-pub(crate) async fn find(runtime: &Arc<dyn Runtime>, probes: &Arc<dyn Probes>, target: &Target, instances: &[Instance]) -> Doors {
+pub(crate) async fn find(runtime: &Arc<dyn Runtime>, probes: &Arc<dyn Probes>, target: &Target, observed: &Observed) -> Doors {
+    let instances = observed.instances.as_slice();
     let mut groups: Vec<Vec<Door>> = target.front_door.iter().map(|door| vec![door.clone()]).collect();
     for (name, wanted) in &target.services {
         let is_store = DependencyKind::of_image(&wanted.image.image).is_some();
         groups.extend(published(&target.project, instances, name).into_iter().map(|port| ways(&port, name, is_store)));
     }
-    for (name, route) in routes_of(runtime, target, instances).await {
+    for (name, route) in routes_of(runtime, target, observed).await {
         let ports = published(&target.project, instances, &name);
         groups.extend(ports.into_iter().filter_map(|port| behind_route(&port, &name, &route)).map(|door| vec![door]));
     }
@@ -98,7 +99,8 @@ fn speaks_http(port: u16) -> bool {
 }
 
 /// What nginx'es of the project send to its services.
-async fn routes_of(runtime: &Arc<dyn Runtime>, target: &Target, instances: &[Instance]) -> Vec<(ServiceName, Route)> {
+async fn routes_of(runtime: &Arc<dyn Runtime>, target: &Target, observed: &Observed) -> Vec<(ServiceName, Route)> {
+    let instances = observed.instances.as_slice();
     let is_nginx = |one: &&Instance| {
         let wanted = target.services.get(&one.service);
         let image = wanted.and_then(|wanted| ProxyKind::of_image(&wanted.image.image));
@@ -112,9 +114,12 @@ async fn routes_of(runtime: &Arc<dyn Runtime>, target: &Target, instances: &[Ins
     if containers.is_empty() {
         return Vec::new();
     }
-    let names: Vec<ContainerName> = containers.keys().cloned().collect();
+    let names: Vec<ContainerName> = containers.keys().filter(|name| !observed.looked.contains_key(*name)).cloned().collect();
     let known: BTreeMap<String, ServiceName> = target.services.keys().map(|name| (name.to_string(), name.clone())).collect();
-    let configurations = nginx_configurations(runtime, &names).await;
+    let mut configurations = observed.looked.clone();
+    if !names.is_empty() {
+        configurations.extend(nginx_configurations(runtime, &names).await);
+    }
     let found = configurations.into_iter().filter_map(|(container, directives)| Some((containers.get(&container)?.clone(), directives)));
     found.flat_map(|(service, directives)| routes(&directives, &known).into_iter().map(move |route| (service.clone(), route))).collect()
 }

@@ -25,7 +25,6 @@ mod repairs;
 mod rolling;
 mod slots;
 
-use behind_gateway::is_current;
 use slots::Slot;
 
 /// Time a service that runs to its end may take where nothing is said: migrations are slow, and a deploy must end.
@@ -216,7 +215,7 @@ impl<'a> Builder<'a> {
             // It holds the ports and the name that the containers get back.
             old.extend(standing.filter(|gateway| is_up(gateway)));
         }
-        let stale = wanted.gateway.as_ref().is_some_and(|gateway| !standing.is_some_and(|standing| is_current(standing, gateway)));
+        let stale = wanted.gateway.as_ref().is_some_and(|gateway| self.fitting(name, standing, gateway).is_none());
         let changed = kept.len() < slots.len() || !old.is_empty() || stale;
         if let Some(first) = slots.first() {
             self.stands_for.insert(name.clone(), first.name().clone());
@@ -224,6 +223,7 @@ impl<'a> Builder<'a> {
         self.instances.insert(name.clone(), slots.iter().map(|slot| self.final_name(wanted, slot)).collect());
         self.explain(name, wanted, &slots, &old, stale);
         self.connect_reused(name, &slots);
+        self.join_live(name, standing);
         if changed {
             self.replaced.insert(name.clone());
             self.note_baseline(name, &old);

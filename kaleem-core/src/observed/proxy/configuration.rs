@@ -35,7 +35,7 @@ pub enum Owner {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// Directives of nginx, files that it includes among them.
-    directives: Vec<Directive>,
+    pub(in crate::observed) directives: Vec<Directive>,
     /// Lines of the others.
     lines: Vec<String>,
     /// Whether all files were there that it names.

@@ -10,7 +10,7 @@ use crate::names::{ContainerName, NetworkName, ServiceName};
 use crate::observed::clients::{Client, Keeps, Refresh};
 use crate::observed::gateway_of;
 use crate::plan::gateway::HOLD;
-use crate::plan::{HandedOver, KeptAddress, NewInstance, Reach, ReachExpectation, Role, Route, Step};
+use crate::plan::{HandedOver, KeptAddress, NewInstance, Reach, ReachExpectation, Role, Route, Step, WhenUndone};
 use crate::release::{GateSettings, Strategy, Wanted, WantedGateway};
 use crate::runtime::{Instance, StopPolicy};
 use crate::traffic::DrainPolicy;
@@ -43,7 +43,7 @@ impl<'a> Builder<'a> {
                 self.create.push(Step::Create { instance: instance.clone() });
             }
         }
-        let fits = standing.filter(|standing| is_current(standing, gateway));
+        let fits = self.fitting(name, standing, gateway);
         let replaces = !new.is_empty() && !old.is_empty();
         if wanted.strategy == Strategy::Recreate && (replaces || fits.is_none()) {
             return self.hold_over(name, wanted, gateway, standing, slots, old);
@@ -109,7 +109,7 @@ impl<'a> Builder<'a> {
     ) {
         let to: Vec<Route> = slots.iter().map(|slot| self.route(slot)).collect();
         let before = self.routed_before(name);
-        let fits = standing.is_some_and(|standing| is_current(standing, gateway));
+        let fits = self.fitting(name, standing, gateway).is_some();
         // Before anything is stopped: a release that would be taken back must not make anybody wait.
         self.ask_needs(name, wanted);
         let from = if fits {
@@ -151,6 +151,26 @@ impl<'a> Builder<'a> {
         let like = self.routed_before(name).into_iter().map(|route| route.container).collect();
         let (container, reach) = (slot.name().clone(), Some(reach(gateway, like)));
         self.switch.push(Step::Gate { service: name.clone(), container, gate: wanted.gate.clone(), through, reach });
+    }
+
+    /// The gateway that stands, where it runs and is what is wanted, or becomes that while it serves. Its program may be older: that is upgraded
+    /// without replacing it.
+    pub(super) fn fitting(&self, name: &ServiceName, standing: Option<&'a Instance>, wanted: &WantedGateway) -> Option<&'a Instance> {
+        let live = || self.input.observed.live_gateways.contains_key(name);
+        standing.filter(|standing| is_up(standing)).filter(|standing| standing.definition.as_ref() == Some(&wanted.definition) || live())
+    }
+
+    /// Connects a gateway to the networks that it joins while it serves.
+    pub(super) fn join_live(&mut self, name: &ServiceName, standing: Option<&Instance>) {
+        let networks = self.input.observed.live_gateways.get(name).filter(|networks| !networks.is_empty());
+        if let (Some(standing), Some(networks)) = (standing, networks) {
+            self.create.push(Step::Connect {
+                service: name.clone(),
+                container: standing.name.clone(),
+                networks: networks.clone(),
+                when_undone: WhenUndone::Leaves,
+            });
+        }
     }
 
     /// Asks where clients of a service ask, after it was switched.
@@ -295,11 +315,6 @@ impl<'a> Builder<'a> {
         };
         names.map(|name| Route { container: name.clone(), release: release(name).unwrap_or(previous.id) }).collect()
     }
-}
-
-/// Whether a gateway runs and is what is wanted. Its program may be older: that is upgraded without replacing it.
-pub(super) fn is_current(standing: &Instance, wanted: &WantedGateway) -> bool {
-    is_up(standing) && standing.definition.as_ref() == Some(&wanted.definition)
 }
 
 /// What the gateway must reach of an instance before it sends there.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::behind_gateway::is_current;
 use super::{Builder, PlanData, Slot, gate, is_up, start};
 use crate::names::{ContainerName, ServiceName};
 use crate::plan::{ChangeKind, Interruption, Step, strategy};
@@ -79,7 +78,7 @@ impl Builder<'_> {
                 self.create.push(Step::Create { instance: instance.clone() });
             }
         }
-        let fits = wanted.gateway.as_ref().filter(|gateway| standing.is_some_and(|standing| is_current(standing, gateway)));
+        let fits = wanted.gateway.as_ref().filter(|gateway| self.fitting(name, standing, gateway).is_some());
         if let Some(gateway) = fits {
             let from = self.routed_before(name);
             self.quiet.push(Step::Steer { service: name.clone(), gateway: gateway.name.clone(), to: Vec::new(), from });
