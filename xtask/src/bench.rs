@@ -4,12 +4,14 @@ pub(crate) mod backup;
 pub(crate) mod plan;
 pub(crate) mod gateway;
 pub(crate) mod health;
+mod steps;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kaleem_core::clock::{Clock, SystemClock};
 
+use crate::bench::steps::{Steps, timed};
 use crate::demo::{Shop, kaleem_as_shipped};
 use crate::fail::TaskError;
 use crate::load::{Load, Slice};
@@ -36,6 +38,8 @@ struct Contender {
     /// Seconds from the start of the command until the new version answered.
     served: Vec<f64>,
     load: Vec<Slice>,
+    /// Where the time goes, for what keeps a journal.
+    steps: Steps,
 }
 
 /// Deploys `v1` and `v2` of the shop in turn with both programs, each in a project of its own.
@@ -83,7 +87,7 @@ pub(crate) fn deploy(
 
 impl Contender {
     fn new(name: &'static str) -> Self {
-        Self { name, runs: Vec::new(), served: Vec::new(), load: Vec::new() }
+        Self { name, runs: Vec::new(), served: Vec::new(), load: Vec::new(), steps: Steps::default() }
     }
 
     fn run(&mut self, program: Program, shop: &Shop<'_>, version: &str, traffic: Traffic) -> Result<(), TaskError> {
@@ -92,7 +96,8 @@ impl Contender {
             Traffic::None => None,
         };
         let start = SystemClock.monotonic();
-        let measured = program.measure()?;
+        let plans = shop.plans();
+        let measured = if plans.is_dir() { timed(&mut self.steps, &plans, || program.measure())? } else { program.measure()? };
         // A command may end before the new version serves: that time, and what fails in it, belongs to the deploy.
         let answers = wait_until(Duration::from_secs(30), || shop.version().is_ok_and(|serves| serves == version));
         self.served.push(SystemClock.monotonic().saturating_sub(start).as_secs_f64());
@@ -136,6 +141,7 @@ fn report(contenders: &[Contender; 2]) {
     say::table(&[heading, ours.row(), theirs.row()]);
     let ratios: Vec<f64> = ours.seconds().iter().zip(theirs.seconds()).map(|(ours, theirs)| ours / theirs).collect();
     say::line(&format!("kaleem takes {:.2} times as long (median of {} pairs)", median(&ratios), ratios.len()));
+    ours.steps.show();
 }
 
 /// The middle one, or the mean of the two in the middle.

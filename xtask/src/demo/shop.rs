@@ -110,6 +110,11 @@ impl<'a> Shop<'a> {
         self.directory.path()
     }
 
+    /// Where kaleem keeps the journals of its plans.
+    pub(crate) fn plans(&self) -> PathBuf {
+        self.directory().join("state").join(&self.name).join("plans")
+    }
+
     /// The real program on this project.
     pub(crate) fn kaleem(&self, arguments: &[&str]) -> Program {
         let program = Program::new(self.place, self.kaleem).args(arguments);

@@ -37,6 +37,8 @@ pub(super) fn of_serving(text: &str, answers: &Answers, workers: &str) -> Option
     let named = |version: &str| claim.contains(&format!("kaleem-operator/api:{version} "));
     match agreed(answers) {
         Err(answers) => Some(format!("it printed `serving: {claim}`, and the doors answer {answers}")),
+        // What Compose runs, before kaleem has released anything.
+        Ok(_) if claim.contains("has not released anything") && claim.contains("Compose") => None,
         Ok(version) if !named(version) => Some(format!("it printed `serving: {claim}`, and the doors answer {version}")),
         // Another version is named only where other services run it.
         Ok(version) => {
@@ -50,12 +52,9 @@ pub(super) fn of_serving(text: &str, answers: &Answers, workers: &str) -> Option
 
 /// Services of which a plan says that they are kept.
 pub(super) fn kept(text: &str) -> BTreeSet<&str> {
-    let row = |line: &'_ str| -> Option<String> {
-        let mut words = line.split_whitespace();
-        let (sign, name, verb) = (words.next()?, words.next()?, words.next()?);
-        (sign == "=" && verb.starts_with("keep")).then(|| name.to_owned())
-    };
-    text.lines().filter_map(|line| row(line).and_then(|_| line.split_whitespace().nth(1))).collect()
+    let row =
+        |line: &'_ str| -> bool { line.starts_with("= ") && line.split_whitespace().nth(2).is_some_and(|verb| verb.starts_with("keep")) };
+    text.lines().filter(|line| row(line)).filter_map(|line| line.split_whitespace().nth(1)).collect()
 }
 
 /// Services whose running containers are not the same ones.
@@ -104,6 +103,8 @@ mod tests {
         };
         assert_eq!(of_serving(&line("o2"), &all("o2"), "o1"), None);
         assert_eq!(of_serving("nothing is said", &all("o2"), "o1"), None);
+        let compose = "serving: kaleem has not released anything; the containers that Compose started are still running, unchanged";
+        assert_eq!(of_serving(compose, &all("o1"), "o1"), None);
         for (why, text, answers) in [
             ("another version answers", line("o2"), all("o3")),
             ("the workers' version answers", line("o2"), all("o1")),

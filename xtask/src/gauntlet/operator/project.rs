@@ -155,7 +155,16 @@ impl<'a> Project<'a> {
 
     /// Writes what differs from `compose.yaml`; nothing removes it.
     pub(super) fn change(&self, text: Option<&str>) -> Result<(), TaskError> {
-        let path = self.directory.path().join(OVERRIDE);
+        self.write_or_remove(OVERRIDE, text)
+    }
+
+    /// Writes `kaleem.toml`; nothing removes it.
+    pub(super) fn write_settings(&self, text: Option<&str>) -> Result<(), TaskError> {
+        self.write_or_remove("kaleem.toml", text)
+    }
+
+    fn write_or_remove(&self, file: &str, text: Option<&str>) -> Result<(), TaskError> {
+        let path = self.directory.path().join(file);
         match text {
             Some(text) => write_for_all(&path, text),
             None => match std::fs::remove_file(&path) {
@@ -235,8 +244,7 @@ impl<'a> Project<'a> {
             let found = self.docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]).output()?;
             ids.extend(found.lines().map(str::to_owned));
         }
-        let format =
-            "{{.Id}}\t{{.Name}}\t{{.State.Running}}\t{{.State.StartedAt}}\t{{index .Config.Labels \"com.docker.compose.service\"}}";
+        let format = "{{.Id}}\t{{.Name}}\t{{.State.Running}}\t{{.State.StartedAt}}\t{{with index .Config.Labels \"com.docker.compose.service\"}}{{.}}{{end}}";
         // One that is removed meanwhile makes the client fail and print the others.
         let text = if ids.is_empty() { String::new() } else { self.docker(&["inspect", "--format", format]).args(&ids).printed()? };
         let container = |line: &str| {

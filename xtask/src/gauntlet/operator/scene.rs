@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::gauntlet::operator::project::Said;
-use crate::gauntlet::operator::traffic::Tally;
+use crate::gauntlet::operator::traffic::{Door, Tally};
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +120,11 @@ impl Scene {
             Self::VariableChanged | Self::LabelChanged | Self::Workers | Self::DoctorRepair => Bar::Nothing,
             Self::StateRemoved | Self::StateRestored | Self::SecondUser => Bar::Nothing,
         }
+    }
+
+    /// A door that its files do not have: several containers cannot publish one port.
+    pub(super) fn closes(self) -> Option<Door> {
+        matches!(self, Self::ScaleUp | Self::ScaleDown).then_some(Door::Port)
     }
 
     /// The scene whose change this one takes out again.
