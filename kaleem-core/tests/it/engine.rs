@@ -4,6 +4,7 @@ mod cases;
 mod clients;
 mod completeness;
 mod data;
+mod doors;
 mod faults;
 mod hooks;
 mod matrix;
