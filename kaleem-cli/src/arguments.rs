@@ -92,6 +92,16 @@ pub(crate) struct Files {
     pub files: Vec<PathBuf>,
 }
 
+/// `adopt`.
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    #[command(flatten)]
+    pub files: Files,
+    /// Also from a process on another machine or in a container, which cannot be seen from here and is known to be gone
+    #[arg(long)]
+    pub take_lock: bool,
+}
+
 /// What is to be done.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -122,6 +132,9 @@ pub(crate) enum Verb {
     /// Stop and remove everything of the project but its data
     #[command(after_help = "Examples:\n  kaleem down --plan\n  kaleem down\n  kaleem down --volumes")]
     Down(Down),
+    /// Take over a project that another user, state directory or project directory deployed. Nothing that runs is touched
+    #[command(after_help = "Example:\n  kaleem adopt")]
+    Adopt(Adopt),
     /// Look at the gateways, upgrade their program, read their counters
     #[command(after_help = "Examples:\n  kaleem gateway list\n  kaleem gateway upgrade\n  kaleem gateway metrics api")]
     Gateway(Gateway),
@@ -350,6 +363,7 @@ impl Arguments {
             Verb::Deploy(verb) => &verb.files.files,
             Verb::Doctor(verb) => &verb.files.files,
             Verb::Eject(verb) => &verb.files.files,
+            Verb::Adopt(verb) => &verb.files.files,
             Verb::Health(verb) => &verb.files.files,
             Verb::Backup(verb) => &verb.files.files,
             _ => &Vec::new(),

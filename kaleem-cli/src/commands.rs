@@ -15,6 +15,7 @@ use crate::render::Printer;
 use crate::wiring::Wiring;
 
 mod abort;
+mod adopt;
 mod backup;
 mod carry_out;
 mod completions;
@@ -62,6 +63,7 @@ pub(crate) async fn run(verb: Verb, wiring: &Wiring, printer: &Printer) -> Resul
         Verb::Eject(arguments) => eject::run(&arguments, wiring, printer).await,
         Verb::Down(arguments) => down::run(&arguments, wiring, printer).await,
         Verb::Gateway(arguments) => gateway::run(&arguments.what, wiring, printer).await,
+        Verb::Adopt(arguments) => adopt::run(&arguments, wiring, printer).await,
         Verb::Resume => resume::run(wiring, printer).await,
         Verb::Abort => abort::run(wiring, printer).await,
         Verb::Resolve(arguments) => resolve::run(&arguments, wiring, printer).await,
@@ -93,7 +95,7 @@ fn tells_of_open_plan(verb: &Verb) -> Tells {
             GatewayVerb::Upgrade { .. } => Tells::Itself,
             GatewayVerb::List | GatewayVerb::Metrics { .. } => Tells::Here,
         },
-        Verb::Status | Verb::Resume | Verb::Abort | Verb::Resolve(_) => Tells::Itself,
+        Verb::Status | Verb::Adopt(_) | Verb::Resume | Verb::Abort | Verb::Resolve(_) => Tells::Itself,
         Verb::Init(_) | Verb::Plan(_) | Verb::Releases | Verb::Show(_) | Verb::Logs(_) | Verb::Exec(_) => Tells::Here,
         Verb::Health(_) | Verb::Backup(_) | Verb::Doctor(_) => Tells::Here,
         Verb::Completions(_) => Tells::Nobody,

@@ -10,14 +10,18 @@ use kaleem_core::durable::DurableError;
 use kaleem_core::exec::ExecError;
 use kaleem_core::history::HistoryError;
 use kaleem_core::kaleem::KaleemError;
+use kaleem_core::lease::LeaseError;
 use kaleem_core::names::{PlanId, ProjectName, ReleaseId, ServiceName, SetId};
 use kaleem_core::observed::ObserveError;
+use kaleem_core::observed::owner::ForeignKind;
 use kaleem_core::registry::oci::RegistrySetupError;
 use kaleem_core::remedy::Remedy;
 use kaleem_core::repair::RepairError;
 use kaleem_core::runtime::RuntimeError;
 use kaleem_core::traffic::TrafficError;
 use kaleem_health::SettingsError;
+
+use crate::wiring::Wiring;
 
 #[cfg(test)]
 mod tests;
@@ -143,6 +147,21 @@ pub(crate) enum CliError {
     /// Another failure in a verb of `kaleem backup`, whose exit codes are its own.
     #[error(transparent)]
     InBackup { source: Box<Self> },
+}
+
+impl CliError {
+    /// What is live, where the error knows it better than the journals: those of another owner are not here.
+    pub(crate) fn serving(&self, wiring: &Wiring) -> Option<String> {
+        let Self::Kaleem { source } = self else { return None };
+        match source {
+            KaleemError::Owned { foreign } => matches!(foreign.kind, ForeignKind::State | ForeignKind::Copy).then(|| foreign.serving()),
+            // The process that works may be of another state directory.
+            KaleemError::Lease { source: LeaseError::Busy { .. } | LeaseError::Hidden { .. } } if !wiring.knows_of_open_plan() => {
+                Some("not known while that process works on the project".to_owned())
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Remedy for CliError {

@@ -197,9 +197,11 @@ fn of_kaleem(error: &KaleemError) -> Exit {
             Exit::Config
         }
         KaleemError::History { source } => of_history(source),
-        KaleemError::Lease { source: LeaseError::Busy { .. } } => Exit::Busy,
+        KaleemError::Lease { source: LeaseError::Busy { .. } | LeaseError::Hidden { .. } } => Exit::Busy,
+        KaleemError::Lease { source: LeaseError::Engine { source } } => of_runtime(source),
         KaleemError::Lease { .. } => Exit::Config,
         KaleemError::Refused { .. }
+        | KaleemError::Owned { .. }
         | KaleemError::Interrupted { .. }
         | KaleemError::NothingOpen
         | KaleemError::NotStuck

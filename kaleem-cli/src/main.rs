@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         let wiring = Wiring::new(global, environment);
         match Box::pin(commands::run(verb, &wiring, &printer)).await {
             Ok(exit) => exit,
-            Err(error) => printer.failure(&error, wiring.serving().as_deref()),
+            Err(error) => printer.failure(&error, error.serving(&wiring).or_else(|| wiring.serving()).as_deref()),
         }
     });
     // What a third Ctrl-C leaves behind is not waited for.

@@ -14,6 +14,7 @@ use kaleem_core::engine::GatewayControl;
 use kaleem_core::history::History;
 use kaleem_core::kaleem::{GatewayParts, Kaleem, default_state_directory};
 use kaleem_core::names::ProjectName;
+use kaleem_core::observed::owner::ProjectFiles;
 use kaleem_core::registry::PullCredentials;
 use kaleem_core::registry::oci::{DockerConfig, HttpsProxy, OciOptions, OciRegistry};
 use kaleem_core::remedy::one_line;
@@ -49,12 +50,14 @@ pub(crate) struct Wiring {
     clock: Arc<dyn Clock>,
     /// The project that is meant, once it is known: errors say what serves in it.
     project: OnceLock<ProjectName>,
+    /// Its files, where they were read.
+    files: OnceLock<ProjectFiles>,
 }
 
 impl Wiring {
     /// Wires by the command line and the environment.
     pub(crate) fn new(global: Global, environment: Environment) -> Self {
-        Self { global, environment, clock: Arc::new(SystemClock), project: OnceLock::new() }
+        Self { global, environment, clock: Arc::new(SystemClock), project: OnceLock::new(), files: OnceLock::new() }
     }
 
     /// The environment.
@@ -75,7 +78,7 @@ impl Wiring {
     pub(crate) fn project(&self) -> Result<Project, CliError> {
         let project = config::load(&self.load_options()).map_err(|source| CliError::Config { source })?;
         kaleem_health::check(&project).map_err(|source| CliError::Config { source })?;
-        self.project.set(project.name.clone()).ok();
+        self.read(&project);
         Ok(project)
     }
 
@@ -89,10 +92,19 @@ impl Wiring {
         let said = said.or_else(|| self.environment.get("COMPOSE_PROJECT_NAME").and_then(|name| name.parse().ok()));
         let name = match said {
             Some(name) => name,
-            None => config::load(&self.load_options()).map_err(|source| CliError::NameNeeded { source })?.name,
+            None => {
+                let project = config::load(&self.load_options()).map_err(|source| CliError::NameNeeded { source })?;
+                self.read(&project);
+                project.name
+            }
         };
         self.project.set(name.clone()).ok();
         Ok(name)
+    }
+
+    fn read(&self, project: &Project) {
+        self.project.set(project.name.clone()).ok();
+        self.files.set(ProjectFiles { directory: project.directory.clone(), files: project.files.clone() }).ok();
     }
 
     fn load_options(&self) -> LoadOptions {
@@ -144,6 +156,12 @@ impl Wiring {
         let history = History::load(&self.state(self.project.get()?)).ok()?;
         // A project that was never deployed has nothing to worry about.
         if history.entries().is_empty() { None } else { Some(words::serving(&history)) }
+    }
+
+    /// Whether the journals tell of a plan that is not over.
+    pub(crate) fn knows_of_open_plan(&self) -> bool {
+        let history = self.project.get().and_then(|project| History::load(&self.state(project)).ok());
+        history.is_some_and(|history| history.open().is_some())
     }
 
     /// The engine of DOCKER_HOST, else of the Docker client's context.
@@ -199,7 +217,12 @@ impl Wiring {
         let probes = Arc::new(StandardProbes::new(runtime.clone()).with_dependencies(Arc::new(self.dependencies(runtime.clone()))));
         let owner = format!("{verb} by {}", self.environment.user());
         let builder = Kaleem::builder(runtime, registry, probes).state_directory(self.state_base());
-        let builder = builder.owner(owner).clock(self.clock.clone()).hook_environment(self.hook_environment());
+        let builder = builder
+            .owner(owner)
+            .user(self.environment.user())
+            .files(self.files.get().cloned())
+            .clock(self.clock.clone())
+            .hook_environment(self.hook_environment());
         let builder = match backups {
             Some(backups) => builder.backups(backups),
             None => builder,
@@ -213,7 +236,13 @@ impl Wiring {
     /// Speaks to the gateways of all projects.
     pub(crate) fn traffic(&self) -> SocketTraffic {
         // A project cannot have a name that begins with a dot.
-        SocketTraffic::new(self.state_base().join(".gateways"))
+        SocketTraffic::new(self.gateway_directory())
+    }
+
+    /// Below it each gateway has its directory: beside the projects, or where those of a project are that was taken over.
+    fn gateway_directory(&self) -> PathBuf {
+        let taken_over = self.project.get().and_then(|project| self.state(project).gateways());
+        taken_over.unwrap_or_else(|| self.state_base().join(".gateways"))
     }
 
     /// What services need, read off the files when a gate asks for it: going back and resuming need no sound files.
@@ -227,7 +256,7 @@ impl Wiring {
         let environment = &self.environment;
         let beside = || Some(environment.executable.as_ref()?.parent()?.join("kaleem-agent"));
         let program = environment.path("KALEEM_AGENT").or_else(beside).filter(|program| program.is_file())?;
-        let directory = self.state_base().join(".gateways");
+        let directory = self.gateway_directory();
         let user = if environment.is_root { GATEWAY_USER } else { (environment.uid, environment.gid) };
         let control = GatewayControl { traffic: Arc::new(self.traffic()), directory, user };
         Some(GatewayParts { control, program })

@@ -91,6 +91,9 @@ pub(crate) fn serving(history: &History) -> String {
     if let Some(plan) = history.lost() {
         return format!("not known: the journal of plan {plan} was set aside; a deploy settles it");
     }
+    if let Some(plan) = history.behind() {
+        return format!("not known: plan {plan} was made with a later state of this state directory; a deploy settles it");
+    }
     let release = history.serving().and_then(|id| history.release(id)).map_or_else(|| "nothing".to_owned(), |id| release(&id));
     match history.open() {
         None => release,

@@ -53,6 +53,8 @@ pub struct History {
     entries: Vec<Entry>,
     /// Plans whose journals were damaged and set aside.
     lost: BTreeSet<PlanId>,
+    /// The highest numbers that are seen on the host: those of a later state of this directory, or of an earlier owner.
+    seen: Option<(PlanId, ReleaseId)>,
 }
 
 impl History {
@@ -65,7 +67,7 @@ impl History {
         let ids = state.plan_ids().map_err(|source| HistoryError::State { source })?;
         let entries = ids.into_iter().map(|id| Self::load_one(state, id)).collect::<Result<Vec<_>, _>>()?;
         let lost = state.lost_plans().map_err(|source| HistoryError::State { source })?;
-        Ok(Self { entries, lost })
+        Ok(Self { entries, lost, seen: None })
     }
 
     fn load_one(state: &StateDirectory, id: PlanId) -> Result<Entry, HistoryError> {
@@ -92,10 +94,35 @@ impl History {
 
     /// The release that serves, as far as the journals tell; `None` also where they cannot: see [`History::lost`].
     pub fn serving(&self) -> Option<ReleaseId> {
-        if self.lost().is_some() {
+        if self.lost().is_some() || self.behind().is_some() {
             return None;
         }
         self.entries.last().and_then(Entry::serving)
+    }
+
+    /// The highest plan number in the journals; 0 where there is none.
+    pub fn newest_plan(&self) -> PlanId {
+        let newest = self.entries.last().map(|entry| entry.plan.id).max(self.lost.last().copied());
+        newest.unwrap_or(PlanId(0))
+    }
+
+    /// The highest release number in the journals; 0 where there is none.
+    pub fn newest_release(&self) -> ReleaseId {
+        // A lost plan gave a number that is at most its own.
+        let lost = self.lost.last().map_or(ReleaseId::new(0), |plan| ReleaseId::new(plan.0));
+        self.entries.iter().map(|entry| entry.plan.release.id).max().unwrap_or(lost).max(lost)
+    }
+
+    /// Says which numbers are seen on the host. Where they are higher, plans were made that these journals do not tell of: what serves is not
+    /// known until the next commit, and numbers go on above them.
+    pub fn seen_on_host(&mut self, plan: PlanId, release: ReleaseId) {
+        self.seen = Some((plan, release));
+    }
+
+    /// The newest plan that is seen on the host and that no journal tells of.
+    pub fn behind(&self) -> Option<PlanId> {
+        let (plan, release) = self.seen?;
+        (plan > self.newest_plan() || release > self.newest_release()).then_some(plan)
     }
 
     /// The newest plan whose journal was damaged and set aside, while nothing that came later says what serves.
@@ -167,14 +194,15 @@ impl History {
 
     /// The number of the next plan.
     pub fn next_plan(&self) -> PlanId {
-        let newest = self.entries.last().map(|entry| entry.plan.id).max(self.lost.last().copied());
-        PlanId(newest.map_or(1, |plan| plan.0 + 1))
+        let seen = self.seen.map_or(PlanId(0), |(plan, _)| plan);
+        PlanId(self.newest_plan().max(seen).0 + 1)
     }
 
     /// The number of the next release. Numbers of releases that failed are not given again.
     pub fn next_release(&self) -> ReleaseId {
         let deploys = self.entries.iter().filter(|entry| matches!(entry.plan.kind, PlanKind::Deploy | PlanKind::Eject));
-        let known = deploys.map(|entry| entry.plan.release.id.number() + 1).max().unwrap_or(1);
+        let seen = self.seen.map_or(1, |(_, release)| release.number() + 1);
+        let known = deploys.map(|entry| entry.plan.release.id.number() + 1).max().unwrap_or(1).max(seen);
         // A lost plan gave a number that is at most its own: every release has a plan.
         ReleaseId::new(self.lost.last().map_or(known, |plan| known.max(plan.0 + 1)))
     }

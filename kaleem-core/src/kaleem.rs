@@ -23,10 +23,12 @@ use crate::health::Probes;
 use crate::history::History;
 use crate::image::ImageRef;
 use crate::journal::{Event, Journal, Next};
+use crate::lease::host::HostLock;
 use crate::lease::{self, Holder, Lease};
 use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName};
-use crate::outcome::Resolution;
-use crate::plan::{Objection, Plan, Step};
+use crate::observed::owner::{Ownership, ProjectFiles, Standing};
+use crate::outcome::{Outcome, Resolution};
+use crate::plan::{Objection, Plan, PlanKind, Step};
 use crate::registry::ImageRegistry;
 use crate::release::Release;
 use crate::runtime::{Instance, Runtime};
@@ -34,11 +36,13 @@ use crate::state::{DefinitionKey, StateDirectory};
 
 pub mod error;
 pub mod leaving;
+pub mod owning;
 mod planning;
 pub mod program;
 
 pub use error::KaleemError;
 
+use owning::Claim;
 use planning::{Known, MakeImage};
 
 /// Everything kaleem works with. Clones share it.
@@ -50,6 +54,8 @@ pub struct Kaleem {
     clock: Arc<dyn Clock>,
     state: PathBuf,
     owner: String,
+    user: String,
+    files: Option<ProjectFiles>,
     gateways: Option<GatewayParts>,
     hook_environment: BTreeMap<String, String>,
     backups: Option<Arc<dyn BackupSets>>,
@@ -103,6 +109,20 @@ impl KaleemBuilder {
     #[must_use]
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.kaleem.owner = owner.into();
+        self
+    }
+
+    /// The user who works, for people who find that the project is another's.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.kaleem.user = user.into();
+        self
+    }
+
+    /// The files of the project that is worked on: another project of the same name is told apart by them.
+    #[must_use]
+    pub fn files(mut self, files: Option<ProjectFiles>) -> Self {
+        self.kaleem.files = files;
         self
     }
 
@@ -203,11 +223,14 @@ pub struct OpenPlan {
 /// The right to change one project, until it is dropped or a run takes it.
 #[derive(Debug)]
 pub struct Work {
+    /// Holds across users and state directories.
+    lock: Option<HostLock>,
     /// Ends with this value.
     _lease: Lease,
     state: StateDirectory,
     key: DefinitionKey,
     history: History,
+    ownership: Ownership,
 }
 
 impl Work {
@@ -217,7 +240,7 @@ impl Work {
     }
 
     fn known(&self) -> Known<'_> {
-        Known { state: &self.state, key: &self.key, history: &self.history }
+        Known { state: &self.state, key: &self.key, history: &self.history, ownership: &self.ownership }
     }
 
     /// The plan that an earlier process left open.
@@ -238,6 +261,8 @@ impl Kaleem {
                 probes,
                 clock,
                 state,
+                user: owner.clone(),
+                files: None,
                 owner,
                 gateways: None,
                 hook_environment: BTreeMap::new(),
@@ -308,9 +333,13 @@ impl Kaleem {
     /// [`KaleemError`]
     pub async fn plan_deploy(&self, project: &Project, images: &BTreeMap<ServiceName, ImageRef>) -> Result<Planned, KaleemError> {
         let state = self.state(&project.name);
-        let history = self.history(&project.name)?;
+        let mut history = self.history(&project.name)?;
+        let files = ProjectFiles { directory: project.directory.clone(), files: project.files.clone() };
+        let ownership = self.look(&project.name, Some(files), &history).await?.ownership;
+        history.seen_on_host(ownership.plan, ownership.release);
         let key = state.key_or_ephemeral().map_err(|source| KaleemError::State { source })?;
-        self.make_deploy(project, images, &Known { state: &state, key: &key, history: &history }, MakeImage::No).await
+        let known = Known { state: &state, key: &key, history: &history, ownership: &ownership };
+        self.make_deploy(project, images, &known, MakeImage::No).await
     }
 
     /// What `kaleem rollback` would do. Nothing is changed.
@@ -320,23 +349,21 @@ impl Kaleem {
     /// [`KaleemError::NoSuchRelease`], and the other variants.
     pub async fn plan_rollback(&self, project: &ProjectName, to: Option<ReleaseId>) -> Result<Planned, KaleemError> {
         let state = self.state(project);
-        let history = self.history(project)?;
+        let mut history = self.history(project)?;
+        let ownership = self.look(project, self.files.clone(), &history).await?.ownership;
+        history.seen_on_host(ownership.plan, ownership.release);
         let key = state.key_or_ephemeral().map_err(|source| KaleemError::State { source })?;
-        self.make_rollback(to, RollbackData::Leave, &Known { state: &state, key: &key, history: &history }).await
+        self.make_rollback(to, RollbackData::Leave, &Known { state: &state, key: &key, history: &history, ownership: &ownership }).await
     }
 
     /// Takes the right to change the project.
     ///
     /// # Errors
     ///
-    /// [`KaleemError::Lease`] when somebody else works on it; [`KaleemError::State`], [`KaleemError::History`].
+    /// [`KaleemError::Lease`] when somebody else works on it, [`KaleemError::Owned`] when it belongs to another; [`KaleemError::State`],
+    /// [`KaleemError::History`], [`KaleemError::Runtime`].
     pub async fn work(&self, project: &ProjectName) -> Result<Work, KaleemError> {
-        let state = self.state(project);
-        state.prepare().map_err(|source| KaleemError::State { source })?;
-        let lease = Lease::take(state.root(), &self.owner, self.clock.clone()).await.map_err(|source| KaleemError::Lease { source })?;
-        let key = state.key().map_err(|source| KaleemError::State { source })?;
-        let history = History::load(&state).map_err(|source| KaleemError::History { source })?;
-        Ok(Work { _lease: lease, state, key, history })
+        self.take(project, Claim::Respect).await
     }
 
     /// Plans a deploy under the lease.
@@ -351,6 +378,13 @@ impl Kaleem {
         images: &BTreeMap<ServiceName, ImageRef>,
     ) -> Result<Planned, KaleemError> {
         refuse_open(work)?;
+        if self.files.is_none() {
+            let files = ProjectFiles { directory: project.directory.clone(), files: project.files.clone() };
+            let ownership = self.look(&project.name, Some(files), &work.history).await?.ownership;
+            if let Standing::Foreign(foreign) = ownership.standing {
+                return Err(KaleemError::Owned { foreign });
+            }
+        }
         self.make_deploy(project, images, &work.known(), MakeImage::Yes).await
     }
 
@@ -463,11 +497,20 @@ impl Kaleem {
         let engine = self.engine(&work, sender);
         let switch = control.clone();
         let task = tokio::spawn(async move {
+            let mut work = work;
+            let (plan, kind) = (journal.progress().plan().id, journal.progress().plan().kind);
+            work.note(journal.progress().plan()).await;
             let ending = engine.drive(&mut journal, &switch, retry).await.map_err(|source| KaleemError::Journal { source })?;
             if matches!(ending, Ending::Over(_)) {
                 // What cannot be tidied now is tidied by the next plan.
-                durable::remove(&work.state.abort_request(journal.progress().plan().id)).ok();
+                durable::remove(&work.state.abort_request(plan)).ok();
                 History::load(&work.state).and_then(|history| history.prune(&work.state)).ok();
+            }
+            let left = matches!(kind, PlanKind::Down | PlanKind::Eject) && matches!(ending, Ending::Over(Outcome::Deployed { .. }));
+            match work.lock.take() {
+                Some(lock) if left => lock.give_up().await,
+                Some(lock) => lock.release().await,
+                None => {}
             }
             drop(work);
             Ok(ending)

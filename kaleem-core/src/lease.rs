@@ -16,6 +16,13 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::durable::{self, DurableError};
 use crate::remedy::Remedy;
+use crate::runtime::RuntimeError;
+use crate::runtime::marks::Worker;
+
+pub mod host;
+pub mod worker;
+
+use worker::{boot, host};
 
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -56,6 +63,27 @@ pub enum LeaseError {
         /// Since when.
         since: String,
     },
+    /// A process holds it that cannot be seen from here: on another machine, or in a container.
+    #[error(
+        "another kaleem may be working on this project: {owner} (process {pid} on {host}, since {since}), and it cannot be seen from here"
+    )]
+    Hidden {
+        /// What it does.
+        owner: String,
+        /// Its process.
+        pid: u32,
+        /// Its host.
+        host: String,
+        /// Since when.
+        since: String,
+    },
+    /// The engine, which keeps the lock that holds across users, could not be asked.
+    #[error("could not look at the owner mark of the project")]
+    Engine {
+        /// Why.
+        #[source]
+        source: RuntimeError,
+    },
     /// The file system refused.
     #[error("could not take the lease of the project")]
     File {
@@ -78,6 +106,8 @@ impl Remedy for LeaseError {
     fn remedy(&self) -> String {
         match self {
             Self::Busy { .. } => "wait until it is done (`kaleem status`), or ask it to go back with `kaleem abort`".to_owned(),
+            Self::Hidden { .. } => "wait until it has finished; if that process is gone, run `kaleem adopt --take-lock`".to_owned(),
+            Self::Engine { source } => source.remedy(),
             Self::File { source } => source.remedy(),
             Self::Lock { path, source } => durable::remedy_of(path, source)
                 .unwrap_or_else(|| format!("check that {} is on a file system that knows locks", path.display())),
@@ -178,6 +208,10 @@ fn busy(holder: Holder) -> LeaseError {
     LeaseError::Busy { owner: holder.owner, pid: holder.pid, host: holder.host, since: holder.since }
 }
 
+fn busy_worker(worker: &Worker) -> LeaseError {
+    LeaseError::Busy { owner: worker.what.clone(), pid: worker.pid, host: worker.host.clone(), since: worker.since.clone() }
+}
+
 fn lock(root: &Path) -> Result<File, LeaseError> {
     let path = root.join("lock");
     let failed = |source| LeaseError::Lock { path: path.clone(), source };
@@ -193,13 +227,4 @@ fn lock(root: &Path) -> Result<File, LeaseError> {
 /// The holder has not written its name yet.
 fn unknown_holder() -> LeaseError {
     LeaseError::Busy { owner: "it has just begun".to_owned(), pid: 0, host: host(), since: "now".to_owned() }
-}
-
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn boot() -> String {
-    let id = durable::read(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
-    String::from_utf8_lossy(&id).trim().to_owned()
 }

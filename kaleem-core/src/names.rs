@@ -126,6 +126,10 @@ name!(
     GatewayName, "gateway name", 200, word
 );
 name!(
+    /// The identity of a state directory: random, made once, and kept in it.
+    StateId, "identity of a state directory", 32, lower
+);
+name!(
     /// The name of one artifact of a backup set, such as `mongodb` or `redis-cache`.
     ArtifactName, "artifact name", 64, lower
 );

@@ -11,21 +11,26 @@ use crate::config::{Project, PullPolicy, Service};
 use crate::definition::{DefinitionId, NetworkAttachment, PortBinding};
 use crate::health::Door;
 use crate::image::{Digest, ImageError, ImageRef, ImageSource, PinnedImage};
-use crate::names::{ContainerName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
+use crate::names::{ContainerName, GatewayName, NetworkName, ProjectName, ReleaseId, ServiceName, VolumeName};
 use crate::registry::{ImageRegistry, RegistryError};
 use crate::release::Release;
 use crate::remedy::{Remedy, one_line};
-use crate::runtime::{EngineInfo, ImageFacts, Instance, InstanceSpec, InstanceStatus, LocalImage, Runtime, RuntimeError};
+use crate::runtime::{
+    EngineInfo, ImageFacts, Instance, InstanceSpec, InstanceStatus, LocalImage, Runtime, RuntimeError, compose_labels, kaleem_labels,
+};
 
 /// How many images are asked for at once: registries count connections.
 const CONCURRENT_QUESTIONS: usize = 8;
 
 pub mod clients;
+pub mod owner;
 pub mod routes;
 pub(crate) mod doors;
 pub mod nginx;
 pub mod proxy;
 pub mod reality;
+
+use owner::Ownership;
 
 /// What is on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +73,8 @@ pub struct Observed {
     pub serving: Option<ReleaseId>,
     /// Our tags of releases that are not kept any more, as far as they exist.
     pub old_pins: Vec<ImageRef>,
+    /// Whose project it is.
+    pub ownership: Ownership,
 }
 
 /// Whether a container is a gateway: kaleem made it as one.
@@ -314,7 +321,7 @@ pub struct HostQuestions {
     pub networks: Vec<NetworkName>,
     /// Volumes that the target uses.
     pub volumes: Vec<VolumeName>,
-    /// Fixed container names that the target wants.
+    /// Container names that the target wants: fixed ones, and those that are given to what is made.
     pub container_names: Vec<ContainerName>,
     /// For each service what a container of it would be; containers that Compose made are compared with it.
     pub wanted: BTreeMap<ServiceName, InstanceSpec>,
@@ -326,6 +333,10 @@ pub struct HostQuestions {
     pub gateways: BTreeMap<ServiceName, DefinitionId>,
     /// Services that get a gateway, or are to lose theirs, with the names under which others call them.
     pub routed: BTreeMap<ServiceName, BTreeSet<String>>,
+    /// What the gateways of the target would be, by their names.
+    pub wanted_gateways: BTreeMap<GatewayName, InstanceSpec>,
+    /// Whose project it is.
+    pub ownership: Ownership,
 }
 
 /// Asks what is on the host.
@@ -379,10 +390,11 @@ pub async fn observe_host(
         releases,
         serving,
         old_pins,
+        ownership: questions.ownership.clone(),
     })
 }
 
-/// Fixed names that the target wants and somebody else has.
+/// Names that the target wants and somebody else has.
 async fn foreign_names(
     runtime: &Arc<dyn Runtime>,
     questions: &HostQuestions,
@@ -392,7 +404,14 @@ async fn foreign_names(
     let found: Vec<Option<(ContainerName, String)>> = stream::iter(unknown)
         .map(|name| async move {
             let stranger = runtime.inspect(name).await?;
-            Ok(stranger.map(|stranger| (name.clone(), format!("a container made from `{}`", stranger.image))))
+            Ok(stranger.map(|stranger| {
+                let project = stranger.labels.get(compose_labels::PROJECT).or_else(|| stranger.labels.get(kaleem_labels::PROJECT));
+                let owner = match project {
+                    Some(project) => format!("a container of the project `{project}`"),
+                    None => format!("a container made from `{}`", stranger.image),
+                };
+                (name.clone(), owner)
+            }))
         })
         .buffered(CONCURRENT_QUESTIONS)
         .try_collect()
@@ -410,18 +429,27 @@ async fn old_pins(runtime: &Arc<dyn Runtime>, questions: &HostQuestions) -> Resu
     Ok(found.into_iter().flatten().collect())
 }
 
-/// What differs at containers that Compose made, by container; nothing where one is as the target wants it.
+/// What differs at containers whose definition this state directory does not know, by container; nothing where one is as the target wants it.
 async fn differences(
     runtime: &Arc<dyn Runtime>,
     questions: &HostQuestions,
     instances: &[Instance],
 ) -> Result<Vec<(ContainerName, Vec<String>)>, RuntimeError> {
-    let made_by_compose = instances.iter().filter(|instance| instance.definition.is_none() && !instance.oneoff);
-    let wanted = made_by_compose.filter_map(|instance| Some((instance, questions.wanted.get(&instance.service)?)));
+    // What a definition of another state directory is cannot be told by its name: such containers are looked at as those of Compose are.
+    let unknown = |instance: &&Instance| instance.definition.is_none() || questions.ownership.is_of_another(instance);
+    let wanted = instances.iter().filter(|instance| !instance.oneoff).filter(unknown).filter_map(|instance| {
+        let gateway = instance.labels.get(kaleem_labels::GATEWAY).and_then(|name| name.parse::<GatewayName>().ok());
+        let wanted = match &gateway {
+            Some(gateway) => questions.wanted_gateways.get(gateway)?,
+            None => questions.wanted.get(&instance.service)?,
+        };
+        Some((instance, wanted, gateway.is_some()))
+    });
     stream::iter(wanted)
-        .map(|(instance, wanted)| async move {
+        .map(|(instance, wanted, is_gateway)| async move {
             let mut fields = Vec::new();
-            if questions.image_ids.get(&instance.service) != Some(&instance.image_id) {
+            // The program of a gateway may be older: that is upgraded while it runs.
+            if !is_gateway && questions.image_ids.get(&instance.service) != Some(&instance.image_id) {
                 fields.push("image".to_owned());
             }
             let spec = InstanceSpec { name: instance.name.clone(), ..wanted.clone() };

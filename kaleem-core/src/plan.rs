@@ -12,6 +12,7 @@ use crate::image::{ImageRef, PinnedImage};
 use crate::names::{ContainerName, GatewayName, PlanId, ProjectName, ReleaseId, ServiceName};
 use crate::release::{GateSettings, Release, Strategy};
 
+pub mod adopting;
 pub mod check;
 pub mod compare;
 pub mod gateway;
@@ -215,6 +216,11 @@ pub struct BaselineGate {
     pub container: ContainerName,
     /// When it counts as healthy.
     pub gate: GateSettings,
+}
+
+/// The name that is given to a container of a service.
+pub fn instance_name(project: &ProjectName, service: &ServiceName, release: ReleaseId, number: u32) -> ContainerName {
+    ContainerName::fitting(&format!("{project}-{service}-{release}-{number}"))
 }
 
 /// The tag that keeps the image of a service of a release.

@@ -1,4 +1,4 @@
-//! The container engine as kaleem sees it: six small seams, and [`Runtime`], which is all of them.
+//! The container engine as kaleem sees it: small seams, and [`Runtime`], which is all of them.
 //!
 //! Every call names things by names that a plan computed, never by an id that it had to be told, so that a call can be
 //! repeated after a crash. Nothing here decides anything.
@@ -19,9 +19,12 @@ use crate::names::{ContainerId, ContainerName, GatewayName, NetworkName, Project
 use crate::pipe::{ByteSender, ByteStream};
 
 pub mod error;
+pub mod kaleem_labels;
+pub mod marks;
 mod peek;
 
 pub use error::RuntimeError;
+pub use marks::Marks;
 pub use peek::{ContainerFile, ContainerFiles, Inside, Peek, Process, Socket, SocketState};
 
 /// Labels that Compose puts on what it starts; kaleem puts the same, so that its commands keep working.
@@ -46,24 +49,6 @@ pub mod compose_labels {
     pub const NETWORK: &str = "com.docker.compose.network";
     /// The key of a volume under `volumes:`.
     pub const VOLUME: &str = "com.docker.compose.volume";
-}
-
-/// Labels that kaleem adds.
-pub mod kaleem_labels {
-    /// The project, on containers that must not look like Compose's own, such as gateways.
-    pub const PROJECT: &str = "kaleem.project";
-    /// The release that created the container, such as `r7`.
-    pub const RELEASE: &str = "kaleem.release";
-    /// The [`crate::definition::DefinitionId`] it was created from.
-    pub const DEFINITION: &str = "kaleem.definition";
-    /// The pinned digest it was created from.
-    pub const DIGEST: &str = "kaleem.digest";
-    /// The image as it was asked for, tag included.
-    pub const IMAGE: &str = "kaleem.image";
-    /// The name of the gateway, on its container.
-    pub const GATEWAY: &str = "kaleem.gateway";
-    /// The project, on containers that only occupy an address for a moment.
-    pub const PLACEHOLDER: &str = "kaleem.placeholder";
 }
 
 /// A container that is to exist. `labels` is complete: the user's, Compose's and kaleem's.
@@ -174,6 +159,9 @@ pub struct Instance {
     pub addresses: BTreeMap<NetworkName, String>,
     /// Published ports.
     pub ports: Vec<PortBinding>,
+    /// All its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Instance {
@@ -580,9 +568,9 @@ pub trait Addresses: Send + Sync {
 }
 
 /// The whole engine. Implemented by everything that is all of its parts.
-pub trait Runtime: Containers + Inspect + Peek + Console + Images + Resources + Addresses {}
+pub trait Runtime: Containers + Inspect + Peek + Console + Images + Resources + Addresses + Marks {}
 
-impl<T: Containers + Inspect + Peek + Console + Images + Resources + Addresses> Runtime for T {}
+impl<T: Containers + Inspect + Peek + Console + Images + Resources + Addresses + Marks> Runtime for T {}
 
 /// The Docker engine over its API.
 #[cfg(feature = "docker")]

@@ -1,6 +1,6 @@
 //! The state directory of a project: what kaleem knows when it is started again.
 //!
-//! `key` (identifies definitions), `definitions/` (what containers are to be: may hold secrets), `plans/` (journals),
+//! `identity` (tells this directory from all others), `key` (identifies definitions), `definitions/` (what containers are to be: may hold secrets), `plans/` (journals),
 //! `lease` (who works on the project now). All files are mode 0600 in directories of mode 0700.
 
 use std::collections::BTreeSet;
@@ -11,11 +11,13 @@ use sha2::Sha256;
 
 use crate::definition::{Definition, DefinitionId};
 use crate::durable::{self, DurableError};
-use crate::names::{PlanId, ProjectName};
+use crate::names::{PlanId, ProjectName, StateId};
 use crate::remedy::Remedy;
 
 /// Bytes of the project's key: a block of the hash, which HMAC takes as it is (RFC 2104).
 const KEY_BYTES: usize = 64;
+/// Bytes of the identity of a state directory.
+const IDENTITY_BYTES: usize = 16;
 /// Hexadecimal digits of a definition's identity: 128 bits.
 const ID_DIGITS: usize = 32;
 
@@ -35,6 +37,12 @@ pub enum StateError {
     /// The project's key is not one.
     #[error("the key {} is damaged", path.display())]
     KeyDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The identity of the directory is not one.
+    #[error("the identity {} is damaged", path.display())]
+    IdentityDamaged {
         /// The file.
         path: PathBuf,
     },
@@ -71,6 +79,7 @@ impl Remedy for StateError {
         match self {
             Self::File { source, .. } => source.remedy(),
             Self::KeyDamaged { path } => format!("restore {} from a backup, or move it aside and deploy again", path.display()),
+            Self::IdentityDamaged { path } => format!("restore {} from a backup, or remove it and run `kaleem adopt`", path.display()),
             Self::NoRandomness { .. } => "check that the system's random number generator works".to_owned(),
             Self::DefinitionMissing { .. } | Self::DefinitionDamaged { .. } => {
                 "restore the state directory from a backup, or deploy again instead of going back".to_owned()
@@ -90,6 +99,11 @@ impl StateDirectory {
     /// The directory of `project` below `base` (`/var/lib/kaleem`, or what the operator chose). Nothing is made yet.
     pub fn new(base: &Path, project: &ProjectName) -> Self {
         Self { root: base.join(project.as_str()) }
+    }
+
+    /// The state directory of a project that is at `root`.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
     }
 
     /// The directory itself.
@@ -171,6 +185,61 @@ impl StateDirectory {
         let mut ids: Vec<PlanId> = names.iter().filter_map(|name| name.strip_suffix(".jsonl")?.parse().ok().map(PlanId)).collect();
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// Where the gateways of the project have their directories, where that is not beside this directory: they were taken over from another owner.
+    pub fn gateways(&self) -> Option<PathBuf> {
+        let bytes = durable::read(&self.root.join("gateways")).ok()?;
+        let path = PathBuf::from(String::from_utf8_lossy(&bytes).trim_end());
+        path.is_absolute().then_some(path)
+    }
+
+    /// Notes where the gateways of the project have their directories.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::File`]
+    pub fn put_gateways(&self, directory: &Path) -> Result<(), StateError> {
+        let text = format!("{}\n", directory.display());
+        durable::write_atomic(&self.root.join("gateways"), text.as_bytes(), durable::PRIVATE_FILE).map_err(|source| self.failed(source))
+    }
+
+    /// The identity of this directory, made when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub fn identity(&self) -> Result<StateId, StateError> {
+        if let Some(identity) = self.known_identity()? {
+            return Ok(identity);
+        }
+        let mut bytes = [0; IDENTITY_BYTES];
+        getrandom::fill(&mut bytes).map_err(|source| StateError::NoRandomness { source })?;
+        let path = self.root.join("identity");
+        match durable::create_new(&path, format!("{}\n", hex::encode(bytes)).as_bytes()) {
+            // Somebody was quicker.
+            Ok(()) | Err(DurableError::Exists { .. }) => {}
+            Err(source) => return Err(self.failed(source)),
+        }
+        self.known_identity()?.ok_or(StateError::IdentityDamaged { path })
+    }
+
+    /// The identity of this directory, where it has one.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub fn known_identity(&self) -> Result<Option<StateId>, StateError> {
+        let path = self.root.join("identity");
+        match durable::read(&path) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let parsed = text.trim_end().parse().ok().filter(|id: &StateId| id.as_str().len() == 2 * IDENTITY_BYTES);
+                parsed.map(Some).ok_or(StateError::IdentityDamaged { path })
+            }
+            Err(error) if error.is_missing() => Ok(None),
+            Err(source) => Err(self.failed(source)),
+        }
     }
 
     /// The key of the project, made when there is none. Nobody else can tell from an identity what it identifies.

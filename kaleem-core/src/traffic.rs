@@ -46,6 +46,17 @@ impl Generation {
         Self(number)
     }
 
+    /// The plan by which it was made.
+    pub fn plan(self) -> PlanId {
+        PlanId(self.0 >> 32)
+    }
+
+    /// The next one: for a gateway that has a newer one than the journals know of.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     /// The number.
     pub fn number(self) -> u64 {
         self.0

@@ -4,6 +4,7 @@ use kaleem_core::history::History;
 use kaleem_core::journal::Next;
 use kaleem_core::lease;
 use kaleem_core::names::ProjectName;
+use kaleem_core::observed::owner::{Foreign, ForeignKind, Standing};
 use kaleem_core::release::{Release, Strategy};
 use kaleem_core::runtime::{Instance, InstanceHealth, InstanceStatus};
 use serde_json::json;
@@ -27,6 +28,19 @@ mod rates;
 pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> {
     let project = wiring.project_name()?;
     let history = wiring.history(&project)?;
+    let ownership = match wiring.kaleem("status").await {
+        Ok(kaleem) => kaleem.ownership(&project).await.ok(),
+        Err(_) => None,
+    };
+    let mut history = history;
+    if let Some(ownership) = &ownership {
+        if let Standing::Foreign(foreign) = &ownership.standing
+            && matches!(foreign.kind, ForeignKind::State | ForeignKind::Copy)
+        {
+            return show_foreign(wiring, printer, &project, foreign).await;
+        }
+        history.seen_on_host(ownership.plan, ownership.release);
+    }
     show_open(wiring, printer, &project, &history);
     let serving = history.serving();
     let since = serving.and_then(|id| history.entry_of(id)).map(|entry| entry.ended);
@@ -34,7 +48,7 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
     let undecided = history.open().is_some_and(|entry| entry.progress.has_touched() && !entry.progress.is_committed());
     match serving {
         // "Nothing was released" would be a lie where the journal that knew it is gone.
-        _ if undecided || history.lost().is_some() => {
+        _ if undecided || history.lost().is_some() || history.behind().is_some() => {
             printer.result(&format!("{} {}", paint(STRONG, &format!("{project}:")), words::serving(&history)));
         }
         Some(release) => {
@@ -43,6 +57,9 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
             printer.result(&format!("{} {release} serves{since}", paint(STRONG, &format!("{project}:"))));
         }
         None => printer.result(&format!("{} nothing was released yet", paint(STRONG, &format!("{project}:")))),
+    }
+    if let Some(Standing::Foreign(foreign)) = ownership.as_ref().map(|ownership| &ownership.standing) {
+        printer.warning(&foreign.message(), Some(&foreign.remedy()));
     }
     let runtime = wiring.runtime().await?;
     let instances = runtime.list(&project).await.map_err(|source| CliError::Engine { source })?;
@@ -61,6 +78,29 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
         "serves": serving.filter(|_| !undecided).map(|_| reality.faults.is_empty()),
     }));
     Ok(if reality.faults.is_empty() { Exit::Done } else { Exit::NotServing })
+}
+
+/// What another owner released. What this state directory remembers says nothing of it.
+async fn show_foreign(wiring: &Wiring, printer: &Printer, project: &ProjectName, foreign: &Foreign) -> Result<Exit, CliError> {
+    printer.result(&format!("{} {}", paint(STRONG, &format!("{project}:")), foreign.message()));
+    printer.result(&format!("{} {}", paint(GOOD, "serving:"), foreign.serving()));
+    printer.result(&format!("{} {}", paint(HELP, "help:"), foreign.remedy()));
+    let instances = wiring.runtime().await?.list(project).await.map_err(|source| CliError::Engine { source })?;
+    show_instances(printer, &History::default(), instances, wiring.clock().now());
+    printer.json(&json!({
+        "type": "status",
+        "project": project.as_str(),
+        "serving": null,
+        "since": null,
+        "owner": {
+            "state_directory": foreign.state_directory.as_ref().map(|path| path.display().to_string()),
+            "user": foreign.user,
+            "host": foreign.other_host,
+            "directory": foreign.files.as_ref().map(|files| files.directory.display().to_string()),
+            "release": foreign.running.map(|release| release.to_string()),
+        },
+    }));
+    Ok(Exit::Done)
 }
 
 fn show_open(wiring: &Wiring, printer: &Printer, project: &ProjectName, history: &History) {

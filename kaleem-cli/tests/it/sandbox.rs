@@ -111,6 +111,7 @@ impl Sandbox {
             done
             docker network ls -q --filter "label=com.docker.compose.project=$P" | xargs -r docker network rm
             docker volume ls -q --filter "label=com.docker.compose.project=$P" | xargs -r docker volume rm
+            docker volume ls -q --filter "label=kaleem.project=$P" | xargs -r docker volume rm
             for name in "$P" "kaleem.invalid/$P/*" "$REGISTRY/app" "$P-*" "$P/*" "${P}_*"; do
               docker images --filter "reference=$name" --format '{{.Repository}}:{{.Tag}}' | grep -v '<none>' | xargs -r docker image rm -f
               docker images -q --filter "reference=$name" | xargs -r docker image rm -f

@@ -1,8 +1,9 @@
 //! What each step does. Every one may be done twice: a step that was begun and not finished is begun again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::definition::RestartPolicy;
+use crate::definition::{NetworkDefinition, RestartPolicy, VolumeDefinition};
 use crate::engine::gate::GateRequest;
 use crate::engine::hand_over::Reloaded;
 use crate::engine::needs::NeedsRequest;
@@ -10,7 +11,7 @@ use crate::engine::steer::Watched;
 use crate::engine::{Attempt, Engine, Notice, StepError, labels};
 use crate::names::{ContainerName, ServiceName};
 use crate::plan::{NewInstance, Plan, Role, Step};
-use crate::runtime::{InstanceStatus, OwnedContainer, RuntimeError};
+use crate::runtime::{InstanceStatus, OwnedContainer, RuntimeError, kaleem_labels};
 
 /// Time between two looks at a container that runs to its end.
 const LOOK: Duration = Duration::from_millis(200);
@@ -32,8 +33,12 @@ impl Engine {
                 Ok(plan.previous.map_or_else(|| "nothing serves yet".to_owned(), |release| format!("{release} serves")))
             }
             Step::Hook { hook } => self.run_hook(plan, hook, cut_short).await,
-            Step::CreateNetwork { network } => self.runtime.create_network(project, network).await.map(|()| String::new()).map_err(failed),
-            Step::CreateVolume { volume } => self.runtime.create_volume(project, volume).await.map(|()| String::new()).map_err(failed),
+            Step::CreateNetwork { network } => {
+                self.runtime.create_network(project, &self.marked_network(network)).await.map(|()| String::new()).map_err(failed)
+            }
+            Step::CreateVolume { volume } => {
+                self.runtime.create_volume(project, &self.marked_volume(volume)).await.map(|()| String::new()).map_err(failed)
+            }
             Step::Pull { image, platform } => {
                 let observer = self.observer.clone();
                 let tell = move |progress| observer(Notice::Pulling { step: index, progress });
@@ -113,9 +118,38 @@ impl Engine {
         if let Role::Gateway(gateway) = &instance.role {
             self.make_directory(gateway)?;
         }
-        let spec = labels::spec(&plan.release.target, instance, self.definition(instance)?);
+        let mut spec = labels::spec(&plan.release.target, instance, self.definition(instance)?);
+        if instance.role != Role::Plain {
+            spec.labels.extend(self.state_labels());
+        }
+        if let (Role::Gateway(_), Some(control)) = (&instance.role, &self.gateways) {
+            spec.labels.insert(kaleem_labels::GATEWAYS.to_owned(), control.directory.display().to_string());
+        }
         let created = self.runtime.create(&spec).await;
         created.map(|id| format!("container {id}")).map_err(|source| StepError::Runtime { what: step.to_string(), source })
+    }
+
+    /// By these it can be told who owns the project, also where the owner mark is gone.
+    fn state_labels(&self) -> BTreeMap<String, String> {
+        // A state directory that was never worked on has made nothing.
+        let Ok(Some(identity)) = self.state.known_identity() else { return BTreeMap::new() };
+        let directory = self.state.root().canonicalize().unwrap_or_else(|_| self.state.root().to_owned());
+        BTreeMap::from([
+            (kaleem_labels::STATE.to_owned(), identity.to_string()),
+            (kaleem_labels::STATE_DIRECTORY.to_owned(), format!("{}:{}", crate::lease::worker::host(), directory.display())),
+        ])
+    }
+
+    fn marked_network(&self, network: &NetworkDefinition) -> NetworkDefinition {
+        let mut network = network.clone();
+        network.labels.extend(self.state_labels());
+        network
+    }
+
+    fn marked_volume(&self, volume: &VolumeDefinition) -> VolumeDefinition {
+        let mut volume = volume.clone();
+        volume.labels.extend(self.state_labels());
+        volume
     }
 
     async fn run_to_end(

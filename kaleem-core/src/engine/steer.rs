@@ -13,12 +13,14 @@ use crate::plan::{Plan, Route, Step};
 use crate::release::{GateSettings, WatchSettings};
 use crate::remedy::Remedy;
 use crate::runtime::{Instance, InstanceStatus, RuntimeError};
-use crate::traffic::{Admission, Counts, DrainPolicy, GatewayStats, Generation, HoldLimits, Routing, Target, TrafficError};
+use crate::traffic::{Admission, Counts, DrainPolicy, GatewayStats, Generation, HoldLimits, Refusal, Routing, Target, TrafficError};
 
 /// What is held while a gateway has no target: more than a second's requests of a busy service, for longer than most restarts take.
 const HOLD: HoldLimits = HoldLimits { requests: 4096, time: Duration::from_secs(30), release_per_second: 2000 };
 /// What runs at an instance that is taken back has to end: the old ones serve already, and the plan is not to be held up.
 const LAST_REQUESTS: DrainPolicy = DrainPolicy { requests: Duration::from_secs(5), streams: Duration::from_secs(1) };
+/// How often a generation is raised above the one in force: once, and once more where two plans were lost in turn.
+const ABOVE: u32 = 3;
 /// Time between two looks during a watch: a bad release is seen within it.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -151,8 +153,24 @@ impl Engine {
         let step = u32::try_from(index).unwrap_or(u32::MAX);
         let routing = routing(Generation::of_perform(plan.id, step), to, gateway, hold(plan, service))?;
         let failed = |source| StepError::Traffic { what: format!("switch {gateway}"), source };
-        self.control(gateway)?.traffic.steer(gateway, &routing).await.map_err(failed)?;
+        self.steer_above(gateway, routing).await?.map_err(failed)?;
         Ok(format!("sends to {}", to.iter().map(|route| route.container.to_string()).collect::<Vec<_>>().join(", ")))
+    }
+
+    /// Steers a gateway, above what is in force. A gateway that has a newer routing than this plan could have made remembers plans that the
+    /// journals do not: the state directory was lost or restored. Nobody else can have steered it now, since this process has the lock.
+    async fn steer_above(&self, gateway: &GatewayName, mut routing: Routing) -> Result<Result<(), TrafficError>, StepError> {
+        let traffic = &self.control(gateway)?.traffic;
+        let mut result = traffic.steer(gateway, &routing).await;
+        for _ in 0..ABOVE {
+            routing.generation = match &result {
+                Err(TrafficError::Refused { source: Refusal::Stale { current, .. }, .. }) => current.next(),
+                Err(TrafficError::Refused { source: Refusal::Conflict { generation }, .. }) => generation.next(),
+                _ => break,
+            };
+            result = traffic.steer(gateway, &routing).await;
+        }
+        Ok(result)
     }
 
     /// Has every request wait, whoever is there to have it.
@@ -160,7 +178,7 @@ impl Engine {
         let step = u32::try_from(index).unwrap_or(u32::MAX);
         let routing = Routing { admission: Admission::Hold, ..routing(Generation::of_perform(plan.id, step), &[], gateway, Some(time))? };
         let failed = |source| StepError::Traffic { what: format!("hold requests at {gateway}"), source };
-        self.control(gateway)?.traffic.steer(gateway, &routing).await.map_err(failed)?;
+        self.steer_above(gateway, routing).await?.map_err(failed)?;
         Ok("requests wait".to_owned())
     }
 
@@ -174,7 +192,7 @@ impl Engine {
     ) -> Result<(), StepError> {
         let step = u32::try_from(index).unwrap_or(u32::MAX);
         let routing = routing(Generation::of_undo(plan.id, step), from, gateway, hold(plan, service))?;
-        match self.control(gateway)?.traffic.steer(gateway, &routing).await {
+        match self.steer_above(gateway, routing).await? {
             // It was to be new, and never came up or is gone: nobody is sent anywhere.
             Err(TrafficError::Unreachable { .. }) if from.is_empty() => Ok(()),
             result => result.map_err(|source| StepError::Traffic { what: format!("switch {gateway} back"), source }),

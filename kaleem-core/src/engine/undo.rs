@@ -131,16 +131,24 @@ impl Engine {
                 if matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused) {
                     // Nobody but this plan could have wanted it; somebody started it by hand.
                     let now = StopPolicy { signal: None, grace: std::time::Duration::from_secs(10) };
-                    self.runtime.stop(&self.owned(plan, container), &now).await?;
+                    match self.runtime.stop(&self.owned(plan, container), &now).await {
+                        Err(RuntimeError::NotOurs { .. }) => return Ok(()),
+                        result => result?,
+                    }
                 }
-                self.runtime.remove(&self.owned(plan, container)).await
+                match self.runtime.remove(&self.owned(plan, container)).await {
+                    // Another project has the name, so this plan never made anything under it.
+                    Err(RuntimeError::NotOurs { .. }) => Ok(()),
+                    result => result,
+                }
             }
         }
     }
 
     async fn unstart(&self, plan: &Plan, container: &ContainerName, stop: &StopPolicy) -> Result<(), RuntimeError> {
         match self.runtime.stop(&self.owned(plan, container), stop).await {
-            Err(RuntimeError::NotFound { .. }) => Ok(()),
+            // Another project has the name: this plan started nothing under it.
+            Err(RuntimeError::NotFound { .. } | RuntimeError::NotOurs { .. }) => Ok(()),
             result => result,
         }
     }
@@ -160,8 +168,8 @@ impl Engine {
             return Ok(());
         }
         match self.runtime.rename(&self.owned(plan, to), from).await {
-            // Gone under both names: the undo of its stop or of its making says what that means.
-            Err(RuntimeError::NotFound { .. }) => Ok(()),
+            // Gone under both names: the undo of its stop or of its making says what that means. Under a name of another project it never was.
+            Err(RuntimeError::NotFound { .. } | RuntimeError::NotOurs { .. }) => Ok(()),
             result => result,
         }
     }

@@ -6,6 +6,7 @@ use crate::journal::JournalError;
 use crate::lease::LeaseError;
 use crate::names::{NameError, PlanId, ReleaseId, ServiceName};
 use crate::observed::ObserveError;
+use crate::observed::owner::Foreign;
 use crate::plan::Objection;
 use crate::remedy::Remedy;
 use crate::runtime::RuntimeError;
@@ -65,6 +66,12 @@ pub enum KaleemError {
         /// Who.
         #[source]
         source: LeaseError,
+    },
+    /// The project belongs to another. Nothing was touched.
+    #[error("{}", foreign.message())]
+    Owned {
+        /// To whom.
+        foreign: Box<Foreign>,
     },
     /// The journal failed. What is on disk is true; the plan can be resumed.
     #[error("the plan cannot go on without its journal")]
@@ -153,6 +160,7 @@ impl Remedy for KaleemError {
             Self::State { source } => source.remedy(),
             Self::History { source } => source.remedy(),
             Self::Lease { source } => source.remedy(),
+            Self::Owned { foreign } => foreign.remedy(),
             Self::Journal { source } => source.remedy(),
             Self::Refused { objections } => objections.first().map_or_else(String::new, |objection| objection.remedy.clone()),
             Self::Interrupted { .. } => "go on with `kaleem resume`, or take it back with `kaleem abort`".to_owned(),

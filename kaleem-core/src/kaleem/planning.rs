@@ -12,12 +12,13 @@ use crate::durable;
 use crate::engine::labels;
 use crate::history::History;
 use crate::image::{Digest, ImageRef, ImageSource, PinnedImage};
-use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName, SetId};
+use crate::names::{GatewayName, PlanId, ProjectName, ReleaseId, ServiceName, SetId};
+use crate::observed::owner::Ownership;
 use crate::observed::{self, HostQuestions, Observed, ObservedImage, reality};
 use crate::plan::gateway::GatewayPlace;
 use crate::plan::steps::{PlanData, PlanInput, plan};
 use crate::plan::target::{Resolved, companions, resolve};
-use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, pin_tag};
+use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, instance_name, pin_tag};
 use crate::release::{Release, Target, WantedGateway};
 use crate::runtime::{EngineInfo, InstanceSpec};
 use crate::state::{DefinitionKey, StateDirectory};
@@ -28,6 +29,7 @@ pub(super) struct Known<'a> {
     pub(super) state: &'a StateDirectory,
     pub(super) key: &'a DefinitionKey,
     pub(super) history: &'a History,
+    pub(super) ownership: &'a Ownership,
 }
 
 /// What a plan does beside replacing containers.
@@ -157,7 +159,7 @@ impl Kaleem {
         known: &Known<'_>,
     ) -> Result<Observed, KaleemError> {
         let image_ids = images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect();
-        let mut questions = questions(target, known.history.next_release(), definitions, image_ids, known.history);
+        let mut questions = questions(target, known.history.next_release(), definitions, image_ids, known);
         let serving = known.history.serving().and_then(|id| known.history.release(id));
         questions.routed = serving.map(|release| routed(&release.target)).unwrap_or_default();
         let observed = observed::observe_host(&self.runtime, engine, &questions, known.history.releases(), known.history.serving()).await;
@@ -216,7 +218,7 @@ impl Kaleem {
         known: &Known<'_>,
     ) -> Result<Observed, KaleemError> {
         let history = known.history;
-        let questions = questions(target, release, definitions, image_ids, history);
+        let questions = questions(target, release, definitions, image_ids, known);
         let observed = observed::observe_host(&self.runtime, engine, &questions, history.releases(), history.serving()).await;
         let mut observed = observed.map_err(|source| KaleemError::Observe { source })?;
         let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
@@ -275,7 +277,7 @@ fn questions(
     release: ReleaseId,
     definitions: &BTreeMap<DefinitionId, Definition>,
     image_ids: BTreeMap<ServiceName, Digest>,
-    history: &History,
+    known: &Known<'_>,
 ) -> HostQuestions {
     let specs = target.services.iter().filter_map(|(name, wanted)| {
         let definition = definitions.get(&wanted.definition)?.clone();
@@ -296,22 +298,49 @@ fn questions(
         Some((name.clone(), labels::spec(target, &instance, definition)))
     });
     let wanted: BTreeMap<ServiceName, InstanceSpec> = specs.collect();
-    let names: BTreeSet<_> = target.services.values().filter_map(|wanted| wanted.container_name.clone()).collect();
+    let given = target.services.iter().flat_map(|(name, wanted)| {
+        let instances = (1..=wanted.replicas).map(move |number| instance_name(&target.project, name, release, number));
+        instances.chain(wanted.gateway.as_ref().map(|gateway| gateway.container.clone()))
+    });
+    let fixed = target.services.values().filter_map(|wanted| wanted.container_name.clone());
+    let names: BTreeSet<_> = given.chain(fixed).collect();
     HostQuestions {
         project: target.project.clone(),
         networks: target.networks.iter().map(|network| network.name.clone()).collect(),
         volumes: target.volumes.iter().map(|volume| volume.name.clone()).collect(),
         container_names: names.into_iter().collect(),
         wanted,
-        old_pins: old_pins(target, release, history),
+        old_pins: old_pins(target, release, known.history),
         gateways: target
             .services
             .iter()
             .filter_map(|(name, wanted)| Some((name.clone(), wanted.gateway.as_ref()?.definition.clone())))
             .collect(),
         routed: routed(target),
+        wanted_gateways: wanted_gateways(target, definitions),
+        ownership: known.ownership.clone(),
         image_ids,
     }
+}
+
+/// What the gateways would be.
+fn wanted_gateways(target: &Target, definitions: &BTreeMap<DefinitionId, Definition>) -> BTreeMap<GatewayName, InstanceSpec> {
+    let specs = target.services.iter().filter_map(|(name, wanted)| {
+        let gateway = wanted.gateway.as_ref()?;
+        let instance = NewInstance {
+            name: gateway.container.clone(),
+            service: name.clone(),
+            number: 0,
+            release: ReleaseId::new(0),
+            image: gateway.image.clone(),
+            definition: gateway.definition.clone(),
+            companions: BTreeMap::new(),
+            role: Role::Gateway(gateway.name.clone()),
+        };
+        let spec = labels::spec(target, &instance, definitions.get(&gateway.definition)?.clone());
+        Some((gateway.name.clone(), spec))
+    });
+    specs.collect()
 }
 
 /// Services that get a gateway, with the names under which others call them.

@@ -1,12 +1,14 @@
 //! Named rules over a plan: why it is refused, and what it will interrupt.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::definition::PortBinding;
-use crate::names::ServiceName;
+use crate::names::{ContainerName, ServiceName};
 use crate::observed::clients::{Client, Keeps, Knowledge, Refresh};
+use crate::observed::owner::Standing;
 use crate::observed::proxy::ProxyKind;
 use crate::observed::{Observed, is_gateway};
 use crate::plan::{ChangeKind, Interruption, Plan, PlanKind, Step, Undo};
@@ -43,6 +45,7 @@ pub enum Severity {
 type Rule = fn(&Plan, &Observed) -> Vec<Objection>;
 
 const RULES: &[Rule] = &[
+    owned_by_another,
     external_networks,
     external_volumes,
     labels_of_others,
@@ -66,7 +69,7 @@ const RULES: &[Rule] = &[
 /// Asks every rule.
 pub fn check(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     if plan.steps.is_empty() {
-        return Vec::new();
+        return owned_by_another(plan, observed);
     }
     let mut objections: Vec<Objection> = RULES.iter().flat_map(|rule| rule(plan, observed)).collect();
     objections.sort_by_key(|objection| std::cmp::Reverse(objection.severity));
@@ -75,6 +78,23 @@ pub fn check(plan: &Plan, observed: &Observed) -> Vec<Objection> {
 
 fn objection(rule: &str, severity: Severity, service: Option<&ServiceName>, message: String, remedy: &str) -> Objection {
     Objection { rule: rule.to_owned(), severity, service: service.cloned(), message, remedy: remedy.to_owned() }
+}
+
+/// What belongs to another is not changed; it is said also where nothing would be.
+fn owned_by_another(_plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    match &observed.ownership.standing {
+        Standing::Foreign(foreign) => vec![objection("owned-by-another", Severity::Refuse, None, foreign.message(), &foreign.remedy())],
+        Standing::Behind { plan } => {
+            let message = format!("this state directory is older than what runs: plan {plan} was made with a later state of it");
+            vec![objection("state-behind", Severity::Warn, None, message, "this deploy settles it: what runs is compared with the files")]
+        }
+        Standing::Lost => {
+            let message =
+                "containers of this project were released from this state directory, and it has lost what it knew of them".to_owned();
+            vec![objection("state-lost", Severity::Warn, None, message, "this deploy settles it: what runs is compared with the files")]
+        }
+        Standing::Free | Standing::Ours => Vec::new(),
+    }
 }
 
 fn external_networks(plan: &Plan, observed: &Observed) -> Vec<Objection> {
@@ -176,20 +196,28 @@ fn ports_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     found
 }
 
+/// A container of another project is never touched, so its name cannot be had.
 fn names_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let fixed = starting(plan).filter_map(|(name, wanted)| Some((name, wanted.container_name.as_ref()?)));
+    let created = plan.steps.iter().filter_map(|step| match step {
+        Step::Create { instance } => Some((&instance.service, &instance.name)),
+        _ => None,
+    });
+    let wanted: BTreeSet<(&ServiceName, &ContainerName)> = fixed.chain(created).collect();
     let mut found = Vec::new();
-    for (name, wanted) in starting(plan) {
-        let Some(fixed) = &wanted.container_name else { continue };
-        if let Some(owner) = observed.foreign_names.get(fixed) {
-            let message = format!("the container name `{fixed}` is taken by {owner}");
-            found.push(objection(
-                "name-taken",
-                Severity::Refuse,
-                Some(name),
-                message,
-                "remove or rename that container, or change `container_name`",
-            ));
-        }
+    for (service, name) in wanted {
+        let Some(owner) = observed.foreign_names.get(name) else { continue };
+        let message = format!("the container name `{name}` is taken by {owner}");
+        let fixed = plan.release.target.services.get(service).and_then(|wanted| wanted.container_name.as_ref()) == Some(name);
+        let remedy = match fixed {
+            true => {
+                format!("change `container_name` of `{service}`, or give that container another name (`docker rename {name} NEW-NAME`)")
+            }
+            false => {
+                format!("give this project another name (`name:` in the compose file, or `-p NAME`), or rename the service `{service}`")
+            }
+        };
+        found.push(objection("name-taken", Severity::Refuse, Some(service), message, &remedy));
     }
     found
 }

@@ -258,7 +258,7 @@ impl<'a> Builder<'a> {
             (ChangeKind::Replace, Some(before)) => (self.input.compare)(&before.definition, &wanted.definition),
             _ => Vec::new(),
         };
-        if kind == ChangeKind::Replace && before.is_none() {
+        if kind == ChangeKind::Replace && fields.is_empty() {
             fields = old.iter().filter_map(|instance| self.input.observed.drift.get(&instance.name)).flatten().cloned().collect();
             fields.dedup();
         }

@@ -29,6 +29,7 @@ mod compare;
 mod console;
 mod images;
 mod resources;
+mod marks;
 mod context;
 
 pub use context::endpoint_of_context;

@@ -165,6 +165,14 @@ pub enum RuntimeError {
         /// The engine's words.
         message: String,
     },
+    /// An owner mark is damaged, or was written by a newer kaleem.
+    #[error("the owner mark `{name}` on the engine cannot be read: {reason}")]
+    MarkUnreadable {
+        /// The volume that holds it.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The connection broke in the middle.
     #[error("the connection to the Docker engine broke while it was asked to {operation}")]
     Broken {
@@ -187,8 +195,12 @@ impl Remedy for RuntimeError {
             Self::BadEndpoint { .. } => "set DOCKER_HOST to `unix:///path/to/docker.sock` or `tcp://host:port`".to_owned(),
             Self::BadContext { .. } => "choose another (`docker context ls`, `docker context use NAME`), or set DOCKER_HOST".to_owned(),
             Self::NotFound { .. } => "look at `docker ps -a`; `kaleem status` tells what is serving".to_owned(),
-            Self::NameTaken { name, .. } => format!("remove or rename that container (`docker rm {name}`), or change `container_name`"),
-            Self::NotOurs { name, .. } => format!("rename or remove `{name}` by hand: kaleem changes only containers of its own project"),
+            Self::NameTaken { name, .. } => format!(
+                "see whose it is with `docker inspect {name}`, then give this project or its service another name, or change `container_name`"
+            ),
+            Self::NotOurs { name, .. } => {
+                format!("see whose it is with `docker inspect {name}`: kaleem changes only containers of its own project")
+            }
             Self::StillRunning { name } => format!("stop it first: `docker stop {name}`"),
             Self::InUse { .. } => "stop what uses it, or leave it".to_owned(),
             Self::PortTaken { port } => format!("find who listens there (`ss -ltnp`), stop it, or publish another port than {port}"),
@@ -204,6 +216,9 @@ impl Remedy for RuntimeError {
             Self::FileRefused { .. } => "check that the path exists in the image and can be written".to_owned(),
             Self::ProgramUnreadable { path, .. } => format!("check that {} is there and can be read", path.display()),
             Self::Refused { .. } => "mend what the engine names, then run the same command".to_owned(),
+            Self::MarkUnreadable { name, .. } => {
+                format!("use the newest kaleem on this host; if no kaleem is running, remove the mark with `docker volume rm {name}`")
+            }
             Self::Broken { .. } => "check that the engine runs (`docker info`), then run the same command".to_owned(),
         }
     }

@@ -16,6 +16,7 @@ use crate::runtime::{
 };
 
 mod containers;
+mod marks;
 mod questions;
 mod things;
 
@@ -81,6 +82,7 @@ pub fn checks() -> Vec<Check> {
     let mut all = containers::checks();
     all.extend(questions::checks());
     all.extend(things::checks());
+    all.extend(marks::checks());
     all
 }
 
@@ -275,6 +277,11 @@ impl Stage {
                 let container = OwnedContainer { project: project.clone(), name: instance.name };
                 self.runtime.stop(&container, &at_once()).await.map_err(|error| told(&error))?;
                 self.runtime.remove(&container).await.map_err(|error| told(&error))?;
+            }
+        }
+        for project in [&self.project, &self.stranger] {
+            for mark in self.runtime.marks(project).await.map_err(|error| told(&error))? {
+                self.runtime.remove_mark(project, mark.number).await.map_err(|error| told(&error))?;
             }
         }
         for key in ["front", "back"] {

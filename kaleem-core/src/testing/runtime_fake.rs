@@ -19,6 +19,7 @@ use crate::runtime::{ContainerFiles, EngineInfo, ExecOutput, ImageFacts, Inside,
 mod console;
 mod containers;
 mod images;
+mod marks;
 mod peek;
 mod world;
 
@@ -123,6 +124,9 @@ pub enum FakeOperation {
     RemoveNetwork,
     CreateVolume,
     RemoveVolume,
+    Marks,
+    PutMark,
+    RemoveMark,
 }
 
 impl FakeOperation {
@@ -132,6 +136,8 @@ impl FakeOperation {
             Self::List | Self::Inspect | Self::Drift | Self::ForeignPorts | Self::Neighbours | Self::Engine => false,
             Self::Inside | Self::Files | Self::MountedFiles => false,
             Self::Logs | Self::Image | Self::Networks | Self::Volumes => false,
+            // Marks are kaleem's own note beside a plan; they change nothing that serves.
+            Self::Marks | Self::PutMark | Self::RemoveMark => false,
             Self::Create | Self::Start | Self::Stop | Self::Remove | Self::Rename | Self::Exec => true,
             Self::StartApart | Self::HandOver | Self::Connect | Self::Disconnect | Self::Signal | Self::RemoveVolume => true,
             Self::Reserve | Self::Release => true,

@@ -21,6 +21,8 @@ mod lease;
 #[cfg(test)]
 mod monitor;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod registry;

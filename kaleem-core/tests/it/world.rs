@@ -340,6 +340,19 @@ impl World {
         Self { kaleem, ..world }
     }
 
+    /// The same engine, as another user sees it: with a state directory of its own.
+    pub(crate) fn of_another_user(&self) -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        let kaleem = Kaleem::builder(Arc::new(self.runtime.clone()), self.registry.clone(), Arc::new(FakeProbes))
+            .state_directory(directory.path())
+            .owner("deploy by another")
+            .user("another")
+            .clock(self.clock.clone())
+            .gateways(self.parts())
+            .build();
+        Self { kaleem, directory, ..self.again() }
+    }
+
     /// The same world once more.
     pub(crate) fn again(&self) -> Self {
         let Self { runtime, registry, clock, kaleem, directory, traffic, sets } = self;

@@ -90,6 +90,7 @@ fn instance(number: u32, release: u64, state: InstanceState) -> Instance {
         networks: BTreeMap::new(),
         addresses: BTreeMap::new(),
         ports: Vec::new(),
+        labels: BTreeMap::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kaleem_core::config::Project;
 use kaleem_core::definition::{Definition, DefinitionId};
 use kaleem_core::history::History;
-use kaleem_core::kaleem::Kaleem;
+use kaleem_core::kaleem::{Kaleem, KaleemError};
 use kaleem_core::lease::Lease;
 use kaleem_core::names::ProjectName;
 use kaleem_core::remedy::{Remedy, one_line};
@@ -48,6 +48,12 @@ pub(super) async fn run(wiring: &Wiring, printer: &Printer, consent: Consent) ->
     let (known, key) = (state.clone(), state.key_or_ephemeral().ok());
     let find = Box::new(move |id: &DefinitionId| key.as_ref().and_then(|key| known.definition(key, id).ok()));
     let traffic = wiring.traffic();
+    let kaleem = wiring.kaleem("doctor --repair").await?;
+    match kaleem.admits(&name).await {
+        // Files can be repaired while the engine is away.
+        Ok(()) | Err(KaleemError::Runtime { .. }) => {}
+        Err(source) => return Err(CliError::Kaleem { source }),
+    }
     let mut session =
         Session { wiring, printer, consent, state, name, found: 0, left: 0, stuck: None, traffic, find, seen: BTreeSet::new() };
     session.files().await?;
@@ -141,7 +147,7 @@ impl Session<'_> {
     }
 
     async fn on_host(&mut self, kaleem: &Kaleem, history: &History, damage: &Damage) -> Result<(), CliError> {
-        let _lease = self.lease().await?;
+        let _work = kaleem.work(&self.name).await.map_err(|source| CliError::Kaleem { source })?;
         let result = self.of(kaleem, history).repair(&damage.repair).await;
         self.done(damage, result);
         Ok(())
@@ -177,7 +183,7 @@ impl Session<'_> {
     async fn lease(&self) -> Result<Lease, CliError> {
         let owner = format!("doctor by {}", self.wiring.environment().user());
         let lease = Lease::take(self.state.root(), &owner, self.wiring.clock().clone()).await;
-        lease.map_err(|source| CliError::Kaleem { source: kaleem_core::kaleem::KaleemError::Lease { source } })
+        lease.map_err(|source| CliError::Kaleem { source: KaleemError::Lease { source } })
     }
 
     /// Tells what was found, and asks whether it is to be repaired.

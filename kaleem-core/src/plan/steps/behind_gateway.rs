@@ -157,7 +157,10 @@ impl<'a> Builder<'a> {
     /// without replacing it.
     pub(super) fn fitting(&self, name: &ServiceName, standing: Option<&'a Instance>, wanted: &WantedGateway) -> Option<&'a Instance> {
         let live = || self.input.observed.live_gateways.contains_key(name);
-        standing.filter(|standing| is_up(standing)).filter(|standing| standing.definition.as_ref() == Some(&wanted.definition) || live())
+        let same = |standing: &Instance| {
+            standing.definition.as_ref() == Some(&wanted.definition) || self.input.observed.adoptable.contains(&standing.name)
+        };
+        standing.filter(|standing| is_up(standing)).filter(|standing| same(standing) || live())
     }
 
     /// Connects a gateway to the networks that it joins while it serves.
@@ -298,6 +301,15 @@ impl<'a> Builder<'a> {
         Route { container: slot.name().clone(), release }
     }
 
+    /// Where the gateway of a service sends now, as it says itself: where no release is known to serve, going back leads there.
+    fn routed_now(&self, service: &ServiceName) -> Vec<Route> {
+        let gateway = self.input.target.services.get(service).and_then(|wanted| wanted.gateway.as_ref());
+        let routing = gateway.and_then(|gateway| self.input.observed.ownership.routing.get(&gateway.name));
+        let is_there = |name: &ContainerName| self.input.observed.instances.iter().any(|instance| instance.name == *name);
+        let targets = routing.into_iter().flat_map(|routing| &routing.targets).filter(|target| is_there(&target.instance));
+        targets.map(|target| Route { container: target.instance.clone(), release: target.release }).collect()
+    }
+
     /// Where the gateway of a service sends now: as it says itself, or else as the release that serves tells.
     pub(super) fn routed_before(&self, service: &ServiceName) -> Vec<Route> {
         let known = self.previous().and_then(|previous| previous.instances.get(service)).into_iter().flatten();
@@ -307,7 +319,7 @@ impl<'a> Builder<'a> {
         let Some(previous) =
             self.previous().filter(|previous| previous.target.services.get(service).is_some_and(|before| before.gateway.is_some()))
         else {
-            return Vec::new();
+            return self.routed_now(service);
         };
         let names = previous.instances.get(service).into_iter().flatten();
         let release = |name: &ContainerName| {

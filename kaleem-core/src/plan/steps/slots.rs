@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::names::{ContainerName, NetworkName, ServiceName};
-use crate::plan::{NewInstance, PlanKind, Role, Step};
+use crate::plan::{NewInstance, PlanKind, Role, Step, instance_name};
 use crate::release::Wanted;
 use crate::runtime::{Instance, InstanceStatus};
 
@@ -58,10 +58,9 @@ impl<'a> Builder<'a> {
 
     /// `<project>-<service>-<release>-<number>`; with the plan's number behind it where that is taken (a release that is made anew).
     pub(super) fn free_name(&self, service: &ServiceName, number: u32) -> ContainerName {
-        let plain = format!("{}-{service}-{}-{number}", self.input.target.project, self.input.release);
-        let taken = self.input.observed.instances.iter().any(|instance| instance.name.as_str() == plain);
-        let text = if taken { format!("{plain}-{}", self.input.id) } else { plain };
-        ContainerName::fitting(&text)
+        let plain = instance_name(&self.input.target.project, service, self.input.release, number);
+        let taken = self.input.observed.instances.iter().any(|instance| instance.name == plain);
+        if taken { ContainerName::fitting(&format!("{plain}-{}", self.input.id)) } else { plain }
     }
 
     pub(super) fn final_name(&self, wanted: &Wanted, slot: &Slot<'_>) -> ContainerName {

@@ -171,6 +171,7 @@ fn instance(container: &ContainerInspectResponse) -> Result<Instance, RuntimeErr
         networks,
         addresses,
         ports: if is_alive(container) { running_ports } else { asked_ports() },
+        labels: labels.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
         name,
     })
 }

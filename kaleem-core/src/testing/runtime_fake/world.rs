@@ -9,6 +9,7 @@ use super::{Behaviour, FakeContainer, FakeImage, FakeSnapshot};
 use crate::definition::{ContainerPort, Definition, HealthTest, NetworkAttachment, NetworkMode, PortBinding, Protocol, RestartPolicy};
 use crate::image::{Digest, ImageSource, PinnedImage};
 use crate::names::{ContainerId, ContainerName, NetworkName, ProjectName, ServiceName, VolumeName};
+use crate::runtime::marks::OwnerMark;
 use crate::runtime::{
     EngineInfo, Instance, InstanceHealth, InstanceSpec, InstanceState, InstanceStatus, LocalImage, LogLine, RuntimeError, compose_labels,
     kaleem_labels,
@@ -90,6 +91,7 @@ pub(super) struct World {
     pub(super) containers: BTreeMap<ContainerName, Container>,
     pub(super) networks: BTreeMap<NetworkName, Network>,
     pub(super) volumes: BTreeMap<VolumeName, Option<String>>,
+    pub(super) marks: BTreeMap<(ProjectName, u64), OwnerMark>,
     pub(super) images: BTreeMap<Digest, StoredImage>,
     pub(super) tags: BTreeMap<String, Digest>,
     pub(super) remote: BTreeMap<String, FakeImage>,
@@ -117,6 +119,7 @@ impl World {
             containers: BTreeMap::new(),
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            marks: BTreeMap::new(),
             images: BTreeMap::new(),
             tags: BTreeMap::new(),
             remote: BTreeMap::new(),
@@ -319,6 +322,7 @@ impl World {
             networks: container.networks.iter().map(|(network, found)| (network.clone(), found.aliases.clone())).collect(),
             addresses: container.addresses.clone(),
             ports,
+            labels: container.labels.clone(),
         }
     }
 

@@ -98,6 +98,15 @@ fn lease() {
             host: "web1".to_owned(),
             since: "2026-03-01 03:12:00 UTC".to_owned(),
         },
+        &LeaseError::Hidden {
+            owner: "deploy by ci".to_owned(),
+            pid: 17,
+            host: "5c1fd2b3a4e5".to_owned(),
+            since: "2026-03-01 03:12:00 UTC".to_owned(),
+        },
+        &LeaseError::Engine {
+            source: RuntimeError::MarkUnreadable { name: "kaleem.owner.shop.7".to_owned(), reason: "its format is 9".to_owned() }
+        },
         &LeaseError::File { source: full("/var/lib/kaleem/shop/lease") },
         &LeaseError::Lock { path: "/var/lib/kaleem/shop/lock".into(), source: system(Errno::NOLCK) },
     ]));
@@ -109,6 +118,7 @@ fn state() {
     assert_snapshot!(told(&[
         &StateError::File { directory: "/var/lib/kaleem/shop".into(), source: full("/var/lib/kaleem/shop/definitions/1f3a.json") },
         &StateError::KeyDamaged { path: path() },
+        &StateError::IdentityDamaged { path: "/var/lib/kaleem/shop/identity".into() },
         &StateError::NoRandomness { source: getrandom::Error::UNSUPPORTED },
         &StateError::DefinitionMissing { id: DefinitionId("1f3a5c7d9e0b1f3a5c7d9e0b1f3a5c7d".to_owned()) },
         &StateError::DefinitionDamaged { path: "/var/lib/kaleem/shop/definitions/1f3a.json".into() },

@@ -9,6 +9,7 @@ use kaleem_core::kaleem::KaleemError;
 use kaleem_core::lease::LeaseError;
 use kaleem_core::names::{PlanId, ReleaseId, ServiceName, SetId};
 use kaleem_core::observed::ObserveError;
+use kaleem_core::observed::owner::{Foreign, ForeignKind, ProjectFiles};
 use kaleem_core::plan::{Objection, Severity};
 use kaleem_core::registry::RegistryError;
 use kaleem_core::runtime::RuntimeError;
@@ -76,6 +77,10 @@ async fn kaleem() {
         &KaleemError::NoSuchRelease { wanted: None, known: Vec::new() },
         &KaleemError::GatewaysMissing { service: made("api") },
         &KaleemError::NoGateway { service: made("api") },
+        &KaleemError::Owned { foreign: Box::new(foreign(ForeignKind::State)) },
+        &KaleemError::Owned { foreign: Box::new(foreign(ForeignKind::Copy)) },
+        &KaleemError::Owned { foreign: Box::new(foreign(ForeignKind::Directory)) },
+        &KaleemError::Owned { foreign: Box::new(foreign(ForeignKind::Files)) },
         &KaleemError::NothingReleased,
         &KaleemError::BackupsMissing,
         &KaleemError::NoDataOf { release },
@@ -86,4 +91,20 @@ async fn kaleem() {
     ]);
     // How many tasks the other tests started before this one is not part of the text.
     assert_snapshot!(told.replace(&numbered, "task 1 "));
+}
+
+fn foreign(kind: ForeignKind) -> Foreign {
+    let files =
+        |directory: &str, file: &str| ProjectFiles { directory: directory.into(), files: vec![format!("{directory}/{file}").into()] };
+    let here = if kind == ForeignKind::Files { files("/srv/shop", "compose.prod.yaml") } else { files("/home/kit/shop", "compose.yaml") };
+    Foreign {
+        kind,
+        project: made("shop"),
+        state_directory: Some("/var/lib/kaleem/shop".into()),
+        other_host: None,
+        user: Some("root".to_owned()),
+        files: Some(files("/srv/shop", "compose.yaml")),
+        here: Some(here),
+        running: Some(ReleaseId::new(7)),
+    }
 }

@@ -36,6 +36,10 @@ fn runtime() {
         &RuntimeError::ProgramUnreadable { path: "/usr/bin/kaleem-agent".into(), source: system(Errno::ACCESS) },
         &RuntimeError::Refused { operation: "start shop-api-r2-1".to_owned(), status: 500, message: "no space left on device".to_owned() },
         &RuntimeError::Refused { operation: "create shop-api-r2-1".to_owned(), status: 400, message: "invalid mount".to_owned() },
+        &RuntimeError::MarkUnreadable {
+            name: "kaleem.owner.shop.7".to_owned(),
+            reason: "its format is 9, and this kaleem reads up to 1".to_owned(),
+        },
         &RuntimeError::Broken { operation: "start shop-api-r2-1".to_owned(), source: boxed(Errno::CONNRESET) },
     ]));
 }
