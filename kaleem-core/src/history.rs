@@ -136,7 +136,9 @@ impl History {
     pub fn releases(&self) -> Vec<Release> {
         let mut releases: Vec<Release> = Vec::new();
         let served = self.entries.iter().rev().filter(|entry| entry.plan.kind != PlanKind::Down).filter(|entry| {
-            entry.progress.is_committed() || matches!(&entry.outcome, Some(outcome) if outcome.serving() == Some(entry.plan.release.id))
+            // One that was rolled back says nothing of its release, also where it was to repair the one that serves.
+            let declared = matches!(&entry.outcome, Some(Outcome::Resolved { resolution: Resolution::New, .. }));
+            entry.progress.is_committed() || declared
         });
         for entry in served {
             if !releases.iter().any(|release| release.id == entry.plan.release.id) {

@@ -69,6 +69,8 @@ impl Plan {
         match (self.kind, self.steps.get(step)) {
             (PlanKind::Down, Some(Step::Commit { .. })) => "nothing serves any more".to_owned(),
             (PlanKind::Eject, Some(Step::Commit { release })) => format!("{release} serves without kaleem"),
+            // What stays as it is needs no gate on the way back.
+            (_, Some(Step::Baseline { gates })) if gates.is_empty() && self.previous.is_some() => "note what serves now".to_owned(),
             (_, Some(step)) => step.to_string(),
             (_, None) => String::new(),
         }

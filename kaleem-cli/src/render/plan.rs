@@ -46,6 +46,7 @@ impl PlanView<'_> {
         }
         let before = plan.previous.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
         let way = match plan.kind {
+            PlanKind::Deploy if plan.previous == Some(plan.release.id) => format!("{before} is repaired"),
             PlanKind::Deploy | PlanKind::Rollback => format!("{before} -> {}", plan.release.id),
             PlanKind::Eject => format!("{before} -> plain Compose"),
             PlanKind::Down => format!("{before} -> nothing"),

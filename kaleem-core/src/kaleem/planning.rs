@@ -68,12 +68,15 @@ impl Kaleem {
         let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
         let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
         let image_ids = images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect();
-        let mut observed = self.observe(&wanted, known.history.next_release(), &definitions, image_ids, engine, known).await?;
+        // What differs in nothing is the same release: a repair of it must not push older ones out of those that are kept.
+        let live = known.history.serving().and_then(|id| known.history.release(id)).filter(|live| live.target == wanted);
+        let release = live.map_or_else(|| known.history.next_release(), |live| live.id);
+        let mut observed = self.observe(&wanted, release, &definitions, image_ids, engine, known).await?;
         self.ask_gateways(&mut observed).await?;
         let hooks = project.settings.hooks.hooks(&project.directory);
         let data = self.deploy_data(project, known.history, make)?;
         let besides = Besides { hooks: &hooks, data: &data };
-        let plan = self.make(PlanKind::Deploy, known.history.next_release(), &wanted, &observed, known, &definitions, &besides);
+        let plan = self.make(PlanKind::Deploy, release, &wanted, &observed, known, &definitions, &besides);
         let notes = images.into_iter().filter_map(|(service, image)| Some((service, image.note?))).collect();
         Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
     }

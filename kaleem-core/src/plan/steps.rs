@@ -530,7 +530,7 @@ impl<'a> Builder<'a> {
             steps.extend(hooks::at(HookMoment::BeforeDeploy, input.hooks, input.kind));
             steps.extend(self.prepare);
             // A release to go back to has its tags: taking them back with a failed plan would lose it.
-            if input.kind == PlanKind::Deploy {
+            if input.kind == PlanKind::Deploy && input.observed.serving != Some(input.release) {
                 steps.extend(pins);
             }
             steps.extend(self.create);

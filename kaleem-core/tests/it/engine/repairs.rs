@@ -78,6 +78,7 @@ async fn whatever_is_done_to_what_serves_is_seen_and_repaired_by_one_deploy() {
         assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{why}: {ending:?}");
         assert_eq!(faults(&world).await, [], "{why}: afterwards, all is well: {:?}", world.containers());
         assert!(world.plan(&app("v1")).await.plan.is_empty(), "{why}: nothing is left to do");
+        assert_eq!(world.serving(), Some(kaleem_core::names::ReleaseId::new(1)), "{why}: a repair is no new release");
     }
 }
 
@@ -153,4 +154,20 @@ async fn a_second_container_is_never_started_next_to_one_of_its_service() {
     let found = faults(&world).await;
     let down = found.iter().find(|fault| fault.kind == "serving-down").unwrap();
     assert!(!down.repair.is_automatic(), "{down:?}");
+}
+
+#[tokio::test]
+async fn a_repair_that_is_rolled_back_leaves_the_release_and_its_tags_as_they_were() {
+    let world = world().await;
+    world.runtime.remove_by_hand(&container("shop-api-r1-1"));
+    let digest =
+        &world.kaleem.history(&world.project()).unwrap().releases()[0].target.services[&crate::world::service_name("api")].image.digest;
+    world.runtime.set_behaviour(digest, Behaviour::ExitsAtOnce { code: 1, log: String::new() });
+    let ending = world.deploy(&app("v1")).await.unwrap();
+    assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{ending:?}");
+    assert_eq!(world.serving(), Some(kaleem_core::names::ReleaseId::new(1)));
+    assert!(world.runtime.snapshot().tags.contains_key("kaleem.invalid/shop/api:r1"));
+    world.runtime.set_behaviour(digest, Behaviour::Healthy);
+    world.deploy(&app("v1")).await.unwrap();
+    assert_eq!(faults(&world).await, []);
 }
