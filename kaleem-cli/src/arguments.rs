@@ -112,7 +112,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:\n  kaleem plan\n  kaleem plan --steps api=shop/api:1.4")]
     Plan(PlanArguments),
     /// Ship what the compose file says, behind health gates
-    #[command(after_help = "Examples:\n  kaleem deploy\n  kaleem deploy api=shop/api:1.4 worker=shop/api:1.4\n  kaleem deploy --build")]
+    #[command(
+        after_help = "Examples:\n  kaleem deploy\n  kaleem deploy api=shop/api:1.4 worker=shop/api:1.4\n  kaleem deploy --build\n  kaleem deploy --build api --build worker"
+    )]
     Deploy(Deploy),
     /// Show what serves
     #[command(after_help = "Example:\n  kaleem status")]
@@ -201,9 +203,9 @@ pub(crate) struct Deploy {
     /// Other images than those of the compose file
     #[arg(value_name = "SERVICE=IMAGE")]
     pub images: Vec<ImageChoice>,
-    /// Build the images of services with `build:` first
-    #[arg(long)]
-    pub build: bool,
+    /// Build the image of SERVICE first (repeatable); without a name, those of all services with `build:`
+    #[arg(long, value_name = "SERVICE", num_args = 0..=1, action = clap::ArgAction::Append)]
+    pub build: Option<Vec<ServiceName>>,
     /// Make no backup set first, whatever kaleem.toml says
     #[arg(long)]
     pub no_backup: bool,

@@ -86,6 +86,8 @@ pub(crate) enum CliError {
         #[source]
         source: KaleemError,
     },
+    #[error("`--build {service}`: the compose file does not say how to build `{service}`, or another image was chosen for it")]
+    NotBuildable { service: ServiceName, known: String },
     #[error("the plan {plan} is stuck: step {step} could not be taken back")]
     Stuck { plan: PlanId, step: usize },
     #[error("{} exists already", path.display())]
@@ -192,6 +194,8 @@ impl Remedy for CliError {
             Self::NotRunning { service } => format!("see why with `kaleem status` and `kaleem logs {service}`"),
             Self::NothingOpen => "see what serves with `kaleem status`".to_owned(),
             Self::BuildTool { source, .. } => source.remedy(),
+            Self::NotBuildable { known, .. } if known.is_empty() => "leave `--build` out: no service is built here".to_owned(),
+            Self::NotBuildable { known, .. } => format!("choose one of: {known}"),
             Self::BuildFailed { .. } => "mend what the build names, then run the same command".to_owned(),
             Self::BuildImage { source, .. } => source.remedy(),
             Self::StoreSettings { source, .. } => source.remedy(),

@@ -148,7 +148,7 @@ impl Exit {
     pub(crate) fn of_error(error: &CliError) -> Self {
         match error {
             CliError::Threads { .. } => Self::Bug,
-            CliError::ServiceUnknown { .. } => Self::Usage,
+            CliError::ServiceUnknown { .. } | CliError::NotBuildable { .. } => Self::Usage,
             CliError::Backups { source } => BackupExit::of_error(source),
             CliError::StoreSettings { .. } | CliError::BackupSetUp { .. } | CliError::YesNeeded { .. } | CliError::BackupRequest { .. } => {
                 Self::Usage

@@ -15,6 +15,8 @@ use crate::names::{ContainerName, ProjectName, ServiceName};
 
 pub mod settings;
 pub mod compose;
+pub mod role;
+pub mod healthcheck;
 
 pub use compose::error::{ConfigError, Problem, ProblemKind};
 pub use compose::resolve;

@@ -25,7 +25,7 @@ impl fmt::Display for DefinitionId {
 }
 
 /// Ports on which HTTP is spoken unless somebody says otherwise: what frameworks and servers listen on by default.
-pub const HTTP_PORTS: &[u16] = &[80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8082, 8088, 8888, 9000];
+pub const HTTP_PORTS: &[u16] = &[80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8082, 8088, 8888];
 
 /// Everything about a container but its name, its image and the labels that kaleem adds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

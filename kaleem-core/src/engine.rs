@@ -24,6 +24,7 @@ use crate::traffic::Traffic;
 
 pub mod backup;
 pub mod error;
+mod own_check;
 pub mod gate;
 mod doors;
 mod hand_over;

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::remedy::Remedy;
 
+mod kind;
+
+pub use kind::ImageKind;
+
 /// The registry of an image that names none.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
 
@@ -274,6 +278,8 @@ pub struct ImageFacts {
     pub has_healthcheck: bool,
     /// Time between the runs of that health check.
     pub healthcheck_interval: Option<Duration>,
+    /// What it starts: its entrypoint and its command.
+    pub command: Vec<String>,
     /// Names of the variables that it sets: never their values.
     pub environment_names: Vec<String>,
     /// Labels.

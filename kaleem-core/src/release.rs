@@ -270,4 +270,7 @@ pub struct GateSettings {
     pub timeout: Duration,
     /// Time in which it must have passed.
     pub deadline: Duration,
+    /// Whether a container that ended with 0 did what it was made for: nothing starts it again, and nobody connects to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_end: bool,
 }

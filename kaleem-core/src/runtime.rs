@@ -428,6 +428,7 @@ pub trait Inspect: Send + Sync {
 ///
 /// # Contract
 /// - `exec` ends after `timeout` with [`RuntimeError::ExecTimedOut`]; the command may go on inside.
+/// - `check` runs the health check that the engine would run, as the engine would; it has no part in what the engine says of the container.
 /// - `attach` answers only when the command has ended and all that it wrote was taken; its exit code is not judged. When
 ///   `input` ends with an error, the command sees a cut input: that is [`RuntimeError::StreamBroken`].
 /// - `logs` of a container that never started is an empty stream.
@@ -438,6 +439,11 @@ pub trait Console: Send + Sync {
     /// # Errors
     /// [`RuntimeError::NotFound`], [`RuntimeError::ExecTimedOut`], and what the engine says.
     async fn exec(&self, container: &ContainerName, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError>;
+    /// Runs the container's own health check once; `None` where it has none.
+    ///
+    /// # Errors
+    /// As [`Console::exec`].
+    async fn check(&self, container: &ContainerName, timeout: Duration) -> Result<Option<ExecOutput>, RuntimeError>;
     /// Runs a command in a running container, which reads `input` and whose standard output goes into `output`, as fast as
     /// that takes it. The output of the answer is its standard error alone.
     ///

@@ -25,5 +25,7 @@ pub use clock_fake::FakeClock;
 pub use ports::{claim_port, free_port};
 pub use probes_fake::{FakeNeeds, FakeProbes};
 pub use registry_fake::{FakeOutage, FakeRegistry, FakeRegistryCall};
-pub use runtime_fake::{Behaviour, ExecReply, FakeCall, FakeContainer, FakeImage, FakeOperation, FakeRuntime, FakeSnapshot, FakeView};
+pub use runtime_fake::{
+    Behaviour, CHECK, ExecReply, FakeCall, FakeContainer, FakeImage, FakeOperation, FakeRuntime, FakeSnapshot, FakeView,
+};
 pub use sets_fake::{FakeBackupSets, SetsPlace};

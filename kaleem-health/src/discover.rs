@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use kaleem_core::config::{Project, Service};
-use kaleem_core::definition::{HealthTest, NetworkMode, Protocol};
+use kaleem_core::config::healthcheck::asked_over_http;
+use kaleem_core::config::{Project, Service, role};
+use kaleem_core::definition::{NetworkMode, Protocol};
 use kaleem_core::health::DependencyKind as Kind;
 use kaleem_core::names::ServiceName;
 use kaleem_core::secret::Secret;
@@ -95,7 +96,7 @@ pub fn discover(project: &Project) -> Vec<Discovered> {
         }
     }
     for service in project.services.values() {
-        let Some((kind, image)) = kind_of(service) else { continue };
+        let Some((kind, image)) = kind_of(project, service) else { continue };
         let key = (service.name.clone(), kind, String::new());
         let address = own_address(service, kind);
         found.entry(key).or_insert_with(|| Discovered {
@@ -138,9 +139,9 @@ fn variables(service: &Service) -> BTreeMap<String, String> {
     set.filter(|(_, value)| !value.is_empty()).collect()
 }
 
-fn kind_of(service: &Service) -> Option<(Kind, String)> {
+fn kind_of(project: &Project, service: &Service) -> Option<(Kind, String)> {
     let image = service.image.as_ref()?;
-    Some((Kind::of_image(image)?, image.base_name().to_owned()))
+    Some((role::dependency(project, service)?, image.base_name().to_owned()))
 }
 
 /// The address of a server by what its own image is told.
@@ -208,6 +209,9 @@ fn web(project: &Project, service: &Service) -> Option<Discovered> {
         Some(Discovered { service: service.name.clone(), name: name.to_owned(), settings: Ok(settings), found })
     };
     let health = project.settings.services.get(&service.name).and_then(|settings| settings.health.as_ref());
+    if health.is_some_and(|health| health.none == Some(true)) {
+        return None;
+    }
     let port = first_port(service);
     let http = |port: u16, path: &str| ProbeSettings::Http(HttpSettings::api(Secret::new(format!("http://{}:{port}{path}", service.name))));
     if let Some(health) = health {
@@ -218,7 +222,7 @@ fn web(project: &Project, service: &Service) -> Option<Discovered> {
             return made("tcp", ProbeSettings::Tcp(TcpSettings { host: service.name.to_string(), port }), Found::Settings);
         }
     }
-    if let Some((port, path)) = asked_by_healthcheck(service) {
+    if let Some((port, path)) = asked_over_http(service) {
         return made("http", http(port, &path), Found::Healthcheck);
     }
     let port = port?;
@@ -228,19 +232,4 @@ fn web(project: &Project, service: &Service) -> Option<Discovered> {
 fn first_port(service: &Service) -> Option<u16> {
     let published = service.definition.ports.iter().map(|binding| binding.container);
     published.chain(service.definition.expose.iter().copied()).find(|port| port.protocol == Protocol::Tcp).map(|port| port.port)
-}
-
-/// Port and path of an address on loopback in the container's own health check.
-fn asked_by_healthcheck(service: &Service) -> Option<(u16, String)> {
-    let words: Vec<String> = match &service.definition.healthcheck.as_ref()?.test {
-        HealthTest::Shell(line) => line.split_whitespace().map(str::to_owned).collect(),
-        HealthTest::Exec(words) => words.iter().flat_map(|word| word.split_whitespace()).map(str::to_owned).collect(),
-        HealthTest::Disabled | HealthTest::Inherit => return None,
-    };
-    words.iter().find_map(|word| {
-        let url = url::Url::parse(word.trim_matches(['"', '\'', '(', ')', ';'])).ok()?;
-        let local = matches!(url.host_str()?, "localhost" | "127.0.0.1" | "[::1]" | "0.0.0.0");
-        let query = url.query().map_or(String::new(), |query| format!("?{query}"));
-        (local && url.scheme() == "http").then(|| Some((url.port_or_known_default()?, format!("{}{query}", url.path()))))?
-    })
 }

@@ -32,8 +32,8 @@ pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) 
         Ready::Ended(exit) => return Ok(exit),
     };
     let images = plan::images(&arguments.images);
-    if arguments.build {
-        image_build::run(&project, &images, wiring, printer).await?;
+    if let Some(only) = &arguments.build {
+        image_build::run(&project, only, &images, wiring, printer).await?;
     }
     let planned =
         patiently(wiring, printer, kaleem.deploy_plan(&work, &project, &images)).await.map_err(|source| CliError::Kaleem { source })?;

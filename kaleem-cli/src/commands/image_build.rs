@@ -23,18 +23,25 @@ const LINE_BYTES: usize = 16 * 1024;
 /// Lines of a failed build that are shown where its output was not.
 const LAST_LINES: usize = 12;
 
-/// Builds the image of every service with `build:` for which no other image was chosen.
+/// Builds the images of the services in `only`; where it is empty, of every service with `build:` for which no other image was chosen.
 ///
 /// # Errors
 ///
-/// [`CliError::BuildFailed`], [`CliError::BuildTool`], [`CliError::BuildImage`]; no service was touched.
+/// [`CliError::NotBuildable`], [`CliError::BuildFailed`], [`CliError::BuildTool`], [`CliError::BuildImage`]; no service was touched.
 pub(crate) async fn run(
     project: &Project,
+    only: &[ServiceName],
     chosen: &BTreeMap<ServiceName, ImageRef>,
     wiring: &Wiring,
     printer: &Printer,
 ) -> Result<(), CliError> {
-    for service in project.services.values().filter(|service| !chosen.contains_key(&service.name)) {
+    let buildable = |name: &ServiceName| project.services.get(name).is_some_and(|service| service.build.is_some());
+    if let Some(service) = only.iter().find(|name| !buildable(name) || chosen.contains_key(*name)) {
+        let known = project.services.keys().filter(|name| buildable(name) && !chosen.contains_key(*name)).map(ServiceName::as_str);
+        return Err(CliError::NotBuildable { service: service.clone(), known: known.collect::<Vec<_>>().join(", ") });
+    }
+    let wanted = |service: &&Service| !chosen.contains_key(&service.name) && (only.is_empty() || only.contains(&service.name));
+    for service in project.services.values().filter(wanted) {
         let Some(build) = &service.build else { continue };
         let failed = |source| CliError::BuildImage { service: service.name.clone(), source };
         let image = image_reference(&project.name, service, None).map_err(failed)?;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use kaleem_core::config::healthcheck::asked_over_http;
 use kaleem_core::config::settings::ServiceSettings;
 use kaleem_core::config::{Project, Service, settings_schema};
 use kaleem_core::durable::{self, DurableError};
@@ -11,8 +12,8 @@ use kaleem_core::kaleem::Kaleem;
 use kaleem_core::names::ServiceName;
 use kaleem_core::observed::image_reference;
 use kaleem_core::plan::strategy::{self, Gateways};
-use kaleem_core::plan::target::run_to_end;
 use kaleem_core::release::Strategy;
+use kaleem_core::remedy::one_line;
 use kaleem_core::runtime::{ImageFacts, Runtime};
 
 use crate::arguments::Init;
@@ -41,9 +42,16 @@ pub(crate) async fn run(arguments: &Init, wiring: &Wiring, printer: &Printer) ->
     if !arguments.print && !arguments.force && path.exists() {
         return Err(CliError::Exists { path });
     }
-    // Without an engine the files alone must do.
-    let kaleem = wiring.kaleem("init").await.ok();
-    let gateways = if kaleem.as_ref().is_some_and(Kaleem::has_gateways) { Gateways::Available } else { Gateways::Missing };
+    // Without an engine the files alone must do, and what they do not tell is not written.
+    let kaleem = match wiring.kaleem("init").await {
+        Ok(kaleem) => Ok(kaleem),
+        Err(error) => Err(one_line(&error)),
+    };
+    if let Err(reason) = &kaleem {
+        printer.note(&format!("warning: {reason}"));
+        printer.note("  help: run `kaleem init --force` as a user who may use Docker: without it, no strategy is written");
+    }
+    let gateways = if kaleem.as_ref().is_ok_and(Kaleem::has_gateways) { Gateways::Available } else { Gateways::Missing };
     let text = text(&project, kaleem.as_ref().map(Kaleem::runtime), gateways).await;
     if arguments.print {
         printer.raw(&text);
@@ -64,7 +72,7 @@ fn write_new(path: &std::path::Path, text: &str) -> Result<(), DurableError> {
     }
 }
 
-async fn text(project: &Project, runtime: Option<&Arc<dyn Runtime>>, gateways: Gateways) -> String {
+async fn text(project: &Project, runtime: Result<&Arc<dyn Runtime>, &String>, gateways: Gateways) -> String {
     let mut text = "\
 # What the compose file cannot say. Every key is optional: what stands here is what kaleem decides by itself,
 # with the reason, so that you can change it. All keys: `kaleem init --schema`.
@@ -73,13 +81,22 @@ async fn text(project: &Project, runtime: Option<&Arc<dyn Runtime>>, gateways: G
 "
     .to_owned();
     line(&mut text, &format!("keep = {}", project.settings.keep.unwrap_or(5)));
-    let run_to_end = run_to_end(project);
+    if let Err(reason) = runtime {
+        line(&mut text, "");
+        line(&mut text, &format!("# The container engine could not be asked ({reason}), so no strategy is written here:"));
+        line(
+            &mut text,
+            "# kaleem decides when it deploys. Run `kaleem init --force` as a user who may use Docker to see what it would decide.",
+        );
+    }
     for service in project.services.values() {
-        let (facts, known) = facts(project, service, runtime).await;
-        write_service(&mut text, project, service, &facts, run_to_end.contains(&service.name), gateways);
-        if !known {
-            line(&mut text, "# Its image is not on this engine: what the image itself says was not looked at.");
-        }
+        let (facts, known) = facts(project, service, runtime.ok()).await;
+        let judged = match (runtime, known) {
+            (Err(_), _) => Judged::No,
+            (Ok(_), true) => Judged::Yes,
+            (Ok(_), false) => Judged::WithoutImage,
+        };
+        write_service(&mut text, project, service, &facts, judged, gateways);
     }
     probes::write(&mut text, project);
     text
@@ -95,22 +112,43 @@ async fn facts(project: &Project, service: &Service, runtime: Option<&Arc<dyn Ru
     }
 }
 
-fn write_service(text: &mut String, project: &Project, service: &Service, facts: &ImageFacts, run_to_end: bool, gateways: Gateways) {
+/// What the strategy of a service could be judged by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    /// The compose file, and the image.
+    Yes,
+    /// The compose file alone: the image is not on this engine.
+    WithoutImage,
+    /// Not at all: whether gateways can be set up here is unknown, too.
+    No,
+}
+
+fn write_service(text: &mut String, project: &Project, service: &Service, facts: &ImageFacts, judged: Judged, gateways: Gateways) {
     let name = &service.name;
     let settings = project.settings.services.get(name).cloned().unwrap_or_default();
     // The reason is that of kaleem, not that the file said so before.
     let asked = ServiceSettings { strategy: None, ..settings.clone() };
     let Ok(image) = image_reference(&project.name, service, None) else { return };
-    let (decided, reason) = strategy::decide(service, &image, facts, run_to_end, &asked, gateways);
+    let (decided, reason) = strategy::decide(project, service, &image, facts, &asked, gateways);
+    // What an image says can only matter by the ports that it exposes.
+    let exposes = ImageFacts { exposed_ports: vec!["80/tcp".to_owned()], ..facts.clone() };
+    let depends = judged == Judged::WithoutImage && strategy::decide(project, service, &image, &exposes, &asked, gateways).0 != decided;
     line(text, "");
     if decided == Strategy::RunToEnd {
         line(text, &format!("# {name} runs to its end: {reason}. There is nothing to choose."));
         return;
     }
-    line(text, &format!("# {name}: {reason}."));
+    let written = judged != Judged::No && !depends;
+    if written {
+        line(text, &format!("# {name}: {reason}."));
+    } else if depends {
+        line(text, &format!("# {name}: its image is not on this engine, and the ports that it exposes decide how it is replaced."));
+    }
     line(text, &format!("[services.{}]", key(name)));
-    line(text, &format!("strategy = \"{decided}\""));
-    if decided == Strategy::Overlap {
+    if written {
+        line(text, &format!("strategy = \"{decided}\""));
+    }
+    if written && decided == Strategy::Overlap {
         line(text, "# singleton = true   # when two of it must never run at the same time");
     }
     if let Some(needs) = &settings.needs {
@@ -124,22 +162,32 @@ fn write_service(text: &mut String, project: &Project, service: &Service, facts:
     let gate = strategy::gate(service, facts, settings.health.as_ref());
     line(text, "");
     let health = format!("[services.{}.health]", key(name));
-    let (why, keys) = match &gate.question {
-        Question::Healthcheck => ("its own health check is asked".to_owned(), Vec::new()),
-        Question::Running => (
+    let by_http = asked_over_http(service);
+    let (why, keys) = match (&gate.question, by_http) {
+        (Question::Healthcheck, Some((port, path))) => (
+            format!(
+                "its health check asks http://localhost:{port}{path}, so it is asked there, which ends the wait as soon as it is ready"
+            ),
+            vec![format!("http = {path:?}"), format!("port = {port}")],
+        ),
+        (Question::Healthcheck, None) => ("its own health check is asked".to_owned(), Vec::new()),
+        (Question::Running, _) if settings.health.as_ref().is_some_and(|health| health.none == Some(true)) => {
+            ("nothing is asked, as it said before".to_owned(), vec!["none = true".to_owned()])
+        }
+        (Question::Running, _) => (
             format!(
                 "nothing can be asked, so it counts as healthy after {} s without a crash; better: http = \"/health\"",
                 gate.steady.as_secs()
             ),
             Vec::new(),
         ),
-        Question::Tcp { port } => {
+        (Question::Tcp { port }, _) => {
             (format!("it publishes port {port}, which must accept connections; better: http = \"/health\""), vec![format!("tcp = {port}")])
         }
-        Question::Http { port, path, .. } => {
+        (Question::Http { port, path, .. }, _) => {
             ("it is asked over HTTP".to_owned(), vec![format!("http = {path:?}"), format!("port = {port}")])
         }
-        Question::Command { command } => ("a command is run in it".to_owned(), vec![format!("command = {command:?}")]),
+        (Question::Command { command }, _) => ("a command is run in it".to_owned(), vec![format!("command = {command:?}")]),
     };
     line(text, &format!("# {name}: {why}."));
     line(text, &health);

@@ -199,7 +199,7 @@ fn show_instances(printer: &Printer, history: &History, instances: Vec<Instance>
 fn row(instance: &Instance, release: Option<&Release>, now: jiff::Timestamp) -> Vec<Cell> {
     let state = &instance.state;
     let wanted = release.and_then(|release| release.target.services.get(&instance.service));
-    let ends = wanted.is_some_and(|wanted| wanted.strategy == Strategy::RunToEnd);
+    let ends = wanted.is_some_and(|wanted| wanted.strategy == Strategy::RunToEnd || wanted.gate.may_end);
     let status = match (state.status, state.exit_code) {
         (InstanceStatus::Running, _) => Cell::new("running"),
         (InstanceStatus::Exited, Some(0)) if ends => Cell::new("done"),

@@ -101,6 +101,7 @@ fn what_a_command_did_not_do_is_said_with_what_to_do_next() {
         CliError::NotRunning { service: service() },
         CliError::NothingOpen,
         CliError::BuildTool { service: service(), source: ExecError::NotFound { program: "docker".into() } },
+        CliError::NotBuildable { service: service(), known: "api, worker".to_owned() },
         CliError::BuildFailed { service: service(), status: "exit code 1".to_owned(), log: "; its last lines:\nno such file".to_owned() },
         CliError::BuildImage {
             service: service(),

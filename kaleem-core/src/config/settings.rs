@@ -172,6 +172,8 @@ pub struct HealthSettings {
     pub tcp: Option<u16>,
     /// Program and arguments that must exit with 0 in the container.
     pub command: Option<Vec<String>>,
+    /// `true`: nothing is checked but that it runs. The health check of the container counts no more, as where a worker inherits that of an API.
+    pub none: Option<bool>,
     /// Passes in a row; 2 where nothing is said (1 for the container's own check).
     pub passes: Option<u32>,
     /// Time between two questions, such as `500ms`; 250 ms where nothing is said.
@@ -238,10 +240,10 @@ pub(super) fn load(options: &LoadOptions, project: &Project) -> Result<Settings,
             }
         }
         if let Some(health) = &service.health {
-            let asked = [health.http.is_some(), health.tcp.is_some(), health.command.is_some()];
+            let asked = [health.http.is_some(), health.tcp.is_some(), health.command.is_some(), health.none == Some(true)];
             if asked.into_iter().filter(|asked| *asked).count() > 1 {
                 let reason = format!("the health of `{name}` is asked in more than one way");
-                return Err(refuse(at, reason, "keep one of `http`, `tcp` and `command`".to_owned()));
+                return Err(refuse(at, reason, "keep one of `http`, `tcp`, `command` and `none`".to_owned()));
             }
             if health.http.as_ref().is_some_and(|path| !path.starts_with('/')) {
                 let reason = format!("`http` of `{name}` is not a path");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 
+use crate::engine::own_check::OwnCheck;
 use crate::engine::{Engine, Notice, StepError, secrets};
 use crate::health::{Finding, ProbeTarget, Question, Verdict};
 use crate::names::{ContainerName, GatewayName, ReleaseId};
@@ -130,6 +131,7 @@ impl Engine {
         let mut last = "it was not asked".to_owned();
         let mut eager = EAGER;
         let mut expected = None;
+        let mut own = OwnCheck::new();
         loop {
             if cut_short() {
                 return Err(GateError::CutShort);
@@ -137,12 +139,16 @@ impl Engine {
             let instance = self.runtime.inspect(request.container).await.map_err(|source| GateError::Runtime { source })?;
             let instance = instance.ok_or(GateError::Gone)?;
             let allowed = *restarts.get_or_insert(instance.state.restart_count);
+            if gate.may_end && instance.state.status == InstanceStatus::Exited && instance.state.exit_code == Some(0) {
+                return Ok("it did its work and ended with exit code 0".to_owned());
+            }
             self.refuse_dead(request, &instance, allowed).await?;
             let waited = self.clock.monotonic().saturating_sub(begun);
             // The last question gets a fair chance, even if that takes it past the deadline.
             let left = gate.deadline.saturating_sub(waited).max(LAST_CHANCE);
             let timeout = gate.timeout.min(left);
             let mut finding = self.question(request.through, &gate.question, &instance, timeout).await;
+            finding = own.sooner(self, request, &instance, finding, timeout).await;
             if let (Some(reach), Verdict::Ok | Verdict::Warn) = (request.reach, finding.verdict) {
                 if expected.is_none() {
                     expected = self.expected_ports(reach, timeout).await;
@@ -173,7 +179,7 @@ impl Engine {
                 left,
             });
             // While it starts it is asked more often; between two passes lies the whole interval, so that they say something.
-            let pause = if passed { gate.interval } else { eager.min(gate.interval) };
+            let pause = if passed { gate.interval } else { eager.min(own.pause(gate.interval)) };
             eager = eager.saturating_mul(2);
             self.clock.sleep(pause.min(left)).await;
         }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::ImageRef;
+use crate::image::{ImageKind, ImageRef};
 use crate::names::ServiceName;
 
 /// A kind of dependency that is asked as its experts would ask it.
@@ -35,12 +35,12 @@ impl DependencyKind {
 
     /// What an image is, by the last part of its repository; `None` where nobody here knows how to ask it.
     pub fn of_image(image: &ImageRef) -> Option<Self> {
-        match image.base_name() {
-            "redis" | "valkey" | "redis-stack-server" | "redis-stack" | "keydb" => Some(Self::Redis),
-            "mongo" | "mongodb" | "mongodb-community-server" | "percona-server-mongodb" => Some(Self::Mongodb),
-            "rabbitmq" => Some(Self::Rabbitmq),
-            "qdrant" => Some(Self::Qdrant),
-            _ => None,
+        match ImageKind::of(image) {
+            ImageKind::Redis => Some(Self::Redis),
+            ImageKind::Mongodb => Some(Self::Mongodb),
+            ImageKind::Rabbitmq => Some(Self::Rabbitmq),
+            ImageKind::Qdrant => Some(Self::Qdrant),
+            ImageKind::Store | ImageKind::Proxy | ImageKind::LonelyProxy | ImageKind::FastCgi | ImageKind::Agent | ImageKind::Other => None,
         }
     }
 }

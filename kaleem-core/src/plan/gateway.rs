@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::settings::{ProtocolName, ProxyProtocolName, ServiceSettings};
-use crate::config::{Service, UpdateOrder};
+use crate::config::{Service, UpdateOrder, role};
 use crate::definition::{
     ContainerPort, Definition, HTTP_PORTS, Healthcheck, Mount, MountSource, NetworkAttachment, NetworkMode, Protocol, RestartPolicy,
 };
@@ -77,6 +77,8 @@ pub struct Split {
     pub name: GatewayName,
     /// The gateway's container.
     pub container: ContainerName,
+    /// Ports that it passes on as TCP, without looking at requests.
+    pub tcp: BTreeSet<u16>,
 }
 
 /// Splits a service. `None` where no port is known on which it could be reached.
@@ -112,10 +114,13 @@ pub fn split(
         }
     }
     let mut command = vec!["gateway".to_owned(), "--directory".to_owned(), DIRECTORY_INSIDE.to_owned()];
+    let fastcgi = role::speaks_fastcgi(service, facts);
+    let mode = |port: u16| if fastcgi && settings.protocol.is_none() { "tcp" } else { mode(port, gate, settings) };
     for port in &ports {
         command.push("--listen".to_owned());
-        command.push(format!("{port}/{}{}", mode(*port, gate, settings), proxy_protocol(settings)));
+        command.push(format!("{port}/{}{}", mode(*port), proxy_protocol(settings)));
     }
+    let tcp = ports.iter().copied().filter(|port| mode(*port) == "tcp").collect();
     if settings.access_log == Some(true) {
         command.push("--access-log".to_owned());
     }
@@ -145,7 +150,7 @@ pub fn split(
     };
     let declared = service.definition.ports.iter().map(|port| port.container).chain(service.definition.expose.iter().copied());
     let declares_ports = declared.into_iter().any(|port| port.protocol == Protocol::Tcp);
-    Some(Split { instance, gateway, networks: taken, ports, declares_ports, name, container })
+    Some(Split { instance, gateway, networks: taken, ports, declares_ports, name, container, tcp })
 }
 
 /// Under the names of its service a container means itself, as without a gateway: health checks and applications call themselves so.

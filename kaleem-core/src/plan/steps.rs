@@ -309,6 +309,7 @@ impl<'a> Builder<'a> {
             interval: Duration::from_millis(250),
             timeout: Duration::from_secs(5),
             deadline: Duration::from_secs(120),
+            may_end: false,
         }
     }
 

@@ -2,54 +2,14 @@
 
 use std::time::Duration;
 
+use crate::config::role::{self, Role};
 use crate::config::settings::{HealthSettings, ServiceSettings, StrategyName};
 use crate::config::{DependencyCondition, Project, Service, UpdateOrder};
 use crate::definition::{ContainerPort, Definition, HealthTest, Healthcheck, MountSource, NetworkMode, Protocol};
-use crate::health::{DependencyKind, Need, Question};
-use crate::image::ImageRef;
+use crate::health::{Need, Question};
+use crate::image::{ImageKind, ImageRef};
 use crate::release::{GateSettings, Strategy};
 use crate::runtime::ImageFacts;
-
-/// Images that keep data, by the last part of their repository: they are never run twice on the same data.
-const STORES: &[&str] = &[
-    "cassandra",
-    "clickhouse",
-    "clickhouse-server",
-    "cockroach",
-    "consul",
-    "couchdb",
-    "elasticsearch",
-    "etcd",
-    "influxdb",
-    "kafka",
-    "keydb",
-    "mariadb",
-    "memcached",
-    "meilisearch",
-    "minio",
-    "mongo",
-    "mongodb",
-    "mssql",
-    "mysql",
-    "nats",
-    "neo4j",
-    "opensearch",
-    "postgis",
-    "postgres",
-    "postgresql",
-    "qdrant",
-    "rabbitmq",
-    "redis",
-    "redis-stack",
-    "redis-stack-server",
-    "server",
-    "timescaledb",
-    "typesense",
-    "valkey",
-    "vault",
-    "weaviate",
-    "zookeeper",
-];
 
 /// Time in which a service must become healthy where nothing is said; ten times the old script's interval was 200 s, which nobody waited for.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -76,54 +36,76 @@ pub enum Gateways {
 
 /// How a service is replaced, and why.
 pub fn decide(
+    project: &Project,
     service: &Service,
     image: &ImageRef,
     facts: &ImageFacts,
-    waited_for_to_end: bool,
     settings: &ServiceSettings,
     gateways: Gateways,
 ) -> (Strategy, String) {
-    if waited_for_to_end {
+    let role = Role::of(project, service, image, facts);
+    if role == Role::OneShot {
         return (Strategy::RunToEnd, "another service waits for it to complete".to_owned());
     }
-    let (strategy, reason) = decide_kind(service, image, facts, settings, gateways);
-    (strategy, reason.to_owned())
+    let told = |(strategy, reason): (Strategy, &str)| (strategy, reason.to_owned());
+    if let Some(fixed) = fixed(service, settings) {
+        return told(fixed);
+    }
+    match role {
+        Role::Store => return told((Strategy::Recreate, "it is a database or a broker: two must not run on the same data")),
+        Role::Scheduler => {
+            return told((Strategy::Recreate, "it starts work at certain times, and two of it would start everything twice"));
+        }
+        Role::OneShot | Role::Client | Role::Agent | Role::Worker(_) | Role::Server => {}
+    }
+    match role::writes_alone(service, image, facts) {
+        Some(mount) if matches!(mount.source, MountSource::Volume { .. }) => {
+            return told((Strategy::Recreate, "it writes to a named volume: two must not run on the same data"));
+        }
+        Some(mount) => {
+            let reason = format!("it writes to `{}`, a directory of the host: two must not run on the same data", mount.target);
+            return (Strategy::Recreate, reason);
+        }
+        None => {}
+    }
+    match &role {
+        Role::Client => return told((Strategy::Overlap, "it runs a client of a store, and nobody connects to it")),
+        Role::Agent => return told((Strategy::Overlap, "it watches others, and nobody waits for its answers")),
+        Role::Worker(of) => {
+            let reason = format!("it is a worker: it runs another command of the image of `{of}`, and nobody names it");
+            return (Strategy::Overlap, reason);
+        }
+        Role::OneShot | Role::Store | Role::Scheduler | Role::Server => {}
+    }
+    told(reached(service, facts, gateways))
 }
 
-fn decide_kind(
-    service: &Service,
-    image: &ImageRef,
-    facts: &ImageFacts,
-    settings: &ServiceSettings,
-    gateways: Gateways,
-) -> (Strategy, &'static str) {
+/// What a person said, and what the network leaves no choice in.
+fn fixed(service: &Service, settings: &ServiceSettings) -> Option<(Strategy, &'static str)> {
     match settings.strategy {
-        Some(StrategyName::Recreate) => return (Strategy::Recreate, "set in kaleem.toml"),
-        Some(StrategyName::Overlap) => return (Strategy::Overlap, "set in kaleem.toml"),
-        Some(StrategyName::BlueGreen) => return (Strategy::BlueGreen, "set in kaleem.toml"),
-        Some(StrategyName::Rolling) => return (Strategy::Rolling, "set in kaleem.toml"),
+        Some(StrategyName::Recreate) => return Some((Strategy::Recreate, "set in kaleem.toml")),
+        Some(StrategyName::Overlap) => return Some((Strategy::Overlap, "set in kaleem.toml")),
+        Some(StrategyName::BlueGreen) => return Some((Strategy::BlueGreen, "set in kaleem.toml")),
+        Some(StrategyName::Rolling) => return Some((Strategy::Rolling, "set in kaleem.toml")),
         None => {}
     }
     if settings.singleton == Some(true) {
-        return (Strategy::Recreate, "two of it must not run at the same time (singleton)");
+        return Some((Strategy::Recreate, "two of it must not run at the same time (singleton)"));
     }
+    match &service.definition.network {
+        NetworkMode::Host => Some((Strategy::Recreate, "it uses the host's network, where a port can be bound once")),
+        NetworkMode::Service(_) | NetworkMode::Container(_) => Some((Strategy::Recreate, "it shares the network of another container")),
+        NetworkMode::None | NetworkMode::Bridge => None,
+        NetworkMode::Networks(networks) => networks
+            .iter()
+            .any(|network| network.ipv4.is_some() || network.ipv6.is_some() || network.mac_address.is_some())
+            .then_some((Strategy::Recreate, "it has a static address, which one container can hold")),
+    }
+}
+
+/// What follows from the ports on which it is reached.
+fn reached(service: &Service, facts: &ImageFacts, gateways: Gateways) -> (Strategy, &'static str) {
     let definition = &service.definition;
-    match &definition.network {
-        NetworkMode::Host => return (Strategy::Recreate, "it uses the host's network, where a port can be bound once"),
-        NetworkMode::Service(_) | NetworkMode::Container(_) => return (Strategy::Recreate, "it shares the network of another container"),
-        NetworkMode::None | NetworkMode::Bridge => {}
-        NetworkMode::Networks(networks) => {
-            if networks.iter().any(|network| network.ipv4.is_some() || network.ipv6.is_some() || network.mac_address.is_some()) {
-                return (Strategy::Recreate, "it has a static address, which one container can hold");
-            }
-        }
-    }
-    if is_store(image) {
-        return (Strategy::Recreate, "it is a database or a broker: two must not run on the same data");
-    }
-    if has_named_volume(definition) {
-        return (Strategy::Recreate, "it writes to a named volume: two must not run on the same data");
-    }
     let network = !definition.ports.is_empty() || !definition.expose.is_empty() || !facts.exposed_ports.is_empty();
     let fronted = network && gateways == Gateways::Available && matches!(definition.network, NetworkMode::Networks(_));
     let tcp_alone = definition.ports.iter().all(|port| port.container.protocol == Protocol::Tcp);
@@ -149,30 +131,25 @@ fn decide_kind(
 }
 
 /// Whether requests are held at a gateway while a service is recreated. Where nothing is said of a `hold`, that is so for what must not run
-/// twice and keeps no data: a gateway before a database costs each of its clients a hop, which only its owner can weigh.
-pub fn is_held(service: &Service, image: &ImageRef, settings: &ServiceSettings) -> bool {
+/// twice and keeps no data in a volume: a gateway before a database costs each of its clients a hop, which only its owner can weigh.
+pub fn is_held(project: &Project, service: &Service, image: &ImageRef, facts: &ImageFacts, settings: &ServiceSettings) -> bool {
     let definition = &service.definition;
     let NetworkMode::Networks(networks) = &definition.network else { return false };
     let fixed = networks.iter().any(|network| network.ipv4.is_some() || network.ipv6.is_some() || network.mac_address.is_some());
     if fixed || definition.ports.iter().any(|port| port.container.protocol != Protocol::Tcp) {
         return false;
     }
-    match settings.hold {
-        Some(hold) => !hold.0.is_zero(),
-        None => !is_store(image) && !has_named_volume(definition),
+    if let Some(hold) = settings.hold {
+        return !hold.0.is_zero();
     }
+    let answers = Role::of(project, service, image, facts).answers() || !definition.ports.is_empty() || !definition.expose.is_empty();
+    let stored = role::writes_alone(service, image, facts).is_some_and(|mount| matches!(mount.source, MountSource::Volume { .. }));
+    answers && !is_store(image) && !stored
 }
 
 /// Whether the image is a known database or broker.
 pub fn is_store(image: &ImageRef) -> bool {
-    let name = image.base_name();
-    // `server` alone says too little, unless a database's own registry says it (`mcr.microsoft.com/mssql/server`).
-    let known = if name == "server" { image.repository().contains("mssql") } else { STORES.contains(&name) };
-    known || name.starts_with("redis-") || name.starts_with("mongo-")
-}
-
-fn has_named_volume(definition: &Definition) -> bool {
-    definition.mounts.iter().any(|mount| !mount.read_only && matches!(mount.source, MountSource::Volume { .. }))
+    ImageKind::of(image).is_store()
 }
 
 /// When a new instance counts as healthy.
@@ -180,7 +157,8 @@ pub fn gate(service: &Service, facts: &ImageFacts, settings: Option<&HealthSetti
     let definition = &service.definition;
     let empty = HealthSettings::default();
     let settings = settings.unwrap_or(&empty);
-    let question = question(definition, facts, settings);
+    let question = if settings.none == Some(true) { Question::Running } else { question(definition, facts, settings) };
+    let may_end = matches!(question, Question::Running) && role::may_end(service);
     let own_check = matches!(question, Question::Healthcheck);
     let steady = if matches!(question, Question::Running) { STEADY } else { Duration::ZERO };
     GateSettings {
@@ -193,6 +171,7 @@ pub fn gate(service: &Service, facts: &ImageFacts, settings: Option<&HealthSetti
             .deadline
             .map_or_else(|| if own_check { own_deadline(definition.healthcheck.as_ref(), facts) } else { DEADLINE }, |text| text.0),
         question,
+        may_end,
     }
 }
 
@@ -241,10 +220,7 @@ pub fn needs(project: &Project, service: &Service, settings: &ServiceSettings) -
         return written.iter().filter_map(|need| need.parse().ok()).collect();
     }
     let healthy = service.depends_on.iter().filter(|(_, dependency)| dependency.condition == DependencyCondition::ServiceHealthy);
-    let known = healthy.filter(|(name, _)| {
-        let image = project.services.get(*name).and_then(|service| service.image.as_ref());
-        image.is_some_and(|image| DependencyKind::of_image(image).is_some())
-    });
+    let known = healthy.filter(|(name, _)| project.services.get(*name).is_some_and(|service| role::dependency(project, service).is_some()));
     known.map(|(name, _)| Need { service: name.clone(), probe: None, must_answer: false }).collect()
 }
 

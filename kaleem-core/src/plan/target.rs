@@ -45,7 +45,6 @@ pub fn resolve(
     place: Option<&GatewayPlace>,
     identify: &dyn Fn(&Definition) -> DefinitionId,
 ) -> Resolved {
-    let run_to_end = run_to_end(project);
     let mut definitions = BTreeMap::new();
     let mut services = BTreeMap::new();
     for service in project.services.values() {
@@ -55,7 +54,7 @@ pub fn resolve(
             definitions.insert(id.clone(), definition);
             id
         };
-        let wanted = wanted(project, service, image, run_to_end.contains(&service.name), place, &mut keep);
+        let wanted = wanted(project, service, image, place, &mut keep);
         services.insert(service.name.clone(), wanted);
     }
     let target = Target {
@@ -75,29 +74,34 @@ fn wanted(
     project: &Project,
     service: &Service,
     image: &ObservedImage,
-    run_to_end: bool,
     place: Option<&GatewayPlace>,
     keep: &mut dyn FnMut(Definition) -> DefinitionId,
 ) -> Wanted {
     let settings = project.settings.services.get(&service.name).cloned().unwrap_or_default();
     let gateways = if place.is_some() { Gateways::Available } else { Gateways::Missing };
-    let (strategy, reason) = strategy::decide(service, &image.pinned.image, &image.facts, run_to_end, &settings, gateways);
-    let gate = strategy::gate(service, &image.facts, settings.health.as_ref());
+    let (strategy, reason) = strategy::decide(project, service, &image.pinned.image, &image.facts, &settings, gateways);
+    let mut gate = strategy::gate(service, &image.facts, settings.health.as_ref());
     let behind = match strategy {
         Strategy::BlueGreen | Strategy::Rolling => true,
-        Strategy::Recreate => strategy::is_held(service, &image.pinned.image, &settings),
+        Strategy::Recreate => strategy::is_held(project, service, &image.pinned.image, &image.facts, &settings),
         Strategy::Overlap | Strategy::RunToEnd => false,
     };
     let split = place.filter(|_| behind).and_then(|place| {
         let split = gateway::split(&project.name, service, &image.facts, &gate, &settings, place)?;
         Some((split, place))
     });
+    // What others reach must be there to be reached.
+    gate.may_end &= split.is_none() && !behind;
     let rolling = (strategy == Strategy::Rolling).then(|| gateway::rolling(service, &settings));
     let hold = settings.hold.map(|text| text.0).or((strategy == Strategy::Recreate).then_some(gateway::HOLD));
     let reason = match (&rolling, split.is_some()) {
         (Some(rolling), true) => format!("{reason}: {}", gateway::rolling_text(rolling, service.replicas)),
         (None, true) if strategy == Strategy::Recreate => format!("{reason}: its gateway holds requests meanwhile"),
         (_, _) => reason,
+    };
+    let reason = match &split {
+        Some((split, _)) if !split.tcp.is_empty() => format!("{reason}; {}", passed_on(&split.tcp)),
+        Some(_) | None => reason,
     };
     let common = Wanted {
         image: image.pinned.clone(),
@@ -144,6 +148,12 @@ fn wanted(
             Wanted { definition: keep(split.instance), container_name: None, gateway: Some(gateway), ..common }
         }
     }
+}
+
+/// `port 9000 is passed on as TCP`.
+fn passed_on(ports: &BTreeSet<u16>) -> String {
+    let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    if ports.len() == 1 { format!("port {list} is passed on as TCP") } else { format!("ports {list} are passed on as TCP") }
 }
 
 /// Services in whose namespaces or volumes a container takes part: it must be made anew when theirs is.

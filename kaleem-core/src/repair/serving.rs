@@ -123,7 +123,11 @@ impl Looked<'_> {
             return Some(self.damage("serving-missing", message, Repair::by_hand(DEPLOY)));
         };
         let start = Repair::Start { container: name.clone() };
+        let gate = self.release.target.services.get(service).map(|wanted| &wanted.gate);
+        let unchecked = gate.is_some_and(|gate| gate.question == crate::health::Question::Running);
         match instance.state.status {
+            // It did its work.
+            InstanceStatus::Exited if gate.is_some_and(|gate| gate.may_end) && instance.state.exit_code == Some(0) => None,
             InstanceStatus::Paused => {
                 let message = format!("the container {name} of `{service}` is paused, and {release} is live");
                 Some(self.damage("serving-paused", message, Repair::Unpause { container: name.clone() }))
@@ -145,7 +149,7 @@ impl Looked<'_> {
                 let message = format!("the container {name} of `{service}` ends again and again, and {release} is live");
                 Some(self.damage("serving-restarting", message, Repair::by_hand(&format!("docker logs --tail 50 {name}"))))
             }
-            InstanceStatus::Running if instance.state.health == InstanceHealth::Unhealthy => {
+            InstanceStatus::Running if instance.state.health == InstanceHealth::Unhealthy && !unchecked => {
                 let message = format!("the health check of {name} of `{service}` fails, and {release} is live");
                 let advice = format!("docker inspect --format '{{{{json .State.Health}}}}' {name}");
                 Some(self.damage("serving-unhealthy", message, Repair::by_hand(&advice)))

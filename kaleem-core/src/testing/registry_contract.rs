@@ -44,6 +44,7 @@ pub async fn check(world: &dyn RegistryWorld) -> Vec<String> {
 
 fn facts(platform: &str) -> ImageFacts {
     ImageFacts {
+        command: Vec::new(),
         user: "65532:65532".to_owned(),
         exposed_ports: vec!["443/tcp".to_owned(), "80/tcp".to_owned()],
         has_healthcheck: true,

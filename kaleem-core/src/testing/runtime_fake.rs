@@ -23,6 +23,7 @@ mod marks;
 mod peek;
 mod world;
 
+pub use console::CHECK;
 use world::World;
 
 /// What containers of an image do. A "poll" is one look at the container.

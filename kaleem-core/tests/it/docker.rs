@@ -16,6 +16,7 @@ mod mapping;
 mod pulls;
 mod lives;
 mod restart;
+mod taken_over;
 
 use lab::{Lab, lab, project};
 use registry::Registry;

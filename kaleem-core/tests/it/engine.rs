@@ -14,4 +14,5 @@ mod outcomes;
 mod properties;
 mod repairs;
 mod rollbacks;
+mod roles;
 mod watches;

@@ -31,6 +31,10 @@ pub(crate) struct FakeConsole(pub(crate) Exec);
 
 #[async_trait]
 impl Console for FakeConsole {
+    async fn check(&self, _: &ContainerName, _: Duration) -> Result<Option<ExecOutput>, RuntimeError> {
+        Ok(None)
+    }
+
     async fn exec(&self, container: &ContainerName, _command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError> {
         match &self.0 {
             Exec::Ends(exit_code) => Ok(ExecOutput { exit_code: *exit_code, output: SECRET.to_owned() }),

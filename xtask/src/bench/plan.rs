@@ -17,10 +17,11 @@ use crate::place::{self, Place};
 use crate::say;
 use crate::setup::{self, Consent, Need};
 
-/// Services of the project that is planned.
-const SERVICES: usize = 10;
+/// Services of the project that is planned, and those of them that get a gateway.
+const SERVICES: usize = 30;
+const ROUTED: usize = 16;
 
-/// Plans a project of ten services many times, and asks the same questions without planning, in turn.
+/// Plans the first deploy of a project of thirty services that Compose runs, many times, and asks the same questions without planning, in turn.
 pub(crate) fn run(place: &Place, consent: Consent, runs: usize, program: Option<PathBuf>) -> Result<(), TaskError> {
     let parts = setup::run(place, consent, Need::Tests)?;
     let program = kaleem_as_shipped(place, program)?;
@@ -28,12 +29,16 @@ pub(crate) fn run(place: &Place, consent: Consent, runs: usize, program: Option<
     let mut text = String::from("services:\n");
     for number in 0..SERVICES {
         let image = parts.image(if number % 2 == 0 { "shop:v1" } else { "shop:v2" });
+        let rest = if number < ROUTED { "expose: [\"3000\"]" } else { "command: [\"worker\"]" };
         // Writing to a string cannot fail.
-        writeln!(text, "  s{number}:\n    image: {image}\n    ports: [\"127.0.0.1:{}:3000\"]", 40_000 + number).ok();
+        writeln!(text, "  s{number}:\n    image: {image}\n    {rest}").ok();
     }
     place::write(&shop.directory().join("compose.yaml"), &text)?;
     place::write(&shop.directory().join("kaleem.toml"), "keep = 5\n")?;
     let runtime = tokio::runtime::Runtime::new().map_err(|source| TaskError::Start { program: "an async runtime".to_owned(), source })?;
+    say::step(&format!("{SERVICES} containers by Compose, not measured"));
+    shop.compose(&["up", "--detach"]).quiet().run()?;
+    let begun = SystemClock.now().as_second();
     let (mut whole, mut answers, mut peak) = (Vec::new(), Vec::new(), 0);
     for index in 1..=runs {
         let measured = shop.kaleem(&["plan"]).quiet().measure()?;
@@ -47,6 +52,7 @@ pub(crate) fn run(place: &Place, consent: Consent, runs: usize, program: Option<
             asked.map_err(|error| TaskError::Unexpected { what: format!("{index}: {}", chain(error.as_ref()).join(": ")) })? * 1000.0,
         );
     }
+    let commands = commands_since(&shop, begun)?;
     shop.clean()?;
     let own: Vec<f64> = whole.iter().zip(&answers).map(|(whole, answers)| whole - answers).collect();
     let row = |name: &str, values: &[f64]| {
@@ -60,8 +66,19 @@ pub(crate) fn run(place: &Place, consent: Consent, runs: usize, program: Option<
     };
     let heading = ["", "median ms", "min ms", "max ms"].map(str::to_owned).to_vec();
     say::table(&[heading, row("kaleem plan", &whole), row("the same questions alone", &answers), row("beside the answers", &own)]);
-    say::line(&format!("{SERVICES} services, {runs} runs, peak memory {} MiB", peak / 1024 / 1024));
+    let peak = peak / 1024 / 1024;
+    say::line(&format!(
+        "{SERVICES} services, {ROUTED} of them with a gateway, {runs} runs, peak memory {peak} MiB, {commands} commands run in containers"
+    ));
     Ok(())
+}
+
+/// Commands that were started in containers of the project since that second.
+fn commands_since(shop: &Shop<'_>, second: i64) -> Result<usize, TaskError> {
+    let project = format!("label=com.docker.compose.project={}", shop.name());
+    let (since, until) = (second.to_string(), SystemClock.now().as_second().saturating_add(1).to_string());
+    let events = ["events", "--since", &since, "--until", &until, "--filter", "event=exec_create", "--filter", &project];
+    Ok(shop.docker(&events).output()?.lines().count())
 }
 
 /// Seconds that engine and registry take for the questions of a plan.

@@ -129,6 +129,11 @@ impl<'a> Shop<'a> {
         self.surroundings(program.arg("--file").arg(self.directory().join("compose.yaml")).args(arguments))
     }
 
+    /// Docker's own command.
+    pub(crate) fn docker(&self, arguments: &[&str]) -> Program {
+        Program::new(self.place, "docker").args(arguments)
+    }
+
     fn surroundings(&self, program: Program) -> Program {
         self.parts
             .export(program)

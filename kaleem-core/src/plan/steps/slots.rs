@@ -31,6 +31,11 @@ impl<'a> Builder<'a> {
         if let Some(instance) = fitting().find(|instance| instance.state.status == InstanceStatus::Running) {
             return Slot::Kept(instance);
         }
+        // What did its work and ended is not run again.
+        let done = |instance: &&Instance| instance.state.status == InstanceStatus::Exited && instance.state.exit_code == Some(0);
+        if let Some(instance) = fitting().find(|instance| wanted.gate.may_end && done(instance)) {
+            return Slot::Kept(instance);
+        }
         // One whose network was removed cannot be started again.
         let (wanted_networks, there) = (&self.input.target.networks, &self.input.observed.networks);
         let is_gone = |name: &NetworkName| wanted_networks.iter().any(|network| network.name == *name) && !there.contains_key(name);

@@ -143,6 +143,10 @@ struct RawRunConfig {
     #[serde(deserialize_with = "or_default")]
     env: Vec<String>,
     #[serde(deserialize_with = "or_default")]
+    entrypoint: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    cmd: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
     labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
     volumes: BTreeMap<String, serde::de::IgnoredAny>,
@@ -173,6 +177,7 @@ pub(super) fn parse_config(body: &[u8], layers_bytes: u64) -> Result<(ImageFacts
         exposed_ports: raw.config.exposed_ports.into_keys().collect(),
         has_healthcheck: healthcheck.is_some(),
         healthcheck_interval: healthcheck.map(|check| check.interval).filter(|nanos| *nanos > 0).map(Duration::from_nanos),
+        command: raw.config.entrypoint.into_iter().chain(raw.config.cmd).collect(),
         environment_names,
         labels: raw.config.labels,
         volumes: raw.config.volumes.into_keys().collect(),

@@ -175,6 +175,23 @@ fn words(list: Option<&Vec<String>>) -> &[String] {
     }
 }
 
+/// Most ports of one range that are written out.
+const MOST_PORTS: u16 = 10_000;
+
+/// Ports and protocol of an exposed port, however it is written: `6379`, `6379/tcp` and `7000-7002` are all accepted by engines, and Compose
+/// passes on what the file says.
+fn exposed(text: &str) -> Vec<(String, String)> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
+        (Ok(first), Ok(last)) if first <= last && last - first < MOST_PORTS => {
+            (first..=last).map(|port| (port.to_string(), protocol.clone())).collect()
+        }
+        _ => vec![(ports.to_owned(), protocol)],
+    }
+}
+
 fn health(wanted: Option<&HealthConfig>, image: Option<&HealthConfig>) -> Option<Value> {
     let none = HealthConfig::default();
     let (wanted, image) = (wanted.unwrap_or(&none), image.unwrap_or(&none));
@@ -222,9 +239,11 @@ fn compare_config(wanted: &ContainerCreateBody, found: &ContainerConfig, image: 
     check("stop_signal", signal(wanted.stop_signal.as_ref().or(image.stop_signal.as_ref())) == signal(found.stop_signal.as_ref()));
     check("stop_grace", wanted.stop_timeout == found.stop_timeout);
     check("healthcheck", health(wanted.healthcheck.as_ref(), image.healthcheck.as_ref()) == health(found.healthcheck.as_ref(), None));
-    let ports = |lists: &[Option<&Vec<String>>]| lists.iter().copied().flatten().flatten().cloned().collect::<BTreeSet<String>>();
-    let exposed = ports(&[wanted.exposed_ports.as_ref(), image.exposed_ports.as_ref()]);
-    check("expose", exposed == ports(&[found.exposed_ports.as_ref()]));
+    let ports = |lists: &[Option<&Vec<String>>]| {
+        lists.iter().copied().flatten().flatten().flat_map(|text| exposed(text)).collect::<BTreeSet<(String, String)>>()
+    };
+    let all_exposed = ports(&[wanted.exposed_ports.as_ref(), image.exposed_ports.as_ref()]);
+    check("expose", all_exposed == ports(&[found.exposed_ports.as_ref()]));
 
     let none = Vec::new();
     let mut environment = variables(image.env.as_ref().unwrap_or(&none));
@@ -362,6 +381,25 @@ mod tests {
         let body = ContainerCreateBody { host_config: Some(wanted), ..ContainerCreateBody::default() };
         let names = compare(&body, &ContainerConfig::default(), &found, &ImageConfig::default());
         assert_eq!(names, Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_exposed_port_is_the_same_however_it_is_written() {
+        let list = |ports: &[&str]| Some(ports.iter().map(|port| (*port).to_owned()).collect::<Vec<_>>());
+        for (why, wanted, found, same) in [
+            ("without its protocol", vec!["6379/tcp"], vec!["6379"], true),
+            ("in both forms", vec!["6379/tcp"], vec!["6379", "6379/tcp"], true),
+            ("a range", vec!["7000/tcp", "7001/tcp"], vec!["7000-7001"], true),
+            ("a range with a protocol", vec!["7000/udp", "7001/udp"], vec!["7000-7001/udp"], true),
+            ("in capitals", vec!["53/udp"], vec!["53/UDP"], true),
+            ("another protocol", vec!["53/tcp"], vec!["53/udp"], false),
+            ("one less", vec!["7000/tcp", "7001/tcp"], vec!["7000"], false),
+        ] {
+            let body = ContainerCreateBody { exposed_ports: list(&wanted), ..ContainerCreateBody::default() };
+            let config = ContainerConfig { exposed_ports: list(&found), ..ContainerConfig::default() };
+            let names = compare(&body, &config, &HostConfig::default(), &ImageConfig::default());
+            assert_eq!(names.is_empty(), same, "{why}: {names:?}");
+        }
     }
 
     #[test]

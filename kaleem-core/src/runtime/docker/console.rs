@@ -125,8 +125,30 @@ impl DockerRuntime {
     }
 }
 
+/// The command of a health check; `None` where there is no check.
+fn check_command(test: &[String], shell: Option<&Vec<String>>) -> Option<Vec<String>> {
+    let (kind, rest) = test.split_first()?;
+    match kind.as_str() {
+        "CMD" if !rest.is_empty() => Some(rest.to_vec()),
+        "CMD-SHELL" => {
+            let shell = shell.filter(|shell| !shell.is_empty()).cloned().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+            Some(shell.into_iter().chain(rest.first().cloned()).collect())
+        }
+        _ => None,
+    }
+}
+
 #[async_trait]
 impl Console for DockerRuntime {
+    async fn check(&self, container: &ContainerName, timeout: Duration) -> Result<Option<ExecOutput>, RuntimeError> {
+        let Some(found) = self.look(container.as_str()).await? else { return Err(RuntimeError::NotFound { name: container.to_string() }) };
+        let config = found.config.unwrap_or_default();
+        let check = config.healthcheck.unwrap_or_default();
+        let Some(command) = check_command(check.test.as_deref().unwrap_or_default(), config.shell.as_ref()) else { return Ok(None) };
+        let own = check.timeout.and_then(|nanos| u64::try_from(nanos).ok()).filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+        self.exec(container, &command, own.map_or(timeout, |own| own.min(timeout))).await.map(Some)
+    }
+
     async fn attach(
         &self,
         container: &ContainerName,

@@ -61,6 +61,7 @@ fn facts(image: &ImageInspect) -> ImageFacts {
         exposed_ports: sorted(config.exposed_ports),
         has_healthcheck: is_check,
         healthcheck_interval: interval.map(Duration::from_nanos).filter(|_| is_check),
+        command: config.entrypoint.into_iter().flatten().chain(config.cmd.into_iter().flatten()).collect(),
         environment_names: names,
         labels: config.labels.unwrap_or_default().into_iter().collect(),
         volumes: sorted(config.volumes),

@@ -28,7 +28,7 @@ const READ: &str = "read files of the container";
 fn container_of(cgroup: &str) -> Option<&str> {
     let is_id = |part: &&str| part.len() == ID && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     let pieces = |line| <str>::split(line, |letter: char| !letter.is_ascii_alphanumeric());
-    cgroup.lines().find_map(|line: &str| pieces(line).filter(is_id).next_back())
+    cgroup.lines().find_map(|line: &str| pieces(line).rfind(is_id))
 }
 
 /// An address of the kernel's table: bytes of the address in the order of the processor, word by word, then the port.

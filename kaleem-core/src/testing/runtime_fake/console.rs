@@ -13,6 +13,9 @@ use crate::names::ContainerName;
 use crate::pipe::{ByteSender, ByteStream};
 use crate::runtime::{Console, ExecOutput, InstanceStatus, LogLine, LogRange, RuntimeError};
 
+/// The command that stands for a container's own health check.
+pub const CHECK: &str = "(health check)";
+
 #[async_trait]
 impl Console for FakeRuntime {
     async fn exec(&self, container: &ContainerName, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError> {
@@ -31,6 +34,16 @@ impl Console for FakeRuntime {
                 let program = command.first().map_or("", String::as_str);
                 Err(refused("run a command", 400, format!("exec: \"{program}\": executable file not found in $PATH")))
             }
+        }
+    }
+
+    async fn check(&self, container: &ContainerName, timeout: Duration) -> Result<Option<ExecOutput>, RuntimeError> {
+        let on_exec = self.script().on_exec.clone();
+        // The command of an image's check is not known here; a test that wants one run answers this.
+        let command = [CHECK.to_owned()];
+        match on_exec.and_then(|answer| answer(container, &command)) {
+            Some(_) => self.exec(container, &command, timeout).await.map(Some),
+            None => Ok(None),
         }
     }
 
