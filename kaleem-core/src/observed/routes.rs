@@ -85,11 +85,9 @@ fn collect<'a>(block: &'a [Directive], found: &mut Vec<(&'a str, &'a [Directive]
     for location in block.iter().filter(|one| is(one, "location")) {
         let words: Vec<&str> = location.words.iter().skip(1).map(String::as_str).collect();
         match words.as_slice() {
-            [path] | ["=" | "^~", path] if path.starts_with('/') => {
-                // What is for nginx alone answers nobody.
-                if !location.block.iter().any(|one| is(one, "internal")) {
-                    found.push((*path, &location.block));
-                }
+            // What is for nginx alone answers nobody.
+            [path] | ["=" | "^~", path] if path.starts_with('/') && !location.block.iter().any(|one| is(one, "internal")) => {
+                found.push((*path, &location.block));
             }
             _ => {}
         }
