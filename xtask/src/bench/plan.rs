@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use kaleem_core::clock::{Clock, SystemClock};
 use kaleem_core::config::{self, LoadOptions};
+use kaleem_core::names::{PlanId, ReleaseId};
+use kaleem_core::observed::owner::{Ownership, Standing};
 use kaleem_core::observed::{HostQuestions, observe_host, observe_images};
 use kaleem_core::remedy::chain;
 
@@ -107,6 +109,14 @@ async fn ask(shop: &Shop<'_>) -> Result<f64, Box<dyn std::error::Error>> {
         old_pins: Vec::new(),
         gateways: BTreeMap::new(),
         routed: BTreeMap::new(),
+        wanted_gateways: BTreeMap::new(),
+        ownership: Ownership {
+            standing: Standing::Free,
+            plan: PlanId(0),
+            release: ReleaseId::new(0),
+            identity: None,
+            routing: BTreeMap::new(),
+        },
     };
     observe_host(kaleem.runtime(), engine, &questions, Vec::new(), None).await?;
     Ok(SystemClock.monotonic().saturating_sub(begun).as_secs_f64())
