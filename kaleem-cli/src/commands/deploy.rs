@@ -50,6 +50,7 @@ pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) 
 }
 
 /// Whether work may begin.
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is taken apart where it is made")]
 pub(crate) enum Ready {
     /// It may.
     Work(Work),

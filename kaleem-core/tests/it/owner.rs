@@ -211,7 +211,7 @@ async fn another_directory_of_the_same_name_is_refused_unless_the_project_moved(
         let directory = place.path().join(name);
         std::fs::create_dir_all(&directory).unwrap();
         let file = directory.join("compose.yaml");
-        std::fs::write(&file, "services: {}\n").unwrap();
+        kaleem_core::durable::write_atomic(&file, b"services: {}\n", 0o600).unwrap();
         Project { directory, files: vec![file], ..shop("1") }
     };
     let (one, other) = (at("x"), at("y"));

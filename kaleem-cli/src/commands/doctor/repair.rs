@@ -68,6 +68,9 @@ pub(super) async fn run(wiring: &Wiring, printer: &Printer, consent: Consent) ->
     session.finish().await
 }
 
+/// Answers what a definition says.
+type Find = dyn Fn(&DefinitionId) -> Option<Definition> + Sync;
+
 struct Session<'a> {
     wiring: &'a Wiring,
     printer: &'a Printer,
@@ -81,7 +84,7 @@ struct Session<'a> {
     /// Asks gateways.
     traffic: SocketTraffic,
     /// What a definition says.
-    find: Box<dyn Fn(&DefinitionId) -> Option<Definition> + Sync>,
+    find: Box<Find>,
     /// What was found already: a second look tells only what the first repairs brought to light.
     seen: BTreeSet<String>,
 }
