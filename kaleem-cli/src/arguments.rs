@@ -113,7 +113,7 @@ pub(crate) enum Verb {
     Plan(PlanArguments),
     /// Ship what the compose file says, behind health gates
     #[command(
-        after_help = "Examples:\n  kaleem deploy\n  kaleem deploy api=shop/api:1.4 worker=shop/api:1.4\n  kaleem deploy --build\n  kaleem deploy --build api --build worker"
+        after_help = "Examples:\n  kaleem deploy\n  kaleem deploy api=shop/api:1.4 worker=shop/api:1.4\n  kaleem deploy --build\n  kaleem deploy --build api --build worker\n  kaleem deploy --only api --scale api=3"
     )]
     Deploy(Deploy),
     /// Show what serves
@@ -128,6 +128,12 @@ pub(crate) enum Verb {
     /// Go back to a release that served before
     #[command(after_help = "Examples:\n  kaleem rollback\n  kaleem rollback r5\n  kaleem rollback --with-data")]
     Rollback(Rollback),
+    /// Restart services: fresh containers of the release that is live, behind their gateways
+    #[command(after_help = "Examples:\n  kaleem restart web\n  kaleem restart --plan api worker")]
+    Restart(Restart),
+    /// Have a web server read its configuration again, without a restart
+    #[command(after_help = "Example:\n  kaleem reload web")]
+    Reload(Reload),
     /// Give the project back to plain Compose: without gateways, and without anything of kaleem's on the host
     #[command(after_help = "Examples:\n  kaleem eject --plan\n  kaleem eject")]
     Eject(Eject),
@@ -194,6 +200,28 @@ pub(crate) struct PlanArguments {
     /// Show every step
     #[arg(long)]
     pub steps: bool,
+    #[command(flatten)]
+    pub wishes: Wishes,
+}
+
+/// What a deploy is told beside the files.
+#[derive(Debug, Args)]
+pub(crate) struct Wishes {
+    /// Deploy only this service and leave all others as they are; may be repeated, or name several with commas
+    #[arg(long, value_name = "SERVICE", value_delimiter = ',')]
+    pub only: Vec<ServiceName>,
+    /// Run another number of containers than the compose file says; the next deploy without it goes back
+    #[arg(long, value_name = "SERVICE=N")]
+    pub scale: Vec<Scale>,
+    /// Replace this service even if nothing of it changed; may be repeated
+    #[arg(long, value_name = "SERVICE", value_delimiter = ',')]
+    pub recreate: Vec<ServiceName>,
+    /// Go ahead when an image goes back: it is older, or a variable or a compose file of the last release is missing
+    #[arg(long)]
+    pub allow_older: bool,
+    /// Stop services that only a missing compose file names
+    #[arg(long)]
+    pub remove_orphans: bool,
 }
 
 #[derive(Debug, Args)]
@@ -209,6 +237,11 @@ pub(crate) struct Deploy {
     /// Make no backup set first, whatever kaleem.toml says
     #[arg(long)]
     pub no_backup: bool,
+    /// Never ask: what would be asked about is refused, unless its own flag allows it
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub wishes: Wishes,
 }
 
 #[derive(Debug, Args)]
@@ -233,6 +266,23 @@ pub(crate) struct Rollback {
     /// File with the private keys of the backups [env: KALEEM_BACKUP_KEY_FILE]
     #[arg(long, value_name = "FILE", requires = "with_data")]
     pub key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// The services
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub plan: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    /// The services
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
 }
 
 #[derive(Debug, Args)]
@@ -389,6 +439,26 @@ impl FromStr for ImageChoice {
         let service = service.parse().map_err(|error: kaleem_core::names::NameError| error.to_string())?;
         let image = image.parse().map_err(|error: kaleem_core::image::ImageError| format!("{error}; {}", error.remedy()))?;
         Ok(Self { service, image })
+    }
+}
+
+/// `SERVICE=N`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scale {
+    pub service: ServiceName,
+    pub replicas: u32,
+}
+
+impl FromStr for Scale {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        /// More is a slip of the finger, as in a compose file.
+        const MOST: u32 = 1000;
+        let wrong = || format!("write it as SERVICE=N, such as `api=3`, with N from 0 to {MOST}");
+        let (service, replicas) = text.split_once('=').ok_or_else(wrong)?;
+        let service = service.parse().map_err(|error: kaleem_core::names::NameError| error.to_string())?;
+        let replicas = replicas.parse().ok().filter(|number| *number <= MOST).ok_or_else(wrong)?;
+        Ok(Self { service, replicas })
     }
 }
 

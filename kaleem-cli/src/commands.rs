@@ -32,7 +32,9 @@ mod logs;
 mod plan;
 pub(crate) mod reality;
 mod releases;
+mod reload;
 mod resolve;
+mod restart;
 mod resume;
 mod rollback;
 mod show;
@@ -60,6 +62,8 @@ pub(crate) async fn run(verb: Verb, wiring: &Wiring, printer: &Printer) -> Resul
         Verb::Releases => releases::run(wiring, printer),
         Verb::Show(arguments) => show::run(&arguments, wiring, printer),
         Verb::Rollback(arguments) => rollback::run(&arguments, wiring, printer).await,
+        Verb::Restart(arguments) => restart::run(&arguments, wiring, printer).await,
+        Verb::Reload(arguments) => reload::run(&arguments, wiring, printer).await,
         Verb::Eject(arguments) => eject::run(&arguments, wiring, printer).await,
         Verb::Down(arguments) => down::run(&arguments, wiring, printer).await,
         Verb::Gateway(arguments) => gateway::run(&arguments.what, wiring, printer).await,
@@ -90,14 +94,14 @@ enum Tells {
 /// Every command is named, so that no new one keeps silent by accident.
 fn tells_of_open_plan(verb: &Verb) -> Tells {
     match verb {
-        Verb::Deploy(_) | Verb::Rollback(_) | Verb::Eject(_) | Verb::Down(_) => Tells::Itself,
+        Verb::Deploy(_) | Verb::Rollback(_) | Verb::Restart(_) | Verb::Eject(_) | Verb::Down(_) => Tells::Itself,
         Verb::Gateway(arguments) => match arguments.what {
             GatewayVerb::Upgrade { .. } => Tells::Itself,
             GatewayVerb::List | GatewayVerb::Metrics { .. } => Tells::Here,
         },
         Verb::Status | Verb::Adopt(_) | Verb::Resume | Verb::Abort | Verb::Resolve(_) => Tells::Itself,
         Verb::Init(_) | Verb::Plan(_) | Verb::Releases | Verb::Show(_) | Verb::Logs(_) | Verb::Exec(_) => Tells::Here,
-        Verb::Health(_) | Verb::Backup(_) | Verb::Doctor(_) => Tells::Here,
+        Verb::Health(_) | Verb::Backup(_) | Verb::Doctor(_) | Verb::Reload(_) => Tells::Here,
         Verb::Completions(_) => Tells::Nobody,
     }
 }

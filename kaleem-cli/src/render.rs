@@ -88,6 +88,11 @@ impl Printer {
         self.raw(&format!("{}\n", lines.join("\n")));
     }
 
+    /// Whether somebody is there who can be asked.
+    pub(crate) fn can_ask(&self) -> bool {
+        self.can_ask
+    }
+
     /// Whether notes are shown.
     pub(crate) fn shows_notes(&self) -> bool {
         !self.quiet && !self.json

@@ -14,12 +14,14 @@ use crate::image::ImageRef;
 use crate::names::{ContainerName, ProjectName, ServiceName};
 
 pub mod settings;
+pub mod inputs;
 pub mod compose;
 pub mod role;
 pub mod healthcheck;
 
 pub use compose::error::{ConfigError, Problem, ProblemKind};
 pub use compose::resolve;
+pub use inputs::Inputs;
 pub use settings::{Settings, settings_schema};
 
 /// Reads a project: its compose files, its variables and its `kaleem.toml`.
@@ -107,6 +109,8 @@ pub struct Project {
     pub warnings: Vec<ConfigWarning>,
     /// What `kaleem.toml` says.
     pub settings: Settings,
+    /// What the files were read with.
+    pub inputs: Inputs,
 }
 
 /// One service.

@@ -184,6 +184,19 @@ pub enum RestartPolicy {
     OnFailure(u64),
 }
 
+/// As a compose file writes it.
+impl fmt::Display for RestartPolicy {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::No => out.pad("no"),
+            Self::Always => out.pad("always"),
+            Self::UnlessStopped => out.pad("unless-stopped"),
+            Self::OnFailure(0) => out.pad("on-failure"),
+            Self::OnFailure(most) => out.pad(&format!("on-failure:{most}")),
+        }
+    }
+}
+
 /// The transport of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

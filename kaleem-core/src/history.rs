@@ -172,7 +172,7 @@ impl History {
                 continue;
             }
             match entry.plan.kind {
-                PlanKind::Down | PlanKind::Upgrade => continue,
+                PlanKind::Down | PlanKind::Upgrade | PlanKind::Restart => continue,
                 PlanKind::Deploy | PlanKind::Eject => {}
                 PlanKind::Rollback => {
                     // All that came after it was left for it.
@@ -212,7 +212,7 @@ impl History {
     /// The entry by which a release came to serve last.
     pub fn entry_of(&self, release: ReleaseId) -> Option<&Entry> {
         // What ended it or brought another gateway says nothing of how it came.
-        let led = |entry: &&Entry| !matches!(entry.plan.kind, PlanKind::Down | PlanKind::Upgrade);
+        let led = |entry: &&Entry| !matches!(entry.plan.kind, PlanKind::Down | PlanKind::Upgrade | PlanKind::Restart);
         self.entries.iter().rev().filter(led).find(|entry| entry.plan.release.id == release)
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::remedy::Remedy;
@@ -290,6 +291,16 @@ pub struct ImageFacts {
     pub platform: String,
     /// Compressed size at the registry, or size on the engine.
     pub size_bytes: u64,
+    /// When it was built. `None` where its configuration does not say, or says the time of a reproducible build.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+}
+
+/// The time at which an image was built, as its configuration writes it. Reproducible builds write the beginning of an epoch, which says nothing.
+pub fn build_time(text: &str) -> Option<Timestamp> {
+    /// 1990-01-01: no image is older.
+    const FIRST_SECOND: i64 = 631_152_000;
+    text.parse::<Timestamp>().ok().filter(|time| time.as_second() >= FIRST_SECOND)
 }
 
 #[cfg(test)]

@@ -28,22 +28,26 @@ use crate::lease::{self, Holder, Lease};
 use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName};
 use crate::observed::owner::{Ownership, ProjectFiles, Standing};
 use crate::outcome::{Outcome, Resolution};
-use crate::plan::{Objection, Plan, PlanKind, Step};
+use crate::plan::{Objection, Plan, PlanKind, Severity, Step, older};
 use crate::registry::ImageRegistry;
 use crate::release::Release;
 use crate::runtime::{Instance, Runtime};
 use crate::state::{DefinitionKey, StateDirectory};
 
+mod contents;
 pub mod error;
 pub mod leaving;
 pub mod owning;
 mod planning;
 pub mod program;
+pub mod restart;
+pub mod wishes;
 
 pub use error::KaleemError;
+pub use wishes::Wishes;
 
 use owning::Claim;
-use planning::{Known, MakeImage};
+use planning::{Asked, Known, MakeImage};
 
 /// Everything kaleem works with. Clones share it.
 #[derive(Clone)]
@@ -150,10 +154,27 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// What a person must agree to before it may be carried out, such as an image that goes back.
+    pub fn asks(&self) -> Vec<&Objection> {
+        self.plan.refusals().filter(|objection| is_asked(objection)).collect()
+    }
+
+    /// A person agreed to everything that `rule` has to say: [`older::GOES_BACK`], [`older::SERVICE_GONE`]. Other rules go on refusing.
+    pub fn agree(&mut self, rule: &str) {
+        for objection in self.plan.objections.iter_mut().filter(|objection| objection.rule == rule && is_asked(objection)) {
+            objection.severity = Severity::Warn;
+        }
+    }
+
     /// What containers of the release are to be. They may hold secrets.
     pub fn definitions(&self) -> &[Definition] {
         &self.definitions
     }
+}
+
+/// Whether a person may agree to what a rule refuses.
+fn is_asked(objection: &Objection) -> bool {
+    matches!(objection.rule.as_str(), older::GOES_BACK | older::SERVICE_GONE)
 }
 
 /// What a rollback does about data.
@@ -332,6 +353,20 @@ impl Kaleem {
     ///
     /// [`KaleemError`]
     pub async fn plan_deploy(&self, project: &Project, images: &BTreeMap<ServiceName, ImageRef>) -> Result<Planned, KaleemError> {
+        self.plan_deploy_with(project, images, &Wishes::none()).await
+    }
+
+    /// What `kaleem deploy` would do with more said than the files say. Nothing is changed, not even the state directory.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError`]
+    pub async fn plan_deploy_with(
+        &self,
+        project: &Project,
+        images: &BTreeMap<ServiceName, ImageRef>,
+        wishes: &Wishes,
+    ) -> Result<Planned, KaleemError> {
         let state = self.state(&project.name);
         let mut history = self.history(&project.name)?;
         let files = ProjectFiles { directory: project.directory.clone(), files: project.files.clone() };
@@ -339,7 +374,7 @@ impl Kaleem {
         history.seen_on_host(ownership.plan, ownership.release);
         let key = state.key_or_ephemeral().map_err(|source| KaleemError::State { source })?;
         let known = Known { state: &state, key: &key, history: &history, ownership: &ownership };
-        self.make_deploy(project, images, &known, MakeImage::No).await
+        self.make_deploy(&Asked { project, images, wishes }, &known, MakeImage::No).await
     }
 
     /// What `kaleem rollback` would do. Nothing is changed.
@@ -377,6 +412,21 @@ impl Kaleem {
         project: &Project,
         images: &BTreeMap<ServiceName, ImageRef>,
     ) -> Result<Planned, KaleemError> {
+        self.deploy_plan_with(work, project, images, &Wishes::none()).await
+    }
+
+    /// Plans a deploy under the lease, with more said than the files say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::deploy_plan`].
+    pub async fn deploy_plan_with(
+        &self,
+        work: &Work,
+        project: &Project,
+        images: &BTreeMap<ServiceName, ImageRef>,
+        wishes: &Wishes,
+    ) -> Result<Planned, KaleemError> {
         refuse_open(work)?;
         if self.files.is_none() {
             let files = ProjectFiles { directory: project.directory.clone(), files: project.files.clone() };
@@ -385,7 +435,7 @@ impl Kaleem {
                 return Err(KaleemError::Owned { foreign });
             }
         }
-        self.make_deploy(project, images, &work.known(), MakeImage::Yes).await
+        self.make_deploy(&Asked { project, images, wishes }, &work.known(), MakeImage::Yes).await
     }
 
     /// Plans a rollback under the lease.

@@ -47,6 +47,8 @@ pub struct Observed {
     pub detached: BTreeMap<ContainerName, Vec<NetworkAttachment>>,
     /// Where gateways of the release that serves send now, as far as they answer.
     pub sends: BTreeMap<ServiceName, reality::Sends>,
+    /// Those of them that differ in labels alone, which a running container cannot be given.
+    pub relabelled: BTreeMap<ContainerName, Vec<String>>,
     /// Networks which exist, with the project they are labelled with.
     pub networks: BTreeMap<NetworkName, Option<String>>,
     /// Volumes which exist, with the project they are labelled with.
@@ -367,6 +369,8 @@ pub async fn observe_host(
     .map_err(failed)?;
     let (same, drift): (BTreeMap<_, _>, BTreeMap<_, _>) = differences.into_iter().partition(|(_, fields)| fields.is_empty());
     let adoptable: BTreeSet<ContainerName> = same.into_keys().collect();
+    let only_labels = |fields: &Vec<String>| fields.iter().all(|field| field.starts_with("labels."));
+    let relabelled = drift.iter().filter(|(_, fields)| only_labels(fields)).map(|(name, fields)| (name.clone(), fields.clone())).collect();
     let found =
         clients::find(runtime, &questions.project, &instances, &questions.routed, &|service| questions.gateways.get(service).cloned())
             .await;
@@ -377,6 +381,7 @@ pub async fn observe_host(
         drift,
         detached: BTreeMap::new(),
         sends: BTreeMap::new(),
+        relabelled,
         networks,
         volumes,
         foreign_ports,

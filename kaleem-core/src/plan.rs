@@ -17,10 +17,13 @@ pub mod check;
 pub mod compare;
 pub mod gateway;
 pub mod leaving;
+pub mod older;
+pub mod settle;
 pub mod step;
 pub mod steps;
 pub mod strategy;
 pub mod target;
+pub mod too_new;
 
 pub use check::{Objection, Severity};
 pub use step::{HandedOver, KeptAddress, Reach, ReachExpectation, Step, Undo, WhenUndone};
@@ -76,6 +79,12 @@ impl Plan {
         }
     }
 
+    /// Adds what else speaks against it, the weightiest first.
+    pub(crate) fn object(&mut self, more: Vec<Objection>) {
+        self.objections.extend(more);
+        self.objections.sort_by_key(|objection| std::cmp::Reverse(objection.severity));
+    }
+
     /// The objections that forbid it.
     pub fn refusals(&self) -> impl Iterator<Item = &Objection> {
         self.objections.iter().filter(|objection| objection.severity == Severity::Refuse)
@@ -96,6 +105,8 @@ pub enum PlanKind {
     Down,
     /// To newer programs of gateways, with the same release.
     Upgrade,
+    /// To fresh containers of some services, with the same release.
+    Restart,
 }
 
 impl fmt::Display for PlanKind {
@@ -106,6 +117,7 @@ impl fmt::Display for PlanKind {
             Self::Eject => "eject",
             Self::Down => "down",
             Self::Upgrade => "upgrade",
+            Self::Restart => "restart",
         })
     }
 }
@@ -148,6 +160,8 @@ pub enum ChangeKind {
     Repair,
     /// It runs once, to its end.
     Run,
+    /// Its container goes on running, with another setting.
+    Update,
 }
 
 /// Whether users notice that a service is replaced.

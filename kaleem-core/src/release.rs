@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Dependency;
 use crate::definition::{DefinitionId, NetworkAttachment, NetworkDefinition, PortBinding, RestartPolicy, VolumeDefinition};
 use crate::health::{Door, Need, Question};
-use crate::image::PinnedImage;
+use crate::image::{ImageRef, PinnedImage};
 use crate::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName, SetId};
 use crate::runtime::StopPolicy;
 use crate::traffic::DrainPolicy;
@@ -52,6 +52,26 @@ pub struct Target {
     /// Places where clients ask, which `kaleem.toml` names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub front_door: Vec<Door>,
+    /// What it was made from beside its compose files.
+    #[serde(default, skip_serializing_if = "MadeFrom::is_nothing")]
+    pub made_from: MadeFrom,
+}
+
+/// What a release was made from beside its compose files. It holds no value, so that it may be in a journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MadeFrom {
+    /// Variables that the files named and that had a value: a keyed hash of it, by name.
+    pub variables: BTreeMap<String, String>,
+    /// Services whose image was named on the command line, with the image that the files named instead.
+    pub chosen: BTreeMap<ServiceName, ImageRef>,
+}
+
+impl MadeFrom {
+    /// Whether nothing is known.
+    pub fn is_nothing(&self) -> bool {
+        self.variables.is_empty() && self.chosen.is_empty()
+    }
 }
 
 impl Target {
@@ -116,6 +136,9 @@ pub struct Wanted {
     /// Compose's own hash of the service, where a plan hands it back to Compose and Compose could be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compose_hash: Option<String>,
+    /// Keyed hashes of the files of the host that it mounts, by their path in the container. Empty where it is not known what it read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
     /// Whether kaleem may have its web server read its configuration again.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub reload: bool,

@@ -402,7 +402,7 @@ pub trait Inspect: Send + Sync {
     async fn inspect(&self, name: &ContainerName) -> Result<Option<Instance>, RuntimeError>;
     /// In what the container differs from `spec` (field names such as `environment.LOG_LEVEL`, never values); empty when it can be taken over as it is.
     ///
-    /// Name, labels and the image are not compared.
+    /// Name, image and restart policy are not compared, nor are labels of Compose and kaleem.
     ///
     /// # Errors
     /// [`RuntimeError::NotFound`], and when the engine could not be asked.

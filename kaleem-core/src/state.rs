@@ -367,6 +367,11 @@ impl DefinitionKey {
         Ok(self.identify_text(&serde_json::to_vec(definition).map_err(|source| StateError::Encode { source })?))
     }
 
+    /// A keyed hash of bytes that may be secret: it shows that they changed, and not what they are.
+    pub fn hash(&self, bytes: &[u8]) -> String {
+        self.identify_text(bytes).0
+    }
+
     fn identify_text(&self, text: &[u8]) -> DefinitionId {
         let mut hash = <Hmac<Sha256> as KeyInit>::new(&self.0.into());
         hash.update(text);

@@ -70,7 +70,8 @@ pub(crate) fn deploy(
         theirs.compose(&["up", "--detach"]).run()?;
         let mut contenders = [Contender::new("kaleem deploy"), Contender::new("docker compose up -d --no-deps api")];
         for index in 1..=pairs {
-            let deploys = [(&ours, ours.kaleem(&["deploy"])), (&theirs, theirs.compose(&["up", "--detach", "--no-deps", "api"]))];
+            let deploys =
+                [(&ours, ours.kaleem(&["deploy", "--allow-older"])), (&theirs, theirs.compose(&["up", "--detach", "--no-deps", "api"]))];
             for (contender, (shop, program)) in contenders.iter_mut().zip(deploys) {
                 say::step(&format!("{index}/{pairs}: {}", contender.name));
                 contender.run(program.env("SHOP_API_IMAGE", image(index)), shop, version(index), traffic)?;

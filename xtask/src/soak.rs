@@ -195,7 +195,7 @@ impl<'a> Soak<'a> {
     fn go(mut self, limits: Limits) -> Result<(), TaskError> {
         let begun = SystemClock.monotonic();
         let mut total = Total::default();
-        self.command(&["deploy", "--quiet"], "", "s1").run()?;
+        self.command(&["deploy", "--quiet", "--allow-older"], "", "s1").run()?;
         self.versions.insert(ReleaseId::new(1), "s1".to_owned());
         self.begin_load()?;
         let mut number = 1;
@@ -275,7 +275,7 @@ impl<'a> Soak<'a> {
             self.versions.insert(release, version.clone());
         }
         let log = self.shop.directory().join("kaleem.log");
-        let words: &[&str] = if what == Move::Rollback { &["rollback"] } else { &["deploy"] };
+        let words: &[&str] = if what == Move::Rollback { &["rollback"] } else { &["deploy", "--allow-older"] };
         let mut victim = Victim::start(self.command(words, what.fault(), &version), &log, &self.state)?;
         let mut kill = self.next_kill();
         self.meddle(what, release, &before, &mut victim)?;
@@ -341,7 +341,7 @@ impl<'a> Soak<'a> {
             }
             Move::TwoOperators => {
                 if victim.reach(4) {
-                    let status = self.command(&["deploy", "--quiet"], "", "s0").quiet_all().status()?;
+                    let status = self.command(&["deploy", "--quiet", "--allow-older"], "", "s0").quiet_all().status()?;
                     // 5: busy. The first may have been through already.
                     if !matches!(status.code(), Some(5)) && victim.is_alive() {
                         self.wrong.push(format!("a second operator was let in: {status}"));

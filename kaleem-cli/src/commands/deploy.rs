@@ -2,8 +2,9 @@
 
 use kaleem_core::engine::Ending;
 use kaleem_core::journal::Next;
-use kaleem_core::kaleem::{Kaleem, Work};
+use kaleem_core::kaleem::{Kaleem, Planned, Work};
 use kaleem_core::names::ProjectName;
+use kaleem_core::plan::Objection;
 
 use crate::arguments::Deploy;
 use crate::commands::carry_out::carry_out;
@@ -11,6 +12,7 @@ use crate::commands::{image_build, open_plan, patiently, plan, reality};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::render::Printer;
+use crate::render::ask::Said;
 use crate::render::plan::{Detail, PlanView};
 use crate::wiring::Wiring;
 
@@ -35,8 +37,10 @@ pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) 
     if let Some(only) = &arguments.build {
         image_build::run(&project, only, &images, wiring, printer).await?;
     }
-    let planned =
-        patiently(wiring, printer, kaleem.deploy_plan(&work, &project, &images)).await.map_err(|source| CliError::Kaleem { source })?;
+    let wishes = plan::wishes(&arguments.wishes);
+    let planning = kaleem.deploy_plan_with(&work, &project, &images, &wishes);
+    let mut planned = patiently(wiring, printer, planning).await.map_err(|source| CliError::Kaleem { source })?;
+    plan::agree(&arguments.wishes, &mut planned);
     let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &project.warnings, history: work.history() };
     view.lines(Detail::Short).iter().for_each(|line| printer.note(line));
     printer.json(&view.json());
@@ -44,9 +48,31 @@ pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) 
         let reality = reality::ask(wiring, &project.name, work.history()).await?;
         return Ok(printer.nothing_to_do(work.history(), &reality));
     }
+    confirm(arguments, printer, &mut planned)?;
     printer.note("");
     let run = kaleem.start(work, &planned).map_err(|source| CliError::Kaleem { source })?;
     Ok(carry_out(wiring, printer, &project.name, &planned.plan, run).await?.exit)
+}
+
+/// Asks about what nobody said: an image that goes back, a service that would be stopped. Where nobody can be asked, the plan stays refused.
+fn confirm(arguments: &Deploy, printer: &Printer, planned: &mut Planned) -> Result<(), CliError> {
+    let asks: Vec<Objection> = planned.asks().into_iter().cloned().collect();
+    // What is refused anyway needs no answer.
+    let only_asks = planned.plan.refusals().count() == asks.len();
+    if asks.is_empty() || !only_asks || arguments.yes || !printer.can_ask() {
+        return Ok(());
+    }
+    printer.note("");
+    for ask in &asks {
+        printer.warning(&ask.message, Some(&ask.remedy));
+    }
+    match printer.ask("deploy all the same?") {
+        Said::Yes => {
+            asks.iter().for_each(|ask| planned.agree(&ask.rule));
+            Ok(())
+        }
+        Said::No => Err(CliError::NotAgreed),
+    }
 }
 
 /// Whether work may begin.

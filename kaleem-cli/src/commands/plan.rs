@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use kaleem_core::image::ImageRef;
+use kaleem_core::kaleem::Planned;
 use kaleem_core::names::ServiceName;
+use kaleem_core::plan::older;
 
-use crate::arguments::{ImageChoice, PlanArguments};
+use crate::arguments::{ImageChoice, PlanArguments, Wishes};
 use crate::commands::patiently;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -22,7 +24,10 @@ pub(crate) async fn run(arguments: &PlanArguments, wiring: &Wiring, printer: &Pr
     let project = wiring.project()?;
     let kaleem = wiring.kaleem("plan").await?;
     let images = images(&arguments.images);
-    let planned = patiently(wiring, printer, kaleem.plan_deploy(&project, &images)).await.map_err(|source| CliError::Kaleem { source })?;
+    let wishes = wishes(&arguments.wishes);
+    let planning = kaleem.plan_deploy_with(&project, &images, &wishes);
+    let mut planned = patiently(wiring, printer, planning).await.map_err(|source| CliError::Kaleem { source })?;
+    agree(&arguments.wishes, &mut planned);
     let history = wiring.history(&project.name)?;
     let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &project.warnings, history: &history };
     let detail = if arguments.steps { Detail::Steps } else { Detail::Full };
@@ -34,4 +39,23 @@ pub(crate) async fn run(arguments: &PlanArguments, wiring: &Wiring, printer: &Pr
 /// The images of the command line, the last one of a service counting.
 pub(crate) fn images(choices: &[ImageChoice]) -> BTreeMap<ServiceName, ImageRef> {
     choices.iter().map(|choice| (choice.service.clone(), choice.image.clone())).collect()
+}
+
+/// What was typed beside the images.
+pub(super) fn wishes(arguments: &Wishes) -> kaleem_core::kaleem::Wishes {
+    kaleem_core::kaleem::Wishes {
+        only: arguments.only.iter().cloned().collect(),
+        scale: arguments.scale.iter().map(|scale| (scale.service.clone(), scale.replicas)).collect(),
+        recreate: arguments.recreate.iter().cloned().collect(),
+    }
+}
+
+/// Agrees to what flags allow.
+pub(super) fn agree(arguments: &Wishes, planned: &mut Planned) {
+    if arguments.allow_older {
+        planned.agree(older::GOES_BACK);
+    }
+    if arguments.remove_orphans {
+        planned.agree(older::SERVICE_GONE);
+    }
 }

@@ -64,6 +64,7 @@ fn row(entry: &Entry, serving: bool) -> Vec<Cell> {
         PlanKind::Eject => "eject",
         PlanKind::Down => "down",
         PlanKind::Upgrade => "upgrade",
+        PlanKind::Restart => "restart",
     };
     vec![
         Cell::styled(if serving { "*" } else { "" }, GOOD),

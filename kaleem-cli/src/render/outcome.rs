@@ -35,7 +35,7 @@ impl Printer {
         let release = plan.release.id;
         let subject = match plan.kind {
             PlanKind::Deploy | PlanKind::Rollback => release.to_string(),
-            PlanKind::Eject | PlanKind::Down | PlanKind::Upgrade => format!("plan {}", plan.id),
+            PlanKind::Eject | PlanKind::Down | PlanKind::Upgrade | PlanKind::Restart => format!("plan {}", plan.id),
         };
         let error = match ending {
             Ending::Over(Outcome::Deployed { leftovers, .. }) => {
@@ -47,6 +47,7 @@ impl Printer {
                     PlanKind::Deploy | PlanKind::Rollback => format!("{release} serves after {took}"),
                     PlanKind::Eject => format!("{} is plain Compose again after {took}: nothing of kaleem's runs", plan.project()),
                     PlanKind::Down => format!("nothing of {} runs any more after {took}", plan.project()),
+                    PlanKind::Restart => format!("restarted after {took}"),
                     PlanKind::Upgrade => format!("the gateways run the newer program after {took}"),
                 });
                 let style = if reality.faults.is_empty() { GOOD } else { BAD };

@@ -50,7 +50,7 @@ impl PlanView<'_> {
             PlanKind::Deploy | PlanKind::Rollback => format!("{before} -> {}", plan.release.id),
             PlanKind::Eject => format!("{before} -> plain Compose"),
             PlanKind::Down => format!("{before} -> nothing"),
-            PlanKind::Upgrade => format!("{before} stays"),
+            PlanKind::Upgrade | PlanKind::Restart => format!("{before} stays"),
         };
         let mut lines = vec![paint(STRONG, &format!("{} {} of {}: {way}", plan.kind, plan.id, plan.project()))];
         lines.push(String::new());
@@ -80,6 +80,9 @@ impl PlanView<'_> {
             _ if self.plan.kind == PlanKind::Eject => format!("nothing to do: {} is plain Compose already", self.plan.project()),
             _ if self.plan.kind == PlanKind::Down => format!("nothing to do: nothing of {} is there", self.plan.project()),
             Some(release) if self.plan.kind == PlanKind::Rollback => format!("nothing to do: {release} serves already"),
+            Some(release) if self.plan.objections.iter().any(|objection| objection.severity >= Severity::Warn) => {
+                format!("nothing to do now: {release} serves, and it is what the files say but for what is named below")
+            }
             Some(release) => format!("nothing to do: {release} serves, and it is what the files say"),
             None => "nothing to do: there are no services".to_owned(),
         }
@@ -119,6 +122,9 @@ impl PlanView<'_> {
             (Interruption::StopAndStart, _) => lines.push(detail_line("gap", &self.gap(&change.service))),
             (Interruption::HandOver, _) => lines.push(detail_line("gap", &self.hand_over(&change.service))),
             (Interruption::Held, _) => lines.push(detail_line("gap", &self.held(&change.service))),
+            (Interruption::None, ChangeKind::Update) if detail != Detail::Short => {
+                lines.push(detail_line("gap", "none: it goes on running"))
+            }
             (Interruption::None, ChangeKind::Replace) if detail != Detail::Short => lines.push(detail_line("gap", "none")),
             (Interruption::None, _) => {}
         }
@@ -188,6 +194,7 @@ impl PlanView<'_> {
             (ChangeKind::Replace, "to replace"),
             (ChangeKind::Repair, "to repair"),
             (ChangeKind::Run, "to run"),
+            (ChangeKind::Update, "to update"),
             (ChangeKind::Stop, "to stop"),
             (ChangeKind::Keep, "to keep"),
         ];

@@ -155,6 +155,7 @@ impl<'a> RunView<'a> {
                 | Step::Reload { .. }
                 | Step::FrontDoor { .. }
                 | Step::Upgrade { .. }
+                | Step::Update { .. }
                 | Step::Rename { .. }
                 | Step::Commit { .. }
                 | Step::Remove { .. }

@@ -29,6 +29,7 @@ pub(crate) fn change(kind: ChangeKind) -> (&'static str, &'static str, Style) {
         ChangeKind::Stop => ("-", "stop", AnsiColor::Red.on_default()),
         ChangeKind::Repair => ("!", "repair", AnsiColor::Yellow.on_default()),
         ChangeKind::Keep => ("=", "keep", FAINT),
+        ChangeKind::Update => ("~", "update", AnsiColor::Yellow.on_default()),
         ChangeKind::Run => ("»", "run", AnsiColor::Cyan.on_default()),
     }
 }

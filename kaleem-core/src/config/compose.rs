@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::config::{ConfigWarning, LoadOptions, Project};
+use crate::config::{ConfigWarning, Inputs, LoadOptions, Project};
 use crate::names::ProjectName;
 
 mod check;
@@ -43,6 +43,7 @@ struct Resolved {
     model: Node,
     problems: Problems,
     warnings: Vec<ConfigWarning>,
+    inputs: Inputs,
 }
 
 /// The project's model as `docker compose config --format json` prints it, with `$` left as it is.
@@ -64,8 +65,8 @@ pub fn resolve(options: &LoadOptions) -> Result<serde_json::Value, ConfigError> 
 pub(in crate::config) fn project(options: &LoadOptions) -> Result<Project, ConfigError> {
     let mut resolved = resolved(options)?;
     shape::audit(&resolved.model, &schema::PROJECT, "", &mut resolved.problems, &mut resolved.warnings);
-    let Resolved { name, found, model, problems, warnings } = resolved;
-    convert::project(&model, name, found, problems, warnings)
+    let Resolved { name, found, model, problems, warnings, inputs } = resolved;
+    convert::project(&model, name, found, problems, warnings, inputs)
 }
 
 /// The variables that files are read with: those of the caller, and those of `.env`.
@@ -89,10 +90,10 @@ fn resolved(options: &LoadOptions) -> Result<Resolved, ConfigError> {
     let mut session = Session::new(options.environment.get("HOME").cloned());
     let place = Place { base: &found.directory, environment: &found.environment, chain: &[] };
     let mut model = session.load(&found.files, place)?;
-    let Session { mut problems, mut warnings, .. } = session;
+    let Session { mut problems, mut warnings, mut inputs, .. } = session;
     warnings.append(&mut found.warnings);
     let profiles = active_profiles(options, &found);
-    normalize::Normalizer {
+    let disabled = normalize::Normalizer {
         name: &name,
         directory: &found.directory,
         environment: &found.environment,
@@ -101,6 +102,7 @@ fn resolved(options: &LoadOptions) -> Result<Resolved, ConfigError> {
         warnings: &mut warnings,
     }
     .run(&mut model)?;
+    inputs.disabled = disabled.iter().filter_map(|name| name.parse().ok()).collect();
     check::check(&model, &mut problems);
     normalize::used_only(&mut model);
     let model = printed(model);
@@ -108,7 +110,7 @@ fn resolved(options: &LoadOptions) -> Result<Resolved, ConfigError> {
         let place = |problem: &error::Problem| (problem.origin.file.clone(), problem.origin.line, problem.origin.column);
         place(one).cmp(&place(other))
     });
-    Ok(Resolved { name, found, model, problems, warnings })
+    Ok(Resolved { name, found, model, problems, warnings, inputs })
 }
 
 /// The model with what Compose prints and without what it leaves out.

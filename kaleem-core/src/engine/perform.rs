@@ -93,6 +93,10 @@ impl Engine {
             }
             Step::FrontDoor { doors, .. } => self.ask_doors(index, doors, cut_short).await,
             Step::Upgrade { gateway, program, digest, .. } => self.upgrade(gateway, program, digest).await,
+            // The container runs: a start leaves it running and gives it the policy.
+            Step::Update { container, restart, .. } => {
+                self.runtime.start(&self.owned(plan, container), *restart).await.map(|()| String::new()).map_err(failed)
+            }
             Step::Rename { from, to, .. } => self.runtime.rename(&self.owned(plan, from), to).await.map(|()| String::new()).map_err(failed),
             Step::Commit { release } => Ok(format!("{release} serves")),
             Step::Remove { container, .. } => match self.runtime.remove(&self.owned(plan, container)).await {

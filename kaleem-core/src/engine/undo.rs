@@ -69,6 +69,11 @@ impl Engine {
                 self.runtime.disconnect(&self.owned(plan, container), &networks).await.map_err(failed)
             }
             Step::Revive { .. } | Step::Connect { when_undone: WhenUndone::Stays, .. } => Ok(()),
+            Step::Update { container, from, .. } => match self.runtime.start(&self.owned(plan, container), *from).await {
+                // Gone in the meantime, with its policy.
+                Err(RuntimeError::NotFound { .. }) => Ok(()),
+                result => result.map_err(failed),
+            },
             Step::Rename { from, to, .. } => self.rename_back(plan, from, to).await.map_err(failed),
             Step::Steer { service, gateway, from, .. } | Step::Hold { service, gateway, from, .. } => {
                 let result = self.steer_back(plan, index, service, gateway, from).await;

@@ -166,7 +166,7 @@ impl Kaleem {
             &observed,
             &known,
             &definitions,
-            &Besides { hooks: &[], data: &PlanData::Leave },
+            &Besides::data(&PlanData::Leave),
         );
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: definitions.into_values().collect() })
     }

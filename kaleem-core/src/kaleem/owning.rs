@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::planning::MakeImage;
+use super::planning::{Asked, MakeImage};
 use super::{Kaleem, KaleemError, Planned, Work};
 use crate::config::Project;
 use crate::history::History;
@@ -180,7 +180,9 @@ impl Kaleem {
         if instances.is_empty() {
             return Err(KaleemError::NothingReleased);
         }
-        let deploy = self.make_deploy(project, &BTreeMap::new(), &work.known(), MakeImage::Yes).await?;
+        let (images, wishes) = (BTreeMap::new(), super::Wishes::none());
+        let asked = Asked { project, images: &images, wishes: &wishes };
+        let deploy = self.make_deploy(&asked, &work.known(), MakeImage::Yes).await?;
         let plan = adopting::adopt(&deploy.plan, &instances);
         Ok(Some(Planned { plan, ..deploy }))
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Kaleem, KaleemError, Planned, RollbackData, program};
+use super::wishes::{self, Wishes};
+use super::{Kaleem, KaleemError, Planned, RollbackData, contents, program};
 use crate::config::settings::backup::{BackupWhen, ServiceBackup};
 use crate::config::{Hook, Project};
 use crate::definition::{Definition, DefinitionId};
@@ -18,7 +19,7 @@ use crate::observed::{self, HostQuestions, Observed, ObservedImage, reality};
 use crate::plan::gateway::GatewayPlace;
 use crate::plan::steps::{PlanData, PlanInput, plan};
 use crate::plan::target::{Resolved, companions, resolve};
-use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, instance_name, pin_tag};
+use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, instance_name, pin_tag, settle, too_new};
 use crate::release::{Release, Target, WantedGateway};
 use crate::runtime::{EngineInfo, InstanceSpec};
 use crate::state::{DefinitionKey, StateDirectory};
@@ -32,10 +33,30 @@ pub(super) struct Known<'a> {
     pub(super) ownership: &'a Ownership,
 }
 
+/// What a deploy is asked for.
+pub(super) struct Asked<'a> {
+    pub(super) project: &'a Project,
+    pub(super) images: &'a BTreeMap<ServiceName, ImageRef>,
+    pub(super) wishes: &'a Wishes,
+}
+
 /// What a plan does beside replacing containers.
 pub(super) struct Besides<'a> {
     pub(super) hooks: &'a [Hook],
     pub(super) data: &'a PlanData,
+    /// Services that stay as they are, and why.
+    pub(super) left: &'a BTreeMap<ServiceName, String>,
+    /// Services that are replaced though nothing of their definition changed, and what did.
+    pub(super) again: &'a BTreeMap<ServiceName, Vec<String>>,
+}
+
+impl<'a> Besides<'a> {
+    /// Nothing but data.
+    pub(super) fn data(data: &'a PlanData) -> Self {
+        static NONE: BTreeMap<ServiceName, String> = BTreeMap::new();
+        static NOTHING: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();
+        Self { hooks: &[], data, left: &NONE, again: &NOTHING }
+    }
 }
 
 /// Whether what is missing may be made, or only looked for.
@@ -46,19 +67,19 @@ pub(super) enum MakeImage {
 }
 
 impl Kaleem {
-    pub(super) async fn make_deploy(
-        &self,
-        project: &Project,
-        images: &BTreeMap<ServiceName, ImageRef>,
-        known: &Known<'_>,
-        make: MakeImage,
-    ) -> Result<Planned, KaleemError> {
+    pub(super) async fn make_deploy(&self, asked: &Asked<'_>, known: &Known<'_>, make: MakeImage) -> Result<Planned, KaleemError> {
         let failed = |source| KaleemError::Observe { source };
+        let Asked { images: chosen, wishes, .. } = *asked;
+        wishes.check(asked.project)?;
+        let project = &wishes.scaled(asked.project);
+        let serving = known.history.serving().and_then(|id| known.history.release(id));
+        let serving = serving.as_ref();
+        let left = wishes::left(project, serving, wishes);
         let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
         let images = {
-            let serving = known.history.serving().and_then(|id| known.history.release(id));
-            let observing = observed::observe_images(&self.runtime, &self.registry, project, images, &engine, serving.as_ref());
-            observing.await.map_err(failed)?
+            let mut deployed = project.clone();
+            deployed.services.retain(|name, _| wishes.deploys(name));
+            observed::observe_images(&self.runtime, &self.registry, &deployed, chosen, &engine, serving).await.map_err(failed)?
         };
         let place = self.gateway_place(make).await?;
         if place.is_none() {
@@ -66,23 +87,53 @@ impl Kaleem {
         }
         // A definition always has a text form: it is maps, lists, text and numbers.
         let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
-        let Resolved { target: wanted, definitions } = resolve(project, &images, place.as_ref(), &identify);
+        let mut all = images.clone();
+        all.extend(self.images_left(project, serving, &left).await?);
+        let Resolved { target: mut wanted, definitions } = resolve(project, &all, place.as_ref(), &identify);
+        let as_files_say: BTreeMap<ServiceName, (DefinitionId, ImageRef)> = left
+            .keys()
+            .filter_map(|name| {
+                let image = observed::image_reference(&project.name, project.services.get(name)?, None).ok()?;
+                Some((name.clone(), (wanted.services.get(name)?.definition.clone(), image)))
+            })
+            .collect();
+        Self::note_inputs(&mut wanted, project, chosen, known.key);
+        wishes::carry(&mut wanted, serving, &left, wishes);
         let image_ids = images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect();
         // What differs in nothing is the same release: a repair of it must not push older ones out of those that are kept.
         let live = known.history.serving().and_then(|id| known.history.release(id)).filter(|live| live.target == wanted);
         let release = live.map_or_else(|| known.history.next_release(), |live| live.id);
         let mut observed = self.observe(&wanted, release, &definitions, image_ids, engine, known).await?;
         self.ask_gateways(&mut observed).await?;
+        let compare = |before: &DefinitionId, after: &DefinitionId| compare_known(before, after, known, &definitions);
+        let later = settle::settle(&mut wanted, &observed, &|name| left.contains_key(name) || wishes.recreate.contains(name), &compare);
+        let find = |name: &ServiceName| project.services.get(name).map(|service| service.definition.clone());
+        let contents::Changed { mut again, objections } =
+            contents::compare(&mut wanted, serving, &find, &|name| left.contains_key(name), known.key, &wishes.recreate);
+        again.extend(wishes.recreate.iter().map(|name| (name.clone(), vec!["asked for by `--recreate`".to_owned()])));
         let hooks = project.settings.hooks.hooks(&project.directory);
         let data = self.deploy_data(project, known.history, make)?;
-        let besides = Besides { hooks: &hooks, data: &data };
-        let plan = self.make(PlanKind::Deploy, release, &wanted, &observed, known, &definitions, &besides);
+        let besides = Besides { hooks: &hooks, data: &data, left: &left, again: &again };
+        // The same definitions are another release where somebody asked for other containers, or where what they mount changed.
+        let live = serving.filter(|live| again.is_empty() && live.target == wanted);
+        let release = live.map_or_else(|| known.history.next_release(), |live| live.id);
+        let mut plan = self.make(PlanKind::Deploy, release, &wanted, &observed, known, &definitions, &besides);
+        plan.object(settle::objections(&later));
+        plan.object(objections);
+        if !plan.is_empty() {
+            let mut more = self.older_objections(project, serving, &images, &observed, &plan).await?;
+            more.extend(wishes.scale_objections(asked.project, &plan));
+            more.extend(wishes.dependency_objections(project, &observed));
+            more.extend(too_new::objections(project, &observed.engine, &plan));
+            more.extend(wishes::left_objections(project, serving, &left, &as_files_say, &compare));
+            plan.object(more);
+        }
         let notes = images.into_iter().filter_map(|(service, image)| Some((service, image.note?))).collect();
         Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
     }
 
     /// Asks the gateways of what serves where they send, and which run another program than the one beside this one.
-    async fn ask_gateways(&self, observed: &mut Observed) -> Result<(), KaleemError> {
+    pub(super) async fn ask_gateways(&self, observed: &mut Observed) -> Result<(), KaleemError> {
         let Some(release) = observed.releases.iter().find(|release| Some(release.id) == observed.serving) else { return Ok(()) };
         for view in self.view_gateways(release, &observed.instances).await? {
             let Ok(stats) = &view.stats else { continue };
@@ -92,6 +143,24 @@ impl Kaleem {
             }
         }
         Ok(())
+    }
+
+    /// The images of services that are left as they are: those of the release that serves, with what the engine knows of them.
+    async fn images_left(
+        &self,
+        project: &Project,
+        serving: Option<&Release>,
+        left: &BTreeMap<ServiceName, String>,
+    ) -> Result<BTreeMap<ServiceName, ObservedImage>, KaleemError> {
+        let mut images = BTreeMap::new();
+        for name in left.keys().filter(|name| project.services.contains_key(*name)) {
+            let Some(wanted) = serving.and_then(|serving| serving.target.services.get(name)) else { continue };
+            let local = self.runtime.image(&wanted.image.engine_reference()).await;
+            if let Some(local) = local.map_err(|source| KaleemError::Runtime { source })? {
+                images.insert(name.clone(), ObservedImage { pinned: wanted.image.clone(), id: local.id, facts: local.facts, note: None });
+            }
+        }
+        Ok(images)
     }
 
     /// What gateways are made from here. Their image is made when `make` says so and it is not there.
@@ -162,7 +231,7 @@ impl Kaleem {
         known: &Known<'_>,
     ) -> Result<Observed, KaleemError> {
         let image_ids = images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect();
-        let mut questions = questions(target, known.history.next_release(), definitions, image_ids, known);
+        let mut questions = questions(target, known.history.next_release(), definitions, image_ids, &engine, known);
         let serving = known.history.serving().and_then(|id| known.history.release(id));
         questions.routed = serving.map(|release| routed(&release.target)).unwrap_or_default();
         let observed = observed::observe_host(&self.runtime, engine, &questions, known.history.releases(), known.history.serving()).await;
@@ -187,6 +256,12 @@ impl Kaleem {
                 definitions.insert(id.clone(), definition);
             }
         }
+        let serving = known.history.serving().and_then(|id| known.history.release(id));
+        let mut release = release;
+        let names: BTreeMap<ServiceName, DefinitionId> =
+            release.target.services.iter().map(|(name, wanted)| (name.clone(), wanted.definition.clone())).collect();
+        let find = |name: &ServiceName| names.get(name).and_then(|id| definitions.get(id)).cloned();
+        contents::after_rollback(&mut release.target, serving.as_ref(), &find, known.key);
         let image_ids = self.image_ids(&release.target).await?;
         let mut observed = self.observe(&release.target, release.id, &definitions, image_ids.clone(), engine, known).await?;
         for container in reality::unchanged(&observed, &release.target, &image_ids) {
@@ -196,7 +271,7 @@ impl Kaleem {
         self.ask_gateways(&mut observed).await?;
         // Only a deploy says that a program is older.
         observed.outdated_gateways.clear();
-        let besides = Besides { hooks: &[], data: &data };
+        let besides = Besides::data(&data);
         let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions, &besides);
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
     }
@@ -211,7 +286,7 @@ impl Kaleem {
         Ok(found)
     }
 
-    async fn observe(
+    pub(super) async fn observe(
         &self,
         target: &Target,
         release: ReleaseId,
@@ -221,7 +296,7 @@ impl Kaleem {
         known: &Known<'_>,
     ) -> Result<Observed, KaleemError> {
         let history = known.history;
-        let questions = questions(target, release, definitions, image_ids, known);
+        let questions = questions(target, release, definitions, image_ids, &engine, known);
         let observed = observed::observe_host(&self.runtime, engine, &questions, history.releases(), history.serving()).await;
         let mut observed = observed.map_err(|source| KaleemError::Observe { source })?;
         let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
@@ -244,13 +319,23 @@ impl Kaleem {
         definitions: &BTreeMap<DefinitionId, Definition>,
         besides: &Besides<'_>,
     ) -> Plan {
-        let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
-        let compare = |before: &DefinitionId, after: &DefinitionId| match (find(before), find(after)) {
-            (Some(before), Some(after)) => compare::fields(&before, &after),
-            _ => Vec::new(),
-        };
-        let Besides { hooks, data } = *besides;
-        plan(&PlanInput { id: known.history.next_plan(), kind, release, target, observed, hooks, data, compare: &compare })
+        let compare = |before: &DefinitionId, after: &DefinitionId| compare_known(before, after, known, definitions);
+        let Besides { hooks, data, left, again } = *besides;
+        plan(&PlanInput { id: known.history.next_plan(), kind, release, target, observed, hooks, data, left, again, compare: &compare })
+    }
+}
+
+/// In what two definitions differ; nothing where one of them is not known any more.
+fn compare_known(
+    before: &DefinitionId,
+    after: &DefinitionId,
+    known: &Known<'_>,
+    definitions: &BTreeMap<DefinitionId, Definition>,
+) -> Vec<String> {
+    let find = |id: &DefinitionId| definitions.get(id).cloned().or_else(|| known.state.definition(known.key, id).ok());
+    match (find(before), find(after)) {
+        (Some(before), Some(after)) => compare::fields(&before, &after),
+        _ => Vec::new(),
     }
 }
 
@@ -280,12 +365,13 @@ fn questions(
     release: ReleaseId,
     definitions: &BTreeMap<DefinitionId, Definition>,
     image_ids: BTreeMap<ServiceName, Digest>,
+    engine: &EngineInfo,
     known: &Known<'_>,
 ) -> HostQuestions {
     let specs = target.services.iter().filter_map(|(name, wanted)| {
         let definition = definitions.get(&wanted.definition)?.clone();
         // A container in another's namespace is bound to that very container: it is never taken over.
-        if !companions(&definition).is_empty() {
+        if !companions(&definition).is_empty() || !too_new::keys(&definition, engine).is_empty() {
             return None;
         }
         let instance = NewInstance {

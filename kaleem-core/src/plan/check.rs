@@ -14,7 +14,7 @@ use crate::observed::proxy::ProxyKind;
 use crate::observed::{Observed, is_gateway};
 use crate::plan::{ChangeKind, Interruption, Plan, PlanKind, Step, Undo};
 use crate::release::{Migration, Strategy, Wanted};
-use crate::runtime::{Instance, InstanceHealth};
+use crate::runtime::{Instance, InstanceHealth, InstanceStatus};
 
 /// What a rule has to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,7 @@ const RULES: &[Rule] = &[
     external_volumes,
     labels_of_others,
     ports_of_others,
+    ports_of_orphans,
     names_of_others,
     ports_twice,
     overlap_with_ports,
@@ -161,7 +162,7 @@ fn labels_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
 }
 
 /// Whether two bindings want the same port of the host.
-fn collide(one: &PortBinding, other: &PortBinding) -> bool {
+pub(crate) fn collide(one: &PortBinding, other: &PortBinding) -> bool {
     let (Some(a), Some(b)) = (one.host_ports, other.host_ports) else { return false };
     let everywhere = |binding: &PortBinding| binding.host_ip.is_none_or(|ip| ip.is_unspecified());
     // A range is a wish for one of its ports; only single ports must collide.
@@ -171,7 +172,7 @@ fn collide(one: &PortBinding, other: &PortBinding) -> bool {
         && (everywhere(one) || everywhere(other) || one.host_ip == other.host_ip)
 }
 
-fn port_text(binding: &PortBinding) -> String {
+pub(crate) fn port_text(binding: &PortBinding) -> String {
     let port = binding.host_ports.map_or(0, |(first, _)| first);
     match binding.host_ip {
         Some(ip) => format!("{ip}:{port}/{}", binding.container.protocol),
@@ -193,6 +194,27 @@ fn ports_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
             if let Some((_, stranger)) = observed.foreign_ports.iter().find(|(other, _)| collide(port, other)) {
                 let message = format!("the host's port {} is held by the container `{stranger}` of another project", port_text(port));
                 found.push(objection("port-taken", Severity::Refuse, Some(name), message, "stop that container, or publish another port"));
+            }
+        }
+    }
+    found
+}
+
+/// A container of the project that no file and no release names is left alone, with the ports that it holds.
+fn ports_of_orphans(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let known = |name: &ServiceName| plan.changes.iter().any(|change| change.service == *name);
+    let up = |instance: &&Instance| {
+        matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Paused | InstanceStatus::Restarting)
+    };
+    let orphans = || observed.instances.iter().filter(|instance| !is_gateway(instance) && !known(&instance.service)).filter(up);
+    let mut found = Vec::new();
+    for (name, wanted) in starting(plan) {
+        for port in &wanted.ports {
+            if let Some(orphan) = orphans().find(|orphan| orphan.ports.iter().any(|held| collide(port, held))) {
+                let text = port_text(port);
+                let message = format!("the host's port {text} is held by `{}`, whose service the compose file does not name", orphan.name);
+                let remedy = format!("stop it first (`docker stop {}`), or publish another port", orphan.name);
+                found.push(objection("port-held", Severity::Refuse, Some(name), message, &remedy));
             }
         }
     }

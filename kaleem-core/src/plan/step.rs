@@ -268,6 +268,17 @@ pub enum Step {
         /// The beginning of its SHA-256.
         digest: String,
     },
+    /// Gives a container that goes on running another restart policy. Undo gives it the one before.
+    Update {
+        /// Its service.
+        service: ServiceName,
+        /// The container.
+        container: ContainerName,
+        /// The restart policy after.
+        restart: RestartPolicy,
+        /// The restart policy before.
+        from: RestartPolicy,
+    },
     /// Gives a container another name. Undo gives it back.
     Rename {
         /// Its service.
@@ -400,6 +411,7 @@ impl Step {
             | Self::StartApart { .. }
             | Self::HandOver { .. }
             | Self::Reload { .. }
+            | Self::Update { .. }
             | Self::Rename { .. } => Undo::Revert,
             Self::Hook { hook } => match hook.moment {
                 HookMoment::BeforeDeploy => Undo::Nothing,
@@ -443,6 +455,7 @@ impl Step {
             | Self::Connect { service, .. }
             | Self::Reload { service, .. }
             | Self::Upgrade { service, .. }
+            | Self::Update { service, .. }
             | Self::Rename { service, .. }
             | Self::Remove { service, .. } => Some(service),
             Self::FrontDoor { service, .. } => service.as_ref(),
@@ -493,6 +506,7 @@ impl Step {
             Self::Revive { .. } | Self::Connect { when_undone: WhenUndone::Stays, .. } => Vec::new(),
             Self::Reload { container, .. } => vec![format!("docker kill --signal HUP {container}")],
             Self::Stop { container, .. } => vec![format!("docker start {container}"), format!("docker logs --tail 50 {container}")],
+            Self::Update { container, from, .. } => vec![format!("docker update --restart {from} {container}")],
             Self::Rename { from, to, .. } => vec![format!("docker rename {to} {from}")],
             Self::Steer { .. } | Self::Hold { .. } => vec![format!("kaleem resume --project-name {project}")],
             Self::Hook { .. } => Vec::new(),
@@ -558,6 +572,7 @@ impl fmt::Display for Step {
                 _ => write!(out, "check {} front doors", doors.len()),
             },
             Self::Upgrade { gateway, digest, .. } => write!(out, "upgrade {gateway} to the program {digest} while it serves"),
+            Self::Update { container, restart, .. } => write!(out, "set the restart policy of {container} to {restart}"),
             Self::Rename { from, to, .. } => write!(out, "rename {from} to {to}"),
             Self::BackUp { set, .. } => write!(out, "make the backup set {set}"),
             Self::VerifyBackup { set } => write!(out, "verify the backup set {set}"),

@@ -21,9 +21,13 @@ mod behind_gateway;
 mod cleanup;
 mod data;
 mod hooks;
+mod left;
+mod moves;
 mod repairs;
+mod restarts;
 mod rolling;
 mod slots;
+pub mod update;
 
 use slots::Slot;
 
@@ -50,6 +54,10 @@ pub struct PlanInput<'a> {
     pub hooks: &'a [Hook],
     /// The backups that take part.
     pub data: &'a PlanData,
+    /// Services that stay as they are whatever the target says, and why.
+    pub left: &'a BTreeMap<ServiceName, String>,
+    /// Services that are replaced though nothing of their definition changed, and what did.
+    pub again: &'a BTreeMap<ServiceName, Vec<String>>,
     /// Names of the fields in which two definitions differ.
     pub compare: &'a dyn Fn(&DefinitionId, &DefinitionId) -> Vec<String>,
 }
@@ -79,15 +87,18 @@ pub enum PlanData {
 pub fn plan(input: &PlanInput<'_>) -> Plan {
     let repairs = repairs::first(input);
     let observed = &repairs.observed;
-    let PlanInput { id, kind, release, target, hooks, data, compare, .. } = *input;
-    let input = &PlanInput { id, kind, release, target, observed, hooks, data, compare };
+    let PlanInput { id, kind, release, target, hooks, data, left, again, compare, .. } = *input;
+    let input = &PlanInput { id, kind, release, target, observed, hooks, data, left, again, compare };
     let mut builder = Builder::new(input, repairs.steps.clone(), repairs.said.clone());
     let order = order_of(input);
     for name in &order {
-        if let Some(wanted) = input.target.services.get(name) {
-            builder.service(name, wanted);
+        match (input.target.services.get(name), input.left.get(name)) {
+            (Some(wanted), Some(reason)) if !builder.loses_companion(wanted) => builder.leave_alone(name, wanted, reason),
+            (Some(wanted), _) => builder.service(name, wanted),
+            (None, _) => {}
         }
     }
+    builder.bring_forward();
     builder.services_gone();
     builder.check_set_first();
     let mut plan = builder.finish();
@@ -153,6 +164,8 @@ struct Builder<'a> {
     renamed: BTreeMap<ContainerName, ContainerName>,
     /// What is repaired before anything else.
     repaired: BTreeMap<ServiceName, Vec<String>>,
+    /// Containers that stop so that another service can have their port: whose they are, and who gets it.
+    lent: BTreeMap<ContainerName, (ServiceName, ServiceName)>,
 }
 
 impl<'a> Builder<'a> {
@@ -180,6 +193,7 @@ impl<'a> Builder<'a> {
             replaced: BTreeSet::new(),
             renamed: BTreeMap::new(),
             repaired,
+            lent: BTreeMap::new(),
         }
     }
 
@@ -189,7 +203,8 @@ impl<'a> Builder<'a> {
 
     fn matches(&self, instance: &Instance, wanted: &Wanted) -> bool {
         let ours = instance.definition.as_ref() == Some(&wanted.definition) && instance.digest.as_ref() == Some(&wanted.image.digest);
-        ours || self.input.observed.adoptable.contains(&instance.name)
+        let relabelled = || self.waits_for_labels(wanted) && self.input.observed.relabelled.contains_key(&instance.name);
+        ours || self.input.observed.adoptable.contains(&instance.name) || relabelled()
     }
 
     fn previous(&self) -> Option<&'a Release> {
@@ -206,7 +221,7 @@ impl<'a> Builder<'a> {
         }
         let all = self.of_service(name);
         // What shares a namespace with a container that goes away must go with it.
-        let forced = wanted.companions.iter().any(|companion| self.replaced.contains(companion));
+        let forced = wanted.companions.iter().any(|companion| self.replaced.contains(companion)) || self.is_made_again(name, wanted);
         let slots: Vec<Slot<'a>> = (1..=wanted.replicas).map(|number| self.slot(name, wanted, number, &all, forced)).collect();
         let kept: BTreeSet<&ContainerName> = slots.iter().filter(|slot| matches!(slot, Slot::Kept(_))).map(Slot::name).collect();
         let mut old: Vec<&Instance> = all.iter().copied().filter(|instance| is_up(instance) && !kept.contains(&instance.name)).collect();
@@ -224,6 +239,7 @@ impl<'a> Builder<'a> {
         self.explain(name, wanted, &slots, &old, stale);
         self.connect_reused(name, &slots);
         self.join_live(name, standing);
+        self.update(name, wanted, &slots);
         if changed {
             self.replaced.insert(name.clone());
             self.note_baseline(name, &old);
@@ -232,6 +248,9 @@ impl<'a> Builder<'a> {
                 None => self.replace(name, wanted, &slots, &old),
             }
             return;
+        }
+        if self.input.kind == PlanKind::Restart && self.input.again.contains_key(name) {
+            return self.restart_in_place(name, wanted, &slots);
         }
         for slot in &slots {
             // The file gave it a fixed name since it was made.
@@ -262,14 +281,18 @@ impl<'a> Builder<'a> {
             fields = old.iter().filter_map(|instance| self.input.observed.drift.get(&instance.name)).flatten().cloned().collect();
             fields.dedup();
         }
+        fields.extend(self.input.again.get(name).into_iter().flatten().cloned());
         if let Some(before) = before.filter(|before| before.replicas != wanted.replicas) {
             fields.push(format!("replicas ({} to {})", before.replicas, wanted.replicas));
         }
         let recreated = kept == 0 && wanted.strategy == Strategy::Recreate && wanted.replicas < 2;
         // The one hand-over: the ports go from the containers, or from a gateway that must be another, to a new gateway.
-        let handed_over = stale && (!old.is_empty() || self.gateway_of(name).is_some_and(is_up));
+        let taken = self.taken_ports(name, wanted);
+        let takes = !taken.is_empty();
+        fields.extend(taken.iter().map(|port| format!("takes the {port}")));
+        let handed_over = takes && wanted.gateway.is_some() || stale && (!old.is_empty() || self.gateway_of(name).is_some_and(is_up));
         let held = !old.is_empty() && kept < slots.len() && wanted.strategy == Strategy::Recreate && wanted.gateway.is_some();
-        let gap = !old.is_empty() && recreated;
+        let gap = !old.is_empty() && recreated || takes && wanted.gateway.is_none();
         self.changes.push(ServiceChange {
             service: name.clone(),
             kind,
@@ -351,10 +374,15 @@ impl<'a> Builder<'a> {
         }
         // Before the old one is stopped: a release that would be taken back must not cost a gap.
         self.ask_needs(name, wanted);
+        for (other, holder) in self.holders(name, wanted) {
+            let stop = self.stop(&other, wanted, holder);
+            self.lend(&other, holder, name);
+            self.switch.push(stop);
+        }
         // What stands behind a gateway has neither ports nor name, so it is in nobody's way: it is stopped when all is well.
         let behind = old.iter().any(|instance| is_gateway(instance));
         let (behind, mut waiting): (Vec<&Instance>, Vec<&Instance>) =
-            old.iter().copied().partition(|instance| behind && !is_gateway(instance));
+            old.iter().copied().filter(|instance| !self.has_let_go(&instance.name)).partition(|instance| behind && !is_gateway(instance));
         let after: Vec<ContainerName> = slots.iter().map(|slot| self.final_name(wanted, slot)).collect();
         let reloads = if behind.is_empty() { Vec::new() } else { self.reloads(name, old, &after) };
         self.switch.extend(reloads.iter().cloned());
@@ -392,9 +420,10 @@ impl<'a> Builder<'a> {
                 role: Role::Instance,
             })
         });
+        let renamed = self.renamed.get(&instance.name);
         Step::Stop {
             service: name.clone(),
-            container: instance.name.clone(),
+            container: renamed.unwrap_or(&instance.name).clone(),
             stop: match before {
                 _ if is_gateway(instance) => GATEWAY_STOP,
                 Some(before) => before.stop.clone(),
@@ -402,7 +431,7 @@ impl<'a> Builder<'a> {
             },
             restart: instance.restart,
             gate: (is_well(instance) && !is_gateway(instance)).then(|| self.old_gate(name, instance)),
-            again: again.filter(|_| before.is_some_and(|before| before.companions.is_empty())),
+            again: again.filter(|_| renamed.is_none() && before.is_some_and(|before| before.companions.is_empty())),
         }
     }
 
@@ -424,7 +453,7 @@ impl<'a> Builder<'a> {
 
     fn run_to_end(&mut self, name: &ServiceName, wanted: &Wanted) {
         let all = self.of_service(name);
-        let done = all.iter().copied().find(|instance| {
+        let done = all.iter().copied().filter(|_| !self.input.again.contains_key(name)).find(|instance| {
             self.matches(instance, wanted) && instance.state.status == InstanceStatus::Exited && instance.state.exit_code == Some(0)
         });
         // Going back never runs an older migration, and what has run to its end is not run again.
@@ -473,40 +502,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Stops what the release before ran and the file does not name any more.
-    fn services_gone(&mut self) {
-        let Some(previous) = self.previous() else { return };
-        for (name, before) in previous.target.services.iter().filter(|(name, _)| !self.input.target.services.contains_key(*name)) {
-            let running: Vec<&Instance> =
-                self.gateway_of(name).into_iter().chain(self.of_service(name)).filter(|instance| is_up(instance)).collect();
-            if running.is_empty() {
-                continue;
-            }
-            self.note_baseline(name, &running);
-            for instance in running {
-                let gate = (is_well(instance) && !is_gateway(instance)).then(|| before.gate.clone());
-                self.retire.push(Step::Stop {
-                    service: name.clone(),
-                    container: instance.name.clone(),
-                    stop: if before.stop.grace.is_zero() { ORPHAN_STOP } else { before.stop.clone() },
-                    restart: instance.restart,
-                    gate,
-                    again: None,
-                });
-            }
-            self.changes.push(ServiceChange {
-                service: name.clone(),
-                kind: ChangeKind::Stop,
-                strategy: before.strategy,
-                reason: "the compose file does not name it any more".to_owned(),
-                image_before: Some(before.image.to_string()),
-                image_after: None,
-                fields: Vec::new(),
-                interruption: Interruption::StopAndStart,
-            });
-        }
-    }
-
     fn finish(self) -> Plan {
         let input = self.input;
         let data = self.data_steps();
@@ -523,7 +518,9 @@ impl<'a> Builder<'a> {
         let mut steps = Vec::new();
         if works || first || other {
             let cleanup = self.cleanup(&release);
-            let pins = input.target.services.iter().filter_map(|(name, wanted)| {
+            let stands =
+                |name: &ServiceName| !input.left.contains_key(name) || input.observed.instances.iter().any(|one| one.service == *name);
+            let pins = input.target.services.iter().filter(|(name, _)| stands(name)).filter_map(|(name, wanted)| {
                 let pin = pin_tag(&input.target.project, name, input.release)?;
                 Some(Step::Pin { image: wanted.image.clone(), pin })
             });

@@ -11,7 +11,7 @@ use crate::names::ServiceName;
 use crate::observed::ObservedImage;
 use crate::plan::gateway::{self, GatewayPlace};
 use crate::plan::strategy::{self, Gateways};
-use crate::release::{Migration, Strategy, Target, Wanted, WantedGateway};
+use crate::release::{MadeFrom, Migration, Strategy, Target, Wanted, WantedGateway};
 use crate::runtime::StopPolicy;
 
 /// Time between the stop signal and SIGKILL where nothing is said (Compose's own default).
@@ -66,6 +66,7 @@ pub fn resolve(
         volumes: project.volumes.values().cloned().collect(),
         keep: project.settings.keep.unwrap_or(KEEP).max(1),
         front_door: project.settings.front_door.values().map(FrontDoorSettings::door).collect(),
+        made_from: MadeFrom::default(),
     };
     Resolved { target, definitions }
 }
@@ -125,6 +126,7 @@ fn wanted(
             Some(MigrationName::Compatible) | None => Migration::Compatible,
         },
         compose_hash: None,
+        files: BTreeMap::new(),
         reload: settings.reload.unwrap_or(true),
     };
     match split {

@@ -54,6 +54,7 @@ fn facts(platform: &str) -> ImageFacts {
         volumes: vec!["/var/lib/data".to_owned()],
         platform: platform.to_owned(),
         size_bytes: 1234,
+        created: None,
     }
 }
 

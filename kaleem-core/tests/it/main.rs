@@ -21,6 +21,8 @@ mod lease;
 #[cfg(test)]
 mod monitor;
 #[cfg(test)]
+mod older;
+#[cfg(test)]
 mod owner;
 #[cfg(test)]
 mod plan;
@@ -28,5 +30,7 @@ mod plan;
 mod registry;
 #[cfg(test)]
 mod traffic;
+#[cfg(test)]
+mod unsaid;
 #[cfg(test)]
 mod world;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kaleem_core::config::Origin;
 use kaleem_core::config::settings::{DurationText, ServiceSettings, StrategyName};
-use kaleem_core::config::{Dependency, DependencyCondition, Project, PullPolicy, Service, Settings, UpdateSettings};
+use kaleem_core::config::{Dependency, DependencyCondition, Inputs, Project, PullPolicy, Service, Settings, UpdateSettings};
 use kaleem_core::definition::{
     ContainerPort, Definition, Mount, MountSource, NetworkAttachment, NetworkDefinition, NetworkMode, PortBinding, Protocol, RestartPolicy,
     VolumeDefinition,
@@ -17,6 +17,7 @@ use kaleem_core::health::{Finding, Probes, Question};
 use kaleem_core::image::{ImageRef, ImageSource, PinnedImage};
 use kaleem_core::kaleem::{GatewayParts, Kaleem, KaleemError, Planned};
 use kaleem_core::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceName};
+use kaleem_core::plan::older;
 use kaleem_core::runtime::{ImageFacts, InstanceStatus};
 use kaleem_core::testing::traffic_fake::{FakeAnswer, FakeTraffic};
 use kaleem_core::testing::{Behaviour, FakeBackupSets, FakeClock, FakeImage, FakeProbes, FakeRegistry, FakeRuntime};
@@ -144,6 +145,7 @@ pub(crate) fn project(services: Vec<Service>) -> Project {
         volumes,
         warnings: Vec::new(),
         settings: Settings::default(),
+        inputs: Inputs::default(),
     }
 }
 
@@ -254,6 +256,13 @@ impl Traffic for WorldTraffic {
 /// Where hooks find their programs.
 fn hook_environment() -> BTreeMap<String, String> {
     BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())])
+}
+
+/// The plan, with everything agreed to that a person may agree to.
+pub(crate) fn agreed(mut planned: Planned) -> Planned {
+    planned.agree(older::GOES_BACK);
+    planned.agree(older::SERVICE_GONE);
+    planned
 }
 
 /// One world. Clones of the parts share it.
@@ -407,7 +416,7 @@ impl World {
 
     pub(crate) async fn deploy(&self, project: &Project) -> Result<Ending, KaleemError> {
         let work = self.kaleem.work(&project.name).await?;
-        let planned = self.kaleem.deploy_plan(&work, project, &BTreeMap::new()).await?;
+        let planned = agreed(self.kaleem.deploy_plan(&work, project, &BTreeMap::new()).await?);
         if planned.plan.is_empty() {
             return Ok(Ending::Left);
         }
@@ -416,7 +425,7 @@ impl World {
 
     pub(crate) async fn deploy_and_listen(&self, project: &Project) -> (Ending, Vec<Notice>) {
         let work = self.kaleem.work(&project.name).await.unwrap();
-        let planned = self.kaleem.deploy_plan(&work, project, &BTreeMap::new()).await.unwrap();
+        let planned = agreed(self.kaleem.deploy_plan(&work, project, &BTreeMap::new()).await.unwrap());
         let mut run = self.kaleem.start(work, &planned).unwrap();
         let mut notices = Vec::new();
         while let Some(notice) = run.notices.recv().await {
@@ -465,4 +474,9 @@ impl World {
         let snapshot = self.runtime.snapshot();
         snapshot.containers.iter().map(|(name, container)| format!("{name} {:?}", container.instance.state.status).to_lowercase()).collect()
     }
+}
+
+/// The condition of a dependency that need only be started.
+pub(crate) fn started() -> DependencyCondition {
+    DependencyCondition::ServiceStarted
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaleem_core::config::{Origin, Project, PullPolicy, Service, Settings, UpdateSettings};
+use kaleem_core::config::{Inputs, Origin, Project, PullPolicy, Service, Settings, UpdateSettings};
 use kaleem_core::definition::{ContainerPort, Definition, HealthTest, Healthcheck, Protocol};
 use kaleem_core::health::Verdict;
 use kaleem_core::testing::probe_contract::{SECRET, discreet};
@@ -55,6 +55,7 @@ fn project(services: Vec<Service>) -> Project {
         volumes: BTreeMap::new(),
         warnings: Vec::new(),
         settings: Settings::default(),
+        inputs: Inputs::default(),
     }
 }
 

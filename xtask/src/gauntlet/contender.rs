@@ -42,7 +42,7 @@ impl Contender {
     /// The first deploy, with everything beside the service.
     pub(super) fn begin(self, field: &Field<'_>) -> Result<(), TaskError> {
         match self {
-            Self::Kaleem => expect(field, field.kaleem(&["deploy"]).logged(field.log())?.code(), &[0]),
+            Self::Kaleem => expect(field, field.kaleem(&["deploy", "--allow-older"]).logged(field.log())?.code(), &[0]),
             Self::Compose => expect(field, field.compose(&["up", "--detach"]).logged(field.log())?.code(), &[0]),
             Self::ScaleAndReload => {
                 expect(field, field.compose(&["up", "--detach"]).logged(field.log())?.code(), &[0])?;
@@ -57,7 +57,7 @@ impl Contender {
     pub(super) fn ship(self, field: &Field<'_>, version: &Version) -> Result<(), TaskError> {
         field.set_version(version);
         match self {
-            Self::Kaleem => expect(field, field.kaleem(&["deploy"]).logged(field.log())?.code(), &[0]),
+            Self::Kaleem => expect(field, field.kaleem(&["deploy", "--allow-older"]).logged(field.log())?.code(), &[0]),
             Self::Compose => self.up(field),
             Self::ScaleAndReload => match scale(field)? {
                 true => Ok(()),
@@ -70,7 +70,7 @@ impl Contender {
     pub(super) fn ship_bad(self, field: &Field<'_>, version: &Version, good: &Version) -> Result<(), TaskError> {
         field.set_version(version);
         match self {
-            Self::Kaleem => expect(field, field.kaleem(&["deploy"]).logged(field.log())?.code(), &[10])?,
+            Self::Kaleem => expect(field, field.kaleem(&["deploy", "--allow-older"]).logged(field.log())?.code(), &[10])?,
             Self::Compose => {
                 // It may also fail at once: then it has done its damage already.
                 field.compose(&["up", "--detach", "--no-deps", "api"]).logged(field.log())?;

@@ -10,7 +10,7 @@ use crate::config::compose::files::Found;
 use crate::config::compose::quantity::parse_go_duration;
 use crate::config::compose::tree::{Mark, Node, Problems};
 use crate::config::{
-    Build, ConfigWarning, Dependency, DependencyCondition, Project, PullPolicy, Service, Settings, UpdateOrder, UpdateSettings,
+    Build, ConfigWarning, Dependency, DependencyCondition, Inputs, Project, PullPolicy, Service, Settings, UpdateOrder, UpdateSettings,
 };
 use crate::image::ImageRef;
 use crate::names::{ContainerName, ProjectName, ServiceName};
@@ -31,6 +31,7 @@ pub(super) fn project(
     found: Found,
     mut problems: Problems,
     mut warnings: Vec<ConfigWarning>,
+    inputs: Inputs,
 ) -> Result<Project, ConfigError> {
     check::check_host(model, &mut problems);
     let mut converter = Converter { model, environment: &found.environment, problems: &mut problems, warnings: &mut warnings };
@@ -51,7 +52,7 @@ pub(super) fn project(
         return Err(ConfigError::Invalid { problems: problems.0 });
     }
     let (files, directory) = (found.files, found.directory);
-    Ok(Project { name, directory, files, services, networks, volumes, warnings, settings: Settings::default() })
+    Ok(Project { name, directory, files, services, networks, volumes, warnings, settings: Settings::default(), inputs })
 }
 
 struct Converter<'a> {

@@ -18,15 +18,18 @@ pub(super) enum Failure {
 /// Names without a value, with place and key.
 pub(super) type Unset = Vec<(String, Mark, String)>;
 
-/// Where values come from, and which names had none.
+/// Where values come from, which names had none, and which were asked for at all.
 pub(super) struct Variables<'a> {
     pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
     pub(super) unset: Vec<String>,
+    asked: Vec<String>,
+    /// Every name that was asked for, with the path where it stands.
+    pub(super) uses: Vec<(String, String)>,
 }
 
 impl<'a> Variables<'a> {
     pub(super) fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { lookup, unset: Vec::new() }
+        Self { lookup, unset: Vec::new(), asked: Vec::new(), uses: Vec::new() }
     }
 
     /// `text` with every `$V`, `${V}`, `${V:-d}`, `${V-d}`, `${V:?m}`, `${V?m}`, `${V:+a}`, `${V+a}` and `$$` replaced.
@@ -64,8 +67,13 @@ impl<'a> Variables<'a> {
         Ok(out)
     }
 
+    fn look_up(&mut self, name: &str) -> Option<String> {
+        self.asked.push(name.to_owned());
+        (self.lookup)(name)
+    }
+
     fn value_or_blank(&mut self, name: &str) -> String {
-        (self.lookup)(name).unwrap_or_else(|| {
+        self.look_up(name).unwrap_or_else(|| {
             if !self.unset.iter().any(|known| known == name) {
                 self.unset.push(name.to_owned());
             }
@@ -85,7 +93,7 @@ impl<'a> Variables<'a> {
             Some(rest) => (true, rest),
             None => (false, rest),
         };
-        let value = (self.lookup)(name);
+        let value = self.look_up(name);
         let present = value.as_ref().is_some_and(|value| !or_empty || !value.is_empty());
         let mut characters = operation.chars();
         match characters.next() {
@@ -134,10 +142,17 @@ pub(super) fn unset(name: &str) -> String {
     format!("the variable `{name}` is not set and counts as blank")
 }
 
+fn interpolated(text: &str, variables: &mut Variables<'_>, path: &str) -> Result<String, Failure> {
+    let new = variables.interpolate(text);
+    let asked = std::mem::take(&mut variables.asked);
+    variables.uses.extend(asked.into_iter().map(|name| (name, path.to_owned())));
+    new
+}
+
 /// Interpolates every text below `node`, but no key; `unset_at` gets the places of variables without a value.
 pub(super) fn tree(node: &mut Node, variables: &mut Variables<'_>, problems: &mut Problems, unset_at: &mut Unset, path: &str) {
     match &mut node.value {
-        Value::Text(text) => match variables.interpolate(text) {
+        Value::Text(text) => match interpolated(text, variables, path) {
             Ok(new) => {
                 *text = new;
                 let names = std::mem::take(&mut variables.unset);

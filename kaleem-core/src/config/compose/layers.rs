@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::ConfigWarning;
 use crate::config::compose::error::{ConfigError, ProblemKind};
 use crate::config::compose::files;
 use crate::config::compose::forms::one_or_more;
@@ -16,6 +15,7 @@ use crate::config::compose::schema_service::SERVICE;
 use crate::config::compose::shape::{Layer, Shape};
 use crate::config::compose::tree::{Map, Mark, Meeting, Node, Problems, Value, nearest};
 use crate::config::compose::yaml;
+use crate::config::{ConfigWarning, Inputs};
 
 /// Files that extend or include one another, at most; real projects have a handful.
 const CHAIN_LIMIT: usize = 50;
@@ -28,6 +28,7 @@ pub(super) struct Session {
     pub(super) problems: Problems,
     pub(super) warnings: Vec<ConfigWarning>,
     pub(super) home: Option<String>,
+    pub(super) inputs: Inputs,
     files_read: usize,
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Place<'a> {
 
 impl Session {
     pub(super) fn new(home: Option<String>) -> Self {
-        Self { problems: Problems::default(), warnings: Vec::new(), home, files_read: 0 }
+        Self { problems: Problems::default(), warnings: Vec::new(), home, inputs: Inputs::default(), files_read: 0 }
     }
 
     /// The merged tree of `files`.
@@ -82,7 +83,11 @@ impl Session {
             }
             let lookup = |name: &str| place.environment.get(name).cloned();
             let mut unset = Vec::new();
-            interpolate::tree(document, &mut Variables::new(&lookup), &mut self.problems, &mut unset, "");
+            let mut variables = Variables::new(&lookup);
+            interpolate::tree(document, &mut variables, &mut self.problems, &mut unset, "");
+            for (name, path) in variables.uses {
+                self.inputs.note(&name, &path, lookup(&name));
+            }
             for (name, mark, key) in unset {
                 let warning = ConfigWarning { origin: mark.origin(), key, reason: interpolate::unset(&name) };
                 // A file that is extended twice is read twice.

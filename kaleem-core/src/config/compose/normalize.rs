@@ -21,14 +21,14 @@ pub(super) struct Normalizer<'a> {
 }
 
 impl Normalizer<'_> {
-    /// Completes `project` in place.
+    /// Completes `project` in place. Gives the names of the services whose profiles are not active.
     ///
     /// # Errors
     ///
     /// Those of reading an `env_file:` that is there.
-    pub(super) fn run(&mut self, project: &mut Node) -> Result<(), ConfigError> {
+    pub(super) fn run(&mut self, project: &mut Node) -> Result<BTreeSet<String>, ConfigError> {
         let place = project.mark.clone();
-        let Some(map) = project.map_mut() else { return Ok(()) };
+        let Some(map) = project.map_mut() else { return Ok(BTreeSet::new()) };
         for section in ["services", "networks", "volumes", "secrets", "configs"] {
             let entry = map.entry(section.to_owned()).or_insert_with(|| Node::new(Value::Map(Map::new()), place.clone()));
             if entry.map().is_none() {
@@ -53,7 +53,7 @@ impl Normalizer<'_> {
         }
         self.dependencies(&mut services, &disabled);
         put(map, "services", services);
-        Ok(())
+        Ok(disabled)
     }
 
     /// A service that says nothing of networks is on `default`.

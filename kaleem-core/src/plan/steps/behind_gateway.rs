@@ -10,7 +10,7 @@ use crate::names::{ContainerName, NetworkName, ServiceName};
 use crate::observed::clients::{Client, Keeps, Refresh};
 use crate::observed::gateway_of;
 use crate::plan::gateway::HOLD;
-use crate::plan::{HandedOver, KeptAddress, NewInstance, Reach, ReachExpectation, Role, Route, Step, WhenUndone};
+use crate::plan::{HandedOver, KeptAddress, NewInstance, PlanKind, Reach, ReachExpectation, Role, Route, Step, WhenUndone};
 use crate::release::{GateSettings, Strategy, Wanted, WantedGateway};
 use crate::runtime::{Instance, StopPolicy};
 use crate::traffic::DrainPolicy;
@@ -185,7 +185,8 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn watch(&mut self, name: &ServiceName, wanted: &Wanted, gateway: &WantedGateway, instances: Vec<Route>) {
-        if !gateway.watch.window.is_zero() {
+        // What is restarted is what ran: there is nothing to compare.
+        if !gateway.watch.window.is_zero() && self.input.kind != PlanKind::Restart {
             let (watch, gate) = (gateway.watch.clone(), Some(wanted.gate.clone()));
             self.switch.push(Step::Watch { service: name.clone(), gateway: gateway.name.clone(), instances, watch, gate });
         }
@@ -216,14 +217,20 @@ impl<'a> Builder<'a> {
                 role: Role::Gateway(gateway.name.clone()),
             },
         });
-        let leaving: Vec<&Instance> = standing.into_iter().filter(|standing| is_up(standing)).chain(old.iter().copied()).collect();
+        let holders = self.holders(name, wanted);
+        let own = standing.into_iter().filter(|standing| is_up(standing)).chain(old.iter().copied());
+        let leaving: Vec<&Instance> = own.filter(|instance| !self.has_let_go(&instance.name)).collect();
         let restart = RestartPolicy::Always;
-        if leaving.is_empty() {
+        if leaving.is_empty() && holders.is_empty() {
             self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
             return Vec::new();
         }
         let reloads = self.reloads(name, &leaving, std::slice::from_ref(&container));
-        let from: Vec<HandedOver> = leaving.iter().map(|instance| self.handed_over(name, wanted, gateway, instance)).collect();
+        let mut from: Vec<HandedOver> = leaving.iter().map(|instance| self.handed_over(name, wanted, gateway, instance)).collect();
+        for (other, holder) in &holders {
+            from.push(self.handed_over(other, wanted, gateway, holder));
+            self.lend(other, holder, name);
+        }
         // A standing gateway has the control socket, which two cannot have at a time. Who keeps the address finds the gateway there only after a
         // hand-over.
         let holds = !wanted.ports.is_empty()

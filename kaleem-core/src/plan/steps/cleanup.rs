@@ -12,6 +12,9 @@ impl Builder<'_> {
         if self.input.kind == PlanKind::Eject {
             return self.clean_out(release);
         }
+        if self.input.kind == PlanKind::Restart {
+            return self.replaced_by_restart();
+        }
         let keep = usize::try_from(self.input.target.keep).unwrap_or(usize::MAX);
         let others: Vec<&Release> = observed.releases.iter().filter(|other| other.id != release.id).collect();
         let kept = others.iter().copied().take(keep.saturating_sub(1));

@@ -79,9 +79,11 @@ impl<'a> Builder<'a> {
     pub(super) fn take_name(&mut self, name: &ServiceName, wanted: &Wanted, slot: &Slot<'_>, old: &[&Instance]) -> Vec<Step> {
         let Some(fixed) = wanted.container_name.as_ref().filter(|fixed| *fixed != slot.name()) else { return Vec::new() };
         let mut steps = Vec::new();
-        let holder = old.iter().copied().chain(self.of_service(name)).find(|instance| instance.name == *fixed);
+        // It may be one of another service, such as the one that this service was called before.
+        let others = self.input.observed.instances.iter().filter(|other| !self.input.left.contains_key(&other.service));
+        let holder = old.iter().copied().chain(self.of_service(name)).chain(others).find(|instance| instance.name == *fixed);
         if let Some(holder) = holder.filter(|holder| !self.renamed.contains_key(&holder.name)) {
-            let retired = self.retired_name(name, holder);
+            let retired = self.retired_name(&holder.service, holder);
             self.renamed.insert(holder.name.clone(), retired.clone());
             steps.push(Step::Rename { service: name.clone(), from: holder.name.clone(), to: retired });
         }

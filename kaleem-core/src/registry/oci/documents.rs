@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::image::Digest;
-use crate::image::ImageFacts;
+use crate::image::{ImageFacts, build_time};
 use crate::registry::platform::{self, Platform, or_default};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -130,6 +130,8 @@ struct RawConfig {
     #[serde(default, deserialize_with = "or_default")]
     variant: String,
     #[serde(default, deserialize_with = "or_default")]
+    created: String,
+    #[serde(default, deserialize_with = "or_default")]
     config: RawRunConfig,
 }
 
@@ -183,6 +185,7 @@ pub(super) fn parse_config(body: &[u8], layers_bytes: u64) -> Result<(ImageFacts
         volumes: raw.config.volumes.into_keys().collect(),
         platform: platform.as_ref().map(ToString::to_string).unwrap_or_default(),
         size_bytes: layers_bytes,
+        created: build_time(&raw.created),
     };
     Ok((facts, platform))
 }

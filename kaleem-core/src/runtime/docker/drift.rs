@@ -1,5 +1,7 @@
 //! In what a container differs from what it is to be.
 
+use std::collections::HashMap;
+
 use bollard::models::{ContainerInspectResponse, EndpointSettings};
 use bollard::query_parameters::DownloadFromContainerOptions;
 use futures_util::StreamExt as _;
@@ -62,6 +64,22 @@ fn compare_networks(spec: &InstanceSpec, wanted_mode: &str, found: &ContainerIns
     names.extend(more.into_iter().map(|name| format!("network.{name}")));
 }
 
+/// The user's own labels: what Compose, kaleem and the image add is no difference.
+fn compare_labels(
+    spec: &InstanceSpec,
+    found: Option<&HashMap<String, String>>,
+    image: Option<&HashMap<String, String>>,
+    names: &mut Vec<String>,
+) {
+    let none = HashMap::new();
+    let (found, image) = (found.unwrap_or(&none), image.unwrap_or(&none));
+    let wanted = &spec.definition.labels;
+    let is_added = |key: &str| ["com.docker.", "desktop.docker.", "kaleem."].iter().any(|prefix| key.starts_with(prefix));
+    let differs = wanted.iter().filter(|(key, value)| found.get(*key) != Some(value)).map(|(key, _)| key);
+    let surplus = found.iter().filter(|(key, value)| !wanted.contains_key(*key) && image.get(*key) != Some(value)).map(|(key, _)| key);
+    names.extend(differs.chain(surplus).filter(|key| !is_added(key)).map(|key| format!("labels.{key}")));
+}
+
 /// Whether the file in the container is the one that the definition brings.
 async fn is_same_file(runtime: &DockerRuntime, id: &str, file: &InjectedFile) -> Result<bool, RuntimeError> {
     let operation = "read a file of the container";
@@ -100,6 +118,7 @@ pub(super) async fn drift(runtime: &DockerRuntime, spec: &InstanceSpec) -> Resul
     let mut names = compare::compare(&wanted, &config, &host, &image);
     let mode = wanted.host_config.as_ref().and_then(|host| host.network_mode.clone()).unwrap_or_default();
     compare_networks(spec, &mode, &found, &mut names);
+    compare_labels(spec, config.labels.as_ref(), image.labels.as_ref(), &mut names);
     for file in &spec.definition.files {
         if !is_same_file(runtime, found.id.as_deref().unwrap_or_default(), file).await? {
             names.push(format!("files.{}", file.path));

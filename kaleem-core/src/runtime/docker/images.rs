@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use super::failure::{Failure, nonsense};
 use super::{DockerRuntime, with_version};
 use crate::clock::jittered;
-use crate::image::{DEFAULT_REGISTRY, Digest, ImageRef, ImageSource, PinnedImage};
+use crate::image::{DEFAULT_REGISTRY, Digest, ImageRef, ImageSource, PinnedImage, build_time};
 use crate::registry::{Credential, RegistryError};
 use crate::remedy::Remedy as _;
 use crate::runtime::{ImageFacts, Images, LocalImage, PullObserver, PullProgress, RuntimeError};
@@ -67,6 +67,7 @@ fn facts(image: &ImageInspect) -> ImageFacts {
         volumes: sorted(config.volumes),
         platform: platform.join("/"),
         size_bytes: image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        created: image.created.as_ref().and_then(|time| build_time(time)),
     }
 }
 

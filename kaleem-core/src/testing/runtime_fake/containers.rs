@@ -327,6 +327,9 @@ impl World {
                 _ => names.push(field.clone()),
             }
         }
+        let (found, wanted) = (&container.definition.labels, &spec.definition.labels);
+        let keys: std::collections::BTreeSet<&String> = found.keys().chain(wanted.keys()).collect();
+        names.extend(keys.into_iter().filter(|key| found.get(*key) != wanted.get(*key)).map(|key| format!("labels.{key}")));
         Ok(names)
     }
 }

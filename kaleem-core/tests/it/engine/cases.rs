@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kaleem_core::config::settings::backup::{BackupWhen, MigrationName};
 use kaleem_core::config::settings::{HookSettings, StrategyName};
 use kaleem_core::config::{DependencyCondition, Project};
+use kaleem_core::definition::RestartPolicy;
 use kaleem_core::engine::Ending;
 use kaleem_core::kaleem::leaving::RemoveVolumes;
 use kaleem_core::kaleem::{KaleemError, Planned, Work};
@@ -51,13 +52,15 @@ pub(super) enum Act {
     Upgrade,
     /// To `after`, while somebody has taken what serves off its network.
     Heal,
+    /// To fresh containers of `api`.
+    Restart,
 }
 
 impl Act {
     fn goes_back(self) -> bool {
         match self {
             Self::Rollback | Self::RollbackToWhatIsBad | Self::RollbackWithData | Self::RollbackWithDataToWhatIsBad => true,
-            Self::Deploy | Self::Heal | Self::Eject | Self::EjectBad | Self::Down | Self::Upgrade => false,
+            Self::Deploy | Self::Heal | Self::Eject | Self::EjectBad | Self::Down | Self::Upgrade | Self::Restart => false,
         }
     }
 }
@@ -100,7 +103,7 @@ impl Case {
                 world.runtime.disconnect_by_hand(&container("shop-api-r1-1"), &network);
                 world.runtime.pause_by_hand(&container("shop-api-r1-1"));
             }
-            Act::Deploy | Act::Rollback | Act::RollbackToWhatIsBad | Act::Eject | Act::Down => {}
+            Act::Deploy | Act::Rollback | Act::RollbackToWhatIsBad | Act::Eject | Act::Down | Act::Restart => {}
         }
         if matches!(self.act, Act::RollbackToWhatIsBad | Act::RollbackWithDataToWhatIsBad) {
             let stopped: Vec<_> = world.runtime.snapshot().containers.into_iter().collect();
@@ -119,7 +122,7 @@ impl Case {
                 self.shape.before.clone().unwrap_or_else(|| project(vec![service("api", "registry.example/app:v2")]))
             }
             Act::Rollback | Act::RollbackToWhatIsBad | Act::RollbackWithData | Act::RollbackWithDataToWhatIsBad => self.shape.after.clone(),
-            Act::Eject | Act::Down | Act::Upgrade => self.shape.after.clone(),
+            Act::Eject | Act::Down | Act::Upgrade | Act::Restart => self.shape.after.clone(),
             Act::EjectBad => project(vec![service("api", "registry.example/app:v2").publishing(8080, 3000)]),
         }
     }
@@ -132,6 +135,7 @@ impl Case {
             Act::Eject | Act::EjectBad => world.kaleem.eject_plan(work, &self.shape.after, &BTreeMap::new()).await,
             Act::Down => world.kaleem.down_plan(work, RemoveVolumes::Yes).await,
             Act::Upgrade => world.kaleem.upgrade_plan(work, &[]).await,
+            Act::Restart => world.kaleem.restart_plan(work, &[service_name("api")]).await,
         }
     }
 
@@ -189,6 +193,8 @@ pub(super) fn cases() -> Vec<Case> {
                 },
                 act: Act::Heal,
             },
+            leave("restart", Act::Restart, both("v1")),
+            leave("restart with requests held", Act::Restart, held("v1")),
             back("rollback", Act::Rollback, one("v1"), one("v2"), Gateways::No),
             back("rollback to what is bad", Act::RollbackToWhatIsBad, one("v1"), one("v2"), Gateways::No),
             back("rollback in batches", Act::Rollback, turns("v1"), turns("v2"), Gateways::Yes),
@@ -253,6 +259,12 @@ fn shapes() -> Vec<Shape> {
     let fronted = |tag: &str| project(vec![api(tag), service("web", "nginx:1")]);
     // What it needs is asked before it is replaced: `service_healthy` of something that is asked as its experts would.
     let needing = |tag: &str| project(vec![api(tag).after("redis", DependencyCondition::ServiceHealthy), redis()]);
+    // Its container goes on running.
+    let policy = |tag: &str, restart| {
+        let mut redis = redis();
+        redis.definition.restart = restart;
+        project(vec![api(tag), redis])
+    };
     let turns = |tag: &str| project(vec![api(tag).times(3)]);
     // Never more than two, and one may be away.
     let fewer = |tag: &str| {
@@ -260,6 +272,8 @@ fn shapes() -> Vec<Shape> {
             (settings.max_surge, settings.max_unavailable) = (Some(0), Some(1));
         })
     };
+    let moved =
+        |name: &str, tag: &str| project(vec![service(name, &format!("registry.example/app:{tag}")).publishing(8080, 3000), worker("v1")]);
     let held = |tag: &str| setting(one(tag), "api", |settings| settings.singleton = Some(true));
     let overlapping = |tag: &str| project(vec![worker(tag).times(2)]);
     let single = |tag: &str| setting(project(vec![worker(tag)]), "worker", |settings| settings.singleton = Some(true));
@@ -312,6 +326,28 @@ fn shapes() -> Vec<Shape> {
             after: hooked(one("v2"), "false", "true"),
             good: false,
             gateways: Gateways::No,
+        },
+        Shape {
+            name: "another restart policy",
+            before: Some(policy("v1", RestartPolicy::No)),
+            after: policy("v1", RestartPolicy::Always),
+            good: true,
+            gateways: Gateways::No,
+        },
+        Shape {
+            name: "another restart policy, bad",
+            before: Some(policy("v1", RestartPolicy::No)),
+            after: policy("bad", RestartPolicy::Always),
+            good: false,
+            gateways: Gateways::No,
+        },
+        Shape { name: "a port moves", before: Some(moved("api", "v1")), after: moved("other", "v2"), good: true, gateways: Gateways::Yes },
+        Shape {
+            name: "a port moves, bad",
+            before: Some(moved("api", "v1")),
+            after: moved("other", "bad"),
+            good: false,
+            gateways: Gateways::Yes,
         },
         Shape { name: "needs something", before: Some(needing("v1")), after: needing("v2"), good: true, gateways: Gateways::No },
         Shape { name: "needs something, bad", before: Some(needing("v1")), after: needing("bad"), good: false, gateways: Gateways::Yes },
@@ -397,6 +433,9 @@ pub(super) async fn left(world: &World) -> Left {
     if let Some(routed) = world.routed("api").await {
         pins.push(format!("the gateway sends to {routed:?}, program {:?}", world.gateway_program("api").await));
     }
+    let running = snapshot.running();
+    let policies = running.iter().filter(|name| name.as_str().contains("redis")).map(|name| snapshot.containers[name].instance.restart);
+    pins.push(format!("restart policies are {:?}", policies.collect::<Vec<_>>()));
     pins.push(format!("the data is {}, unfinished sets are {:?}", world.sets.data(), world.sets.unfinished()));
     // What somebody froze runs on whatever becomes of the plan: it is no trace of it.
     let containers = world.containers().iter().map(|one| one.replace(" paused", " running")).collect();

@@ -21,10 +21,10 @@ macro_rules! kinds {
 }
 
 kinds!(STEPS, step_kind, Step: Baseline, Hook, CreateNetwork, CreateVolume, Pull, Pin, Create, Start, Gate, Needs, Steer, Hold, Watch, Drain,
-    RunToEnd, BackUp, VerifyBackup, RestoreData, Stop, StartApart, HandOver, Connect, Revive, Reload, FrontDoor, Upgrade, Rename, Commit, Remove, Unpin,
+    RunToEnd, BackUp, VerifyBackup, RestoreData, Stop, StartApart, HandOver, Connect, Revive, Reload, FrontDoor, Upgrade, Update, Rename, Commit, Remove, Unpin,
     RemoveNetwork, RemoveVolume);
 kinds!(STRATEGIES, strategy_kind, Strategy: RunToEnd, Recreate, Overlap, BlueGreen, Rolling);
-kinds!(PLANS, plan_kind, PlanKind: Deploy, Rollback, Eject, Down, Upgrade);
+kinds!(PLANS, plan_kind, PlanKind: Deploy, Rollback, Eject, Down, Upgrade, Restart);
 
 #[tokio::test]
 async fn every_kind_of_step_strategy_and_plan_is_in_the_matrices() {
@@ -49,6 +49,6 @@ async fn every_kind_of_step_strategy_and_plan_is_in_the_matrices() {
     assert_eq!(missing(STRATEGIES, &strategies), [""; 0], "strategies of no case");
     assert_eq!(missing(PLANS, &plans), [""; 0], "plans of no case");
     let reverted = ["Baseline", "CreateNetwork", "Pin", "Create", "Start", "Steer", "BackUp", "RestoreData", "Stop", "StartApart"];
-    let reverted = [&reverted[..], &["HandOver", "Reload", "Rename"][..]].concat();
+    let reverted = [&reverted[..], &["HandOver", "Reload", "Update", "Rename"][..]].concat();
     assert_eq!(missing(&reverted, &taken_back), [""; 0], "steps that no bad case takes back");
 }

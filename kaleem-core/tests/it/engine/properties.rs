@@ -23,7 +23,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::cases::left;
 use super::matrix::{Reaper, quiet};
-use crate::world::{Moment, ServiceExt, World, project, service, strategy};
+use crate::world::{Moment, ServiceExt, World, agreed, project, service, strategy};
 
 /// So many by default: the rest of the tests wait for them.
 const CASES: u32 = 60;
@@ -347,7 +347,7 @@ async fn plan(world: &World, work: &Work, scenario: &Scenario, number: usize, kn
         }
         Act::Deploy | Act::Rollback | Act::RollbackWithData | Act::Down | Act::Upgrade => {
             let project = project_of(scenario, number)?;
-            Some((world.kaleem.deploy_plan(work, &project, &BTreeMap::new()).await.unwrap(), Some(project)))
+            Some((agreed(world.kaleem.deploy_plan(work, &project, &BTreeMap::new()).await.unwrap()), Some(project)))
         }
     }
 }

@@ -22,7 +22,7 @@ impl Stage<'_> {
         match scene {
             Scene::TakeOver => {
                 self.kaleem(&["plan"], &[0])?;
-                let told = self.kaleem(&["deploy"], &[0])?;
+                let told = self.kaleem(&["deploy", "--allow-older"], &[0])?;
                 self.runs_under_kaleem = told.said.code == Some(0);
                 self.status()
             }
@@ -139,14 +139,14 @@ impl Stage<'_> {
 
     fn deploy(&mut self, version: &str) -> Result<(), TaskError> {
         self.set(version);
-        self.kaleem(&["deploy"], &[0]).map(drop)
+        self.kaleem(&["deploy", "--allow-older"], &[0]).map(drop)
     }
 
     /// A version that must not stay: what served before serves.
     fn bad(&mut self, version: &str) -> Result<(), TaskError> {
         let before = self.serves.clone();
         self.project.set_api(version);
-        self.kaleem(&["deploy"], &[10])?;
+        self.kaleem(&["deploy", "--allow-older"], &[10])?;
         self.set(&before);
         self.status()
     }
@@ -174,7 +174,7 @@ impl Stage<'_> {
     /// Other files, the same image.
     fn change(&mut self, text: &str) -> Result<(), TaskError> {
         self.project.change((!text.is_empty()).then_some(text))?;
-        self.kaleem(&["deploy"], &[0])?;
+        self.kaleem(&["deploy", "--allow-older"], &[0])?;
         self.status()
     }
 
@@ -189,7 +189,7 @@ impl Stage<'_> {
         let (api, workers, next) = (self.serves.clone(), self.workers.clone(), self.next());
         self.set(next);
         self.set_workers(next);
-        let told = self.kaleem(&["deploy"], &[0, 4])?;
+        let told = self.kaleem(&["deploy", "--allow-older"], &[0, 4])?;
         if told.said.code != Some(0) {
             self.set(&api);
             self.set_workers(&workers);
@@ -206,7 +206,7 @@ impl Stage<'_> {
         self.compose(&["up", "-d", "--no-deps", "api"])?;
         let told = self.kaleem(&["status"], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 21, 22, 23])?;
         self.unless(told.said.code != Some(0), || "`kaleem status` is green after Compose has replaced what kaleem runs".to_owned())?;
-        self.kaleem(&["deploy"], &[0])?;
+        self.kaleem(&["deploy", "--allow-older"], &[0])?;
         self.status()?;
         // Requests that wait for an answer since before do not count.
         std::thread::sleep(std::time::Duration::from_secs(10));
@@ -219,13 +219,13 @@ impl Stage<'_> {
     /// A deploy of what already runs, with a state directory that knows less than the engine.
     fn settle_state(&mut self) -> Result<(), TaskError> {
         self.types_status()?;
-        let told = self.kaleem(&["deploy"], &[0, 4])?;
+        let told = self.kaleem(&["deploy", "--allow-older"], &[0, 4])?;
         if told.said.code == Some(4) {
             if !told.said.text.contains("kaleem adopt") {
                 self.fault("`kaleem deploy` was refused without naming a way out".to_owned());
             }
             self.kaleem(&["adopt", "--yes"], &[0])?;
-            self.kaleem(&["deploy"], &[0])?;
+            self.kaleem(&["deploy", "--allow-older"], &[0])?;
         }
         self.status()
     }
@@ -241,7 +241,7 @@ impl Stage<'_> {
         let before = self.project.containers()?;
         self.project.set_state(ANOTHER);
         self.project.set_api(next);
-        let refused = self.kaleem(&["deploy"], &[4, 5])?;
+        let refused = self.kaleem(&["deploy", "--allow-older"], &[4, 5])?;
         self.set(&own);
         self.unless(self.project.containers()? == before, || "a second user's deploy was refused and changed containers".to_owned())?;
         if refused.said.text.contains("kaleem adopt") {
@@ -249,7 +249,7 @@ impl Stage<'_> {
             self.deploy(next)?;
             self.status()?;
             self.project.set_state("state");
-            self.kaleem(&["deploy"], &[4, 5])?;
+            self.kaleem(&["deploy", "--allow-older"], &[4, 5])?;
             self.kaleem(&["adopt", "--yes"], &[0])?;
         }
         self.project.set_state("state");

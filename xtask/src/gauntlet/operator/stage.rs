@@ -157,7 +157,7 @@ impl<'a> Stage<'a> {
         say::line("    an earlier scene has left doors that do not answer as they must: deploying o1, restarting the proxies");
         self.project.set_api("o1");
         self.serves = "o1".to_owned();
-        if self.project.kaleem(&["deploy"])?.code == Some(0) {
+        if self.project.kaleem(&["deploy", "--allow-older"])?.code == Some(0) {
             self.restart_proxies()?;
             if wait_until(Duration::from_secs(20), || self.answers()) {
                 return Ok(());
@@ -182,10 +182,10 @@ impl<'a> Stage<'a> {
 
     /// Brings the project under kaleem outside of any scene. What that must be like is judged by the scene of the take-over.
     fn adopt_quietly(&mut self) -> Result<(), TaskError> {
-        if !is_adopted(&self.project.kaleem(&["deploy"])?) {
+        if !is_adopted(&self.project.kaleem(&["deploy", "--allow-older"])?) {
             say::line("    it failed; once more with a health check for ai-worker in kaleem.toml, as its message asks for");
             self.project.write_settings(Some(WORKER_CHECK))?;
-            let said = self.project.kaleem(&["deploy"])?;
+            let said = self.project.kaleem(&["deploy", "--allow-older"])?;
             if !is_adopted(&said) {
                 return Err(TaskError::Unexpected { what: format!("`{}` ended with {:?}:\n{}", said.command, said.code, said.text) });
             }
