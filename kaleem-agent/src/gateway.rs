@@ -32,6 +32,7 @@ mod supervisor;
 mod switchboard;
 mod target;
 mod tcp;
+mod trust;
 mod tunnel;
 mod upstream;
 mod websocket;

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaleem_core::backup::{BackupSource, BackupVault, Consistency, Contents, Manifest, SourceKind};
+use kaleem_core::backup::{BackupSource, BackupVault, Consistency, Contents, Manifest, SetData, SourceKind};
 use kaleem_core::clock::Clock;
 use kaleem_core::durable::{self, PRIVATE_DIRECTORY};
 use kaleem_core::lease::Lease;
@@ -44,6 +44,10 @@ pub struct BackupParts {
     pub project: ProjectName,
     /// What is backed up, and restored to.
     pub sources: Vec<Arc<dyn BackupSource>>,
+    /// Whose data they hold.
+    pub covers: Vec<SetData>,
+    /// What services of the project keep and no source holds, in words: every set says so.
+    pub not_covered: Vec<String>,
     /// Where sets are kept; the first is written first, the others get copies.
     pub vaults: Vec<NamedVault>,
     /// Who will be able to read new sets; `None` where nobody said.
@@ -238,6 +242,7 @@ impl Backups {
             project: parts.project.clone(),
             release: wanted.release,
             tags: wanted.tags.clone(),
+            not_covered: parts.not_covered.clone(),
             protection,
             silence: parts.silence,
         };

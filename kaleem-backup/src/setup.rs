@@ -4,6 +4,8 @@
 //! Stores live in networks of containers. Each is reached on a port that it publishes, else by the address of its container.
 
 mod commands;
+mod covered;
+mod databases;
 pub mod drill;
 mod error;
 mod reach;
@@ -11,6 +13,7 @@ mod stores;
 mod vaults;
 mod volumes;
 
+pub use covered::NotCovered;
 pub use error::SetUpError;
 pub use reach::Reach;
 
@@ -96,6 +99,8 @@ pub struct SetUp {
     pub backups: Backups,
     /// What was left out and why, and what will not work; one line each.
     pub notes: Vec<String>,
+    /// What services keep that no source holds.
+    pub not_covered: Vec<NotCovered>,
     /// How long sets stay.
     pub policy: Policy,
 }
@@ -108,10 +113,15 @@ pub async fn set_up(around: &Surroundings<'_>) -> Result<SetUp, SetUpError> {
     let settings = &around.project.settings.backup;
     let mut notes = Vec::new();
     let reach = Reach::new(around.project, around.instances);
-    let sources = stores::sources(around, &reach, &mut notes).await?;
+    let databases = databases::usable(around).await;
+    let sources = stores::sources(around, &reach, &databases, &mut notes).await?;
+    let covers = covered::covered(around, &databases);
+    let not_covered = covered::not_covered(around.project, &covers);
     let parts = BackupParts {
         project: around.project.name.clone(),
         sources,
+        covers,
+        not_covered: not_covered.iter().map(|one| format!("{}: {}", one.service, one.storage)).collect(),
         vaults: vaults::vaults(around)?,
         protection: protection(around)?,
         keys: keys(around)?,
@@ -123,7 +133,7 @@ pub async fn set_up(around: &Surroundings<'_>) -> Result<SetUp, SetUpError> {
     if settings.vaults.is_empty() {
         notes.push("sets are kept on this host alone; name a vault elsewhere under `[backup.vaults.NAME]`".to_owned());
     }
-    Ok(SetUp { backups: Backups::new(parts), notes, policy: policy(&settings.retention) })
+    Ok(SetUp { backups: Backups::new(parts), notes, not_covered, policy: policy(&settings.retention) })
 }
 
 /// The source under this name in another place: for a restore elsewhere.

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 pub use error::{SourceError, VaultError};
 use serde::{Deserialize, Serialize};
 pub use set::{ArtifactRecord, Commit, Compression, Encryption, Manifest, SetError};
-pub use sets::{BackupSets, SetObserver, SetRequest, SetsError};
+pub use sets::{BackupSets, SetData, SetObserver, SetRequest, SetsError};
 
 use crate::names::{ArtifactName, NameError, SetId};
 pub use crate::pipe::{ByteSender, ByteStream, PipeReader, pipe};

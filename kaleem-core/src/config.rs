@@ -134,8 +134,22 @@ pub struct Service {
     pub definition: Definition,
     /// `deploy.update_config`.
     pub update: UpdateSettings,
+    /// What Compose writes on its containers.
+    pub compose_hash: ComposeHash,
     /// Where it stands.
     pub origin: Origin,
+}
+
+/// The hash of a service that Compose writes on its containers: `docker compose up` leaves a container alone while it is the same.
+///
+/// Versions of Compose differ in what they hash. Either is `None` where it cannot be computed: Compose puts the id of a container
+/// into the hash of a service that shares the namespaces or the volumes of another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ComposeHash {
+    /// Of Compose 2.26.
+    pub v2_26: Option<String>,
+    /// Of later versions, which leave dependencies and profiles out.
+    pub later: Option<String>,
 }
 
 /// `deploy.update_config`, as far as it is carried out.

@@ -38,6 +38,7 @@ mod contents;
 pub mod error;
 pub mod leaving;
 pub mod owning;
+mod giving_back;
 mod planning;
 pub mod program;
 pub mod restart;

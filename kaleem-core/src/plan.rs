@@ -24,6 +24,7 @@ pub mod steps;
 pub mod strategy;
 pub mod target;
 pub mod too_new;
+pub mod writers;
 
 pub use check::{Objection, Severity};
 pub use step::{HandedOver, KeptAddress, Reach, ReachExpectation, Step, Undo, WhenUndone};

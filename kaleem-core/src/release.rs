@@ -133,7 +133,7 @@ pub struct Wanted {
     /// For a service that runs to its end: what going back past it takes.
     #[serde(default, skip_serializing_if = "Migration::is_compatible")]
     pub migration: Migration,
-    /// Compose's own hash of the service, where a plan hands it back to Compose and Compose could be asked.
+    /// Compose's hash of the service, for the labels of its containers; `None` where it cannot be computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compose_hash: Option<String>,
     /// Keyed hashes of the files of the host that it mounts, by their path in the container. Empty where it is not known what it read.
@@ -196,6 +196,9 @@ pub struct WantedGateway {
     /// Whether the file publishes or exposes one of them: an image's word alone is no promise that anything listens there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub declares_ports: bool,
+    /// Ports on which nothing tells the service who its client is.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hidden_ports: BTreeSet<u16>,
     /// What is watched after a switch.
     pub watch: WatchSettings,
     /// How long what runs at an old instance may go on.

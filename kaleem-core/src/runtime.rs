@@ -37,8 +37,12 @@ pub mod compose_labels {
     pub const NUMBER: &str = "com.docker.compose.container-number";
     /// `True` for containers of `run`, else `False`.
     pub const ONEOFF: &str = "com.docker.compose.oneoff";
-    /// Compose recreates a container whose hash differs; ours is our definition id.
+    /// Compose recreates a container whose hash differs from that of the service.
     pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+    /// The id of the image it was created from: Compose recreates a container when the image's tag means another.
+    pub const IMAGE: &str = "com.docker.compose.image";
+    /// What it waits for: `service:condition:restart`, separated by commas.
+    pub const DEPENDS_ON: &str = "com.docker.compose.depends_on";
     /// Comma-separated paths of the compose files.
     pub const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
     /// The project's directory.
@@ -141,6 +145,9 @@ pub struct Instance {
     pub release: Option<ReleaseId>,
     /// The definition, where kaleem made it.
     pub definition: Option<DefinitionId>,
+    /// Compose's hash of its service when it was made.
+    #[serde(default)]
+    pub compose_hash: Option<String>,
     /// The image it was created from, as text.
     pub image: String,
     /// The id of that image on this engine.

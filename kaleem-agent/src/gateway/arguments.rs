@@ -1,5 +1,6 @@
 //! The command line of a gateway, which is all the configuration it has besides what it is steered to do.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use kaleem_core::config::settings::parse_duration;
 use serde::{Deserialize, Serialize};
 
 use super::listen::ListenSpec;
+use super::trust::Network;
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration; write it as `500ms`, `30s` or `1m30s`"))
@@ -36,6 +38,10 @@ pub struct GatewayArguments {
     /// Throws away the `X-Forwarded-*` that clients send: for a gateway which faces the internet.
     #[arg(long, env = "KALEEM_GATEWAY_DISTRUST_FORWARDED")]
     pub distrust_forwarded: bool,
+    /// Believes the `X-Forwarded-*`, `X-Real-IP` and `Forwarded` of connections from these networks alone, such as `10.0.0.0/8`; given
+    /// several times, or with spaces between. Without it, those of every client.
+    #[arg(long = "trust-forwarded", env = "KALEEM_GATEWAY_TRUST_FORWARDED", value_delimiter = ' ')]
+    pub trust_forwarded: Vec<Network>,
     /// How long a client may stay silent between requests, or take to send the head of one.
     #[arg(long, default_value = "75s", value_parser = duration, env = "KALEEM_GATEWAY_IDLE")]
     pub idle: Duration,
@@ -64,6 +70,7 @@ impl GatewayArguments {
             max_headers: self.max_headers,
             max_header_bytes: self.max_header_bytes,
             distrust_forwarded: self.distrust_forwarded,
+            trust_forwarded: self.trust_forwarded,
             idle: self.idle,
             connect_timeout: self.connect_timeout,
             upgrade_requests: self.upgrade_requests,
@@ -83,6 +90,8 @@ pub(crate) struct Settings {
     pub(crate) max_headers: usize,
     pub(crate) max_header_bytes: usize,
     pub(crate) distrust_forwarded: bool,
+    #[serde(default)]
+    pub(crate) trust_forwarded: Vec<Network>,
     pub(crate) idle: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) upgrade_requests: Duration,
@@ -91,6 +100,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether what a connection from this address says of its own client is believed.
+    pub(crate) fn believes(&self, address: IpAddr) -> bool {
+        let trusted = &self.trust_forwarded;
+        !self.distrust_forwarded && (trusted.is_empty() || trusted.iter().any(|network| network.holds(address)))
+    }
+
     /// How many data threads there are.
     pub(crate) fn thread_count(&self) -> usize {
         match self.threads {

@@ -34,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) listener: usize,
     /// Its address as `X-Forwarded-For` has it.
     pub(crate) forwarded_for: HeaderValue,
+    /// Whether what it says of its own client is believed.
+    pub(crate) believed: bool,
     /// The connection on which its request runs.
     pub(crate) upstream: RefCell<Option<Upstream>>,
     /// Set when its connection leaves HTTP.
@@ -51,7 +53,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(shard: &Rc<Shard>, peer: SocketAddr, listener: usize) -> Rc<Self> {
+    /// `peer` is whom it speaks for, `from` where the connection comes from: another where a proxy in front named its client.
+    pub(crate) fn new(shard: &Rc<Shard>, peer: SocketAddr, from: IpAddr, listener: usize) -> Rc<Self> {
         // An IPv4 client of a socket for both is shown as what it is.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let forwarded_for = match peer.ip() {
@@ -62,6 +65,7 @@ impl Client {
             shard: shard.clone(),
             peer,
             listener,
+            believed: shard.settings.believes(from),
             forwarded_for: forwarded_for.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             upstream: RefCell::new(None),
             handover: RefCell::new(None),

@@ -1,5 +1,7 @@
 //! What a proxy does to header fields: those meant for one connection stay there, those that tell where a request came from are added.
 
+use std::net::IpAddr;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Method, StatusCode, Version};
@@ -11,6 +13,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// TLS does not end here.
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 
@@ -80,6 +83,8 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
                 FORWARDED_FOR,
                 FORWARDED_PROTO,
                 FORWARDED_HOST,
+                REAL_IP,
+                header::FORWARDED,
             ];
             if !needed.contains(&name) {
                 headers.remove(name);
@@ -101,29 +106,41 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
 }
 
 /// Tells `field` of each field that an instance is sent, among them on whose behalf. What is said about that already was said by a proxy
-/// in front, or by the client: it is kept (the list of addresses is added to), unless the gateway was told to distrust it.
+/// in front, or by the client: it is kept (the lists of addresses are added to) where its word is believed, and left out where it is not.
 pub(crate) fn each_field(headers: &HeaderMap, client: &Client, mut field: impl FnMut(&HeaderName, &HeaderValue)) {
-    let distrusts = client.shard.settings.distrust_forwarded;
-    let (mut chain, mut has_protocol, mut has_host): (Vec<u8>, bool, bool) = (Vec::new(), false, false);
+    let (mut chain, mut forwarded): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
+    let (mut has_protocol, mut has_host, mut has_address) = (false, false, false);
     for (name, value) in headers {
-        let (is_chain, is_protocol, is_host) = (*name == FORWARDED_FOR, *name == FORWARDED_PROTO, *name == FORWARDED_HOST);
-        if distrusts && (is_chain || is_protocol || is_host || *name == header::FORWARDED) {
-            continue;
-        }
-        has_protocol |= is_protocol;
-        has_host |= is_host;
-        if is_chain {
-            chain.extend_from_slice(value.as_bytes());
-            chain.extend_from_slice(b", ");
-        } else {
-            field(name, value);
+        let of_client = of_client(name);
+        match of_client {
+            None => field(name, value),
+            Some(_) if !client.believed => {}
+            Some(OfClient::For) => join(&mut chain, value),
+            Some(OfClient::Forwarded) => join(&mut forwarded, value),
+            Some(other) => {
+                has_protocol |= other == OfClient::Protocol;
+                has_host |= other == OfClient::Host;
+                has_address |= other == OfClient::Address;
+                field(name, value);
+            }
         }
     }
     if chain.is_empty() {
         field(&FORWARDED_FOR, &client.forwarded_for);
+        // A proxy in front that names its client in the list alone means the list.
+        if !has_address {
+            field(&REAL_IP, &client.forwarded_for);
+        }
     } else {
         chain.extend_from_slice(client.forwarded_for.as_bytes());
         field(&FORWARDED_FOR, HeaderValue::try_from(chain).as_ref().unwrap_or(&client.forwarded_for));
+    }
+    // Who reads the standard's field must find there what the others say.
+    if !forwarded.is_empty() {
+        forwarded.extend_from_slice(&element(client.peer.ip()));
+        if let Ok(value) = HeaderValue::try_from(forwarded) {
+            field(&header::FORWARDED, &value);
+        }
     }
     if !has_protocol {
         field(&FORWARDED_PROTO, &HTTP);
@@ -131,6 +148,53 @@ pub(crate) fn each_field(headers: &HeaderMap, client: &Client, mut field: impl F
     if let Some(host) = headers.get(header::HOST).filter(|_| !has_host) {
         field(&FORWARDED_HOST, host);
     }
+}
+
+/// What a field says of the client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OfClient {
+    For,
+    Forwarded,
+    Address,
+    Protocol,
+    Host,
+    /// Another spelling, which servers that take `_` for `-` read as one of these.
+    Other,
+}
+
+fn of_client(name: &HeaderName) -> Option<OfClient> {
+    let text = name.as_str();
+    // Most fields are none of these: two bytes tell.
+    if !text.starts_with("x-") && !text.starts_with("x_") {
+        return (*name == header::FORWARDED).then_some(OfClient::Forwarded);
+    }
+    match text {
+        "x-forwarded-for" => Some(OfClient::For),
+        "x-forwarded-proto" => Some(OfClient::Protocol),
+        "x-forwarded-host" => Some(OfClient::Host),
+        "x-real-ip" => Some(OfClient::Address),
+        _ => {
+            let same =
+                |one: &str| text.len() == one.len() && text.bytes().zip(one.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'));
+            let known = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-real-ip"];
+            known.into_iter().any(same).then_some(OfClient::Other)
+        }
+    }
+}
+
+/// Adds what stands in one more field of a list.
+fn join(list: &mut Vec<u8>, value: &HeaderValue) {
+    list.extend_from_slice(value.as_bytes());
+    list.extend_from_slice(b", ");
+}
+
+/// The client in a `Forwarded` field (RFC 7239, section 6): an IPv6 address is quoted.
+fn element(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => format!("for={address}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\""),
+    }
+    .into_bytes()
 }
 
 /// The part of a request's target that an instance is asked for.

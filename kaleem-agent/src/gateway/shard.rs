@@ -235,7 +235,7 @@ impl Shard {
                     Ok(Err(_)) | Err(_) => return shard.one_less(),
                 }
             }
-            let client = Client::new(&shard, named, listener);
+            let client = Client::new(&shard, named, peer.ip(), listener);
             let _place = shard.crowd.join(&client);
             match spec.mode {
                 Mode::Http => connection::serve(&client, stream).await,

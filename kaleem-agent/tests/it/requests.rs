@@ -161,7 +161,7 @@ async fn the_instance_learns_where_a_request_came_from() {
     let (gateway, _instance) = pair().await;
     let mut client = Raw::connect(gateway.address()).await;
     let text = client.get("/head").await.text().to_owned();
-    for field in ["x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http", "x-forwarded-host: api", "host: api"] {
+    for field in ["x-forwarded-for: 127.0.0.1", "x-real-ip: 127.0.0.1", "x-forwarded-proto: http", "x-forwarded-host: api", "host: api"] {
         assert!(text.lines().any(|line| line == field), "{field} in {text}");
     }
     client.send("GET /head HTTP/1.1\r\nHost: shop\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\r\n").await;
@@ -179,6 +179,30 @@ async fn the_instance_learns_where_a_request_came_from() {
     client.send("GET /head HTTP/1.1\r\nHost: shop\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n").await;
     let text = client.answer().await.text().to_owned();
     assert!(text.contains("x-forwarded-for: 127.0.0.1") && text.contains("x-forwarded-proto: http\n"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_says_of_its_client_is_believed_from_trusted_networks_alone() {
+    for (why, networks, believed) in
+        [("its own network", "10.0.0.0/8 127.0.0.0/8", true), ("one address", "127.0.0.1", true), ("another network", "10.0.0.0/8", false)]
+    {
+        let gateway = Plan::http().with("--trust-forwarded", networks).start().await;
+        let instance = Instance::start("api-1", 1).await;
+        gateway.route(1, &[&instance]).await;
+        let mut client = Raw::connect(gateway.address()).await;
+        let said = "X-Forwarded-For: 192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\nForwarded: for=192.0.2.7\r\nX_Forwarded_For: 192.0.2.7\r\n";
+        client.send(&format!("GET /head HTTP/1.1\r\nHost: shop\r\n{said}\r\n")).await;
+        let text = client.answer().await.text().to_owned();
+        assert_eq!(text.contains("192.0.2.7"), believed, "{why}: {text}");
+        let lines: &[&str] = if believed {
+            &["x-forwarded-for: 192.0.2.7, 127.0.0.1", "x-real-ip: 192.0.2.7", "forwarded: for=192.0.2.7, for=127.0.0.1"]
+        } else {
+            &["x-forwarded-for: 127.0.0.1", "x-real-ip: 127.0.0.1"]
+        };
+        for wanted in lines {
+            assert!(text.lines().any(|line| line == *wanted), "{why}: {wanted} in {text}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use kaleem_core::backup::{BackupSets, Manifest, RestoreMode, SetObserver, SetRequest, SetsError};
+use kaleem_core::backup::{BackupSets, Manifest, RestoreMode, SetData, SetObserver, SetRequest, SetsError};
 use kaleem_core::lease::LeaseError;
-use kaleem_core::names::{ArtifactName, SetId};
+use kaleem_core::names::SetId;
 use kaleem_core::remedy::Remedy;
 
 use super::{Backups, BackupsError, Depth, NewSet, RestoreRequest};
@@ -98,8 +98,8 @@ impl BackupSets for Backups {
         restored.map(|manifest| told(&manifest)).map_err(&wrap)
     }
 
-    fn artifacts(&self) -> Vec<ArtifactName> {
-        self.parts.sources.iter().map(|source| source.identity().name.clone()).collect()
+    fn covers(&self) -> Vec<SetData> {
+        self.parts.covers.clone()
     }
 }
 

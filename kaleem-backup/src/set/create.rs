@@ -31,6 +31,8 @@ pub struct CreateRequest {
     pub release: Option<ReleaseId>,
     /// Words for retention.
     pub tags: Vec<String>,
+    /// What the project keeps and the set does not hold, in words.
+    pub not_covered: Vec<String>,
     /// Who will be able to read it.
     pub protection: Protection,
     /// How long nothing may move before the making is given up.
@@ -123,13 +125,15 @@ async fn fill(
     }
     artifacts.sort_by(|one, two| one.name.cmp(&two.name));
     let manifest = Manifest {
-        format: MANIFEST_FORMAT,
+        // A set that says nothing which an older kaleem cannot read stays readable to it.
+        format: if request.not_covered.is_empty() { 1 } else { MANIFEST_FORMAT },
         set: request.set.clone(),
         project: request.project.clone(),
         created,
         made_by: concat!("kaleem ", env!("CARGO_PKG_VERSION")).to_owned(),
         release: request.release,
         tags: request.tags.clone(),
+        not_covered: request.not_covered.clone(),
         artifacts,
     };
     let bytes = manifest.to_bytes().map_err(|source| SetFailure::Description { set: request.set.clone(), source })?;

@@ -32,23 +32,35 @@ pub(super) fn source(
     said: &SourceSettings,
     notes: &mut Vec<String>,
 ) -> Result<Arc<dyn BackupSource>, SetUpError> {
-    let commands = commands(said);
-    let place = match &said.service {
-        None => CommandPlace::Host { environment: environment(around, name, said)?, directory: Some(around.project.directory.clone()) },
-        Some(service) => match (around.runtime.clone(), container(around, service)) {
-            (Some(console), Some(container)) => CommandPlace::Container { console, container },
-            (runtime, _) => {
-                let reason = match runtime {
-                    Some(_) => format!("no container of `{service}` is running"),
-                    None => "the container engine does not answer".to_owned(),
-                };
-                notes.push(format!("`{name}` cannot be reached now: {reason}"));
-                let identity = SourceIdentity { name: name.clone(), kind: SourceKind::Command };
-                return Ok(Arc::new(AwaySource::new(identity, format!("the service `{service}`"), reason)));
-            }
-        },
-    };
-    Ok(Arc::new(CommandSource::new(name.clone(), place, commands)))
+    if let Some(service) = &said.service {
+        return Ok(in_container(around, name, service, commands(said), notes));
+    }
+    let place = CommandPlace::Host { environment: environment(around, name, said)?, directory: Some(around.project.directory.clone()) };
+    Ok(Arc::new(CommandSource::new(name.clone(), place, commands(said))))
+}
+
+/// What is run in the container of a service.
+pub(super) fn in_container(
+    around: &Surroundings<'_>,
+    name: &ArtifactName,
+    service: &ServiceName,
+    commands: Commands,
+    notes: &mut Vec<String>,
+) -> Arc<dyn BackupSource> {
+    match (around.runtime.clone(), container(around, service)) {
+        (Some(console), Some(container)) => {
+            Arc::new(CommandSource::new(name.clone(), CommandPlace::Container { console, container }, commands))
+        }
+        (runtime, _) => {
+            let reason = match runtime {
+                Some(_) => format!("no container of `{service}` is running"),
+                None => "the container engine does not answer".to_owned(),
+            };
+            notes.push(format!("`{name}` cannot be reached now: {reason}"));
+            let identity = SourceIdentity { name: name.clone(), kind: SourceKind::Command };
+            Arc::new(AwaySource::new(identity, format!("the service `{service}`"), reason))
+        }
+    }
 }
 
 /// What is run, as `kaleem.toml` says.

@@ -10,10 +10,11 @@ use std::time::Duration;
 use kaleem_core::backup::{Manifest, SourceKind};
 use kaleem_core::image::{ImageSource, PinnedImage};
 use kaleem_core::names::{ArtifactName, ServiceName};
+use kaleem_core::observed::image_reference;
 use kaleem_core::remedy::one_line;
 use kaleem_core::secret::Secret;
 
-use super::{FoundStore, SetUpError, StoreKind, Surroundings, commands, reach, stores};
+use super::{FoundStore, SetUpError, StoreKind, Surroundings, commands, databases, reach, stores};
 use crate::drill::room::ScratchContainer;
 use crate::drill::whole::{Check, Reached, ScratchStore};
 use crate::source::mongo::MongoScope;
@@ -70,11 +71,16 @@ fn nothing(reason: &str) -> ScratchStore {
 }
 
 async fn of_command(around: &Surroundings<'_>, name: &ArtifactName) -> ScratchStore {
-    let Some(said) = around.project.settings.backup.sources.get(name.as_str()) else {
-        return nothing("kaleem.toml does not name its commands any more");
+    let (service, commands) = match around.project.settings.backup.sources.get(name.as_str()) {
+        Some(said) => (said.service.clone(), commands::commands(said)),
+        None => {
+            match databases::found(around.project).find(|(service, _)| stores::artifact_name(service.as_str()).as_ref() == Some(name)) {
+                Some((service, database)) => (Some(service.clone()), database.commands()),
+                None => return nothing("neither the compose file nor kaleem.toml names its commands any more"),
+            }
+        }
     };
-    let commands = commands::commands(said);
-    match &said.service {
+    match &service {
         None => nothing("its commands run on this host, where they would restore into the real thing: give it a `service`"),
         Some(_) if commands.restore.is_none() => nothing("it has no `restore-command`"),
         Some(service) => match container(around, service).await {
@@ -116,7 +122,8 @@ async fn of_store(around: &Surroundings<'_>, name: &ArtifactName, found: &FoundS
 pub(super) async fn container(around: &Surroundings<'_>, service: &ServiceName) -> Result<ScratchContainer, String> {
     let Some(described) = around.project.services.get(service) else { return Err(format!("the compose file has no service `{service}`")) };
     let Some(runtime) = &around.runtime else { return Err("the container engine does not answer".to_owned()) };
-    let image = described.image.clone().ok_or_else(|| format!("`{service}` has no image"))?;
+    // What is built has the name that Compose gives it.
+    let image = image_reference(&around.project.name, described, None).map_err(|error| one_line(&error))?;
     let running = around.instances.iter().find(|instance| instance.service == *service && !instance.oneoff);
     let digest = match running {
         Some(instance) => instance.image_id.clone(),

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use kaleem_core::backup::BackupSource;
 use kaleem_core::config::settings::backup::{SourceKindName, SourceSettings};
-use kaleem_core::names::ArtifactName;
+use kaleem_core::names::{ArtifactName, ServiceName};
 use kaleem_core::secret::Secret;
 
+use super::databases::Database;
 use super::reach::{self, Reach};
 use super::{FoundStore, SetUpError, StoreKind, Surroundings, commands, line, variable, volumes};
 use crate::source::files::FilesSource;
@@ -32,7 +33,7 @@ pub(super) fn port(kind: StoreKind) -> u16 {
 }
 
 /// A name as artifacts have it: lower case, no dots.
-fn artifact_name(text: &str) -> Option<ArtifactName> {
+pub(super) fn artifact_name(text: &str) -> Option<ArtifactName> {
     let fold = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c.to_ascii_lowercase() } else { '-' };
     text.chars().map(fold).collect::<String>().trim_matches('-').parse().ok()
 }
@@ -41,6 +42,7 @@ fn artifact_name(text: &str) -> Option<ArtifactName> {
 pub(super) async fn sources(
     around: &Surroundings<'_>,
     reach: &Reach,
+    databases: &[(ServiceName, Database)],
     notes: &mut Vec<String>,
 ) -> Result<Vec<Arc<dyn BackupSource>>, SetUpError> {
     let settings = &around.project.settings.backup;
@@ -48,6 +50,10 @@ pub(super) async fn sources(
     for (name, (found, scope)) in described(around)? {
         let source = of_found(&name, &found, reach, &scope, notes).await?;
         sources.insert(name, source);
+    }
+    for (service, database) in databases {
+        let Some(name) = artifact_name(service.as_str()) else { continue };
+        sources.insert(name.clone(), commands::in_container(around, &name, service, database.commands(), notes));
     }
     for (text, said) in &settings.sources {
         // The loader has checked the name.

@@ -30,7 +30,7 @@ const NEW: &str = "/kaleem-volume/.kaleem-new";
 /// How long one command in the helper may run.
 const COMMAND: Duration = Duration::from_secs(24 * 3600);
 /// Ends a script whose `tar` is another one, before anything is done.
-const GNU_TAR: &str = r#"case "$(tar --version 2>&1)" in *"GNU tar"*) ;; *) echo "a volume needs GNU tar, and the image has another or none" >&2; exit 69;; esac; "#;
+const GNU_TAR: &str = r#"case "$(tar --version 2>&1)" in *"GNU tar"*) ;; *) echo "this image has no GNU tar, which a volume needs: name in `service` a service whose image has it, such as one made from Debian or Ubuntu" >&2; exit 69;; esac; "#;
 /// Memory and processes of a helper, at most.
 const MEMORY_BYTES: u64 = 1 << 30;
 const PROCESSES: i64 = 64;

@@ -23,6 +23,8 @@ pub(crate) fn parts(directory: &Path, sources: Vec<Arc<dyn BackupSource>>, vault
     BackupParts {
         project: "shop".parse().unwrap(),
         sources,
+        covers: Vec::new(),
+        not_covered: Vec::new(),
         vaults: vaults.into_iter().map(|(name, vault)| NamedVault { name: name.to_owned(), vault }).collect(),
         protection: Some(Protection::Unencrypted),
         keys: Keys::none(),

@@ -7,6 +7,8 @@ mod backups;
 #[cfg(test)]
 mod command;
 #[cfg(test)]
+mod covered;
+#[cfg(test)]
 mod drill;
 #[cfg(test)]
 mod faults;

@@ -43,6 +43,7 @@ pub(crate) fn request(protection: Protection) -> CreateRequest {
         project: "shop".parse().unwrap(),
         release: None,
         tags: vec!["nightly".to_owned()],
+        not_covered: Vec::new(),
         protection,
         silence: Duration::from_secs(60),
     }

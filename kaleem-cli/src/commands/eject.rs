@@ -44,11 +44,6 @@ pub(crate) async fn run(arguments: &Eject, wiring: &Wiring, printer: &Printer) -
         let reality = reality::ask(wiring, &project.name, work.history()).await?;
         return Ok(printer.nothing_to_do(work.history(), &reality));
     }
-    let without: Vec<&str> = project.services.keys().filter(|name| !hashes.contains_key(*name)).map(ServiceName::as_str).collect();
-    if !without.is_empty() {
-        let text = format!("Compose could not be asked how it marks {}", without.join(", "));
-        printer.warning(&text, Some("its next `up` makes those containers anew, as after a change of the file"));
-    }
     if arguments.plan {
         return Ok(if planned.plan.refusals().next().is_some() { Exit::Refused } else { Exit::Done });
     }
@@ -57,31 +52,42 @@ pub(crate) async fn run(arguments: &Eject, wiring: &Wiring, printer: &Printer) -
     Ok(carry_out(wiring, printer, &project.name, &planned.plan, run).await?.exit)
 }
 
-/// What Compose writes on containers of each service, so that its next `up` finds nothing to do. Whoever has no Compose has no hashes.
+/// What the Compose of this host says of each service, which tells the core what it will compare. Empty where there is no Compose.
 async fn hashes(wiring: &Wiring, project: &Project) -> BTreeMap<ServiceName, String> {
     let files = project.files.iter().flat_map(|file| ["-f".to_owned(), file.display().to_string()]);
-    let common: Vec<String> = files
+    let config: Vec<String> = files
         .chain(["--project-directory".to_owned(), project.directory.display().to_string()])
         .chain(["-p".to_owned(), project.name.to_string()])
-        .chain(["config".to_owned(), "--hash".to_owned(), "*".to_owned()])
+        .chain(["config", "--hash", "*"].map(str::to_owned))
         .collect();
+    let version = ["version", "--short"].map(str::to_owned);
     for (program, first) in [("docker", Some("compose")), ("docker-compose", None)] {
-        let request = ExecRequest {
+        let ask = |arguments: &[String]| ExecRequest {
             program: program.into(),
-            arguments: first.map(str::to_owned).into_iter().chain(common.iter().cloned()).collect(),
+            arguments: first.map(str::to_owned).into_iter().chain(arguments.iter().cloned()).collect(),
             environment: wiring.environment().variables().clone(),
             stdin: None,
             directory: Some(project.directory.clone()),
             timeout: HASHES,
             max_output_bytes: 1 << 20,
         };
-        let Ok(ran) = exec::run(&request).await else { continue };
+        let Ok(ran) = exec::run(&ask(&version)).await else { continue };
+        if !ran.status.success() || !is_supported(&String::from_utf8_lossy(&ran.stdout)) {
+            continue;
+        }
+        let Ok(ran) = exec::run(&ask(&config)).await else { continue };
         let found = read_hashes(&String::from_utf8_lossy(&ran.stdout));
         if ran.status.success() && !found.is_empty() {
             return found;
         }
     }
     BTreeMap::new()
+}
+
+/// Version 1 hashes in a way of its own, and no containers of later versions.
+fn is_supported(version: &str) -> bool {
+    let major = version.trim().trim_start_matches('v').split('.').next().unwrap_or_default();
+    major.parse::<u32>().is_ok_and(|major| major >= 2)
 }
 
 fn read_hashes(text: &str) -> BTreeMap<ServiceName, String> {
@@ -95,7 +101,14 @@ fn read_hashes(text: &str) -> BTreeMap<ServiceName, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::read_hashes;
+    use super::{is_supported, read_hashes};
+
+    #[test]
+    fn only_compose_2_and_later_are_asked() {
+        for (version, supported) in [("2.26.1-4\n", true), ("v5.0.1", true), ("1.29.2", false), ("", false)] {
+            assert_eq!(is_supported(version), supported, "{version}");
+        }
+    }
 
     #[test]
     fn only_lines_with_a_name_and_a_hash_are_taken() {

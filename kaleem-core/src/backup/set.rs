@@ -14,7 +14,9 @@ use crate::names::{ArtifactName, ProjectName, ReleaseId, SetId};
 use crate::remedy::Remedy;
 
 /// The format that is written. Older ones stay readable.
-pub const MANIFEST_FORMAT: u32 = 1;
+///
+/// Format 2 added `not_covered`.
+pub const MANIFEST_FORMAT: u32 = 2;
 /// File name of the manifest in its set.
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// File name of the COMMIT in its set.
@@ -23,6 +25,8 @@ pub const COMMIT_FILE: &str = "COMMIT";
 pub const README_FILE: &str = "README.txt";
 
 const COMMIT_HEAD: &str = "kaleem backup set, format 1";
+/// The format in that line.
+const COMMIT_FORMAT: u32 = 1;
 
 /// How the bytes of an artifact were made smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +102,9 @@ pub struct Manifest {
     pub release: Option<ReleaseId>,
     /// Words that retention can be told to keep.
     pub tags: Vec<String>,
+    /// What services of the project kept and the set does not hold, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_covered: Vec<String>,
     /// The artifacts, by name.
     pub artifacts: Vec<ArtifactRecord>,
 }
@@ -221,7 +228,7 @@ impl Commit {
         if head != COMMIT_HEAD {
             let number = head.strip_prefix("kaleem backup set, format ").and_then(|number| number.parse::<u32>().ok());
             return match number {
-                Some(found) if found > MANIFEST_FORMAT && text.ends_with(&own_sum(text)) => Err(SetError::TooNew { found }),
+                Some(found) if found > COMMIT_FORMAT && text.ends_with(&own_sum(text)) => Err(SetError::TooNew { found }),
                 _ => Err(refuse("its first line is not right")),
             };
         }

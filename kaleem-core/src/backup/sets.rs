@@ -1,10 +1,11 @@
 //! Backup sets as plans see them: made before a deploy, put back with a rollback. What is in them is known elsewhere.
 
 use std::error::Error;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::names::{ArtifactName, ReleaseId, SetId};
+use crate::names::{ReleaseId, ServiceName, SetId, VolumeName};
 use crate::remedy::Remedy;
 
 /// A set that a plan makes.
@@ -16,6 +17,19 @@ pub struct SetRequest {
     pub release: Option<ReleaseId>,
     /// Words for retention.
     pub tags: Vec<String>,
+}
+
+/// Whose data an artifact is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SetData {
+    /// A database or broker of the project: it runs on while its data is put back.
+    Store(ServiceName),
+    /// A volume.
+    Volume(VolumeName),
+    /// A directory of this host.
+    Directory(PathBuf),
+    /// Something outside the project, or something that only a command knows.
+    Elsewhere,
 }
 
 /// Called with how far it is, one line; must not block.
@@ -80,6 +94,6 @@ pub trait BackupSets: Send + Sync {
     /// # Errors
     /// [`SetsError`]; each part is whole, the old or the new.
     async fn restore(&self, set: &SetId, observer: &SetObserver) -> Result<String, SetsError>;
-    /// The artifacts that `make` would take now, by name; nothing is asked.
-    fn artifacts(&self) -> Vec<ArtifactName>;
+    /// Whose data `restore` would put back; nothing is asked.
+    fn covers(&self) -> Vec<SetData>;
 }

@@ -16,6 +16,7 @@ mod dotenv;
 pub mod error;
 pub(in crate::config) mod files;
 mod forms;
+mod hash;
 mod interpolate;
 mod layers;
 mod merge;

@@ -112,6 +112,13 @@ pub struct ServiceSettings {
     /// `protocol = "tcp"` alone), `both` does both.
     #[serde(rename = "proxy-protocol")]
     pub proxy_protocol: Option<ProxyProtocolName>,
+    /// Whether a gateway stands before it; where nothing is said, one does unless the service is a reverse proxy that publishes ports to
+    /// other hosts, which would see the gateway's address in place of its clients'. `false` replaces it with a gap.
+    pub gateway: Option<bool>,
+    /// Networks of proxies in front, such as `10.0.0.0/8`: the `X-Forwarded-*`, `X-Real-IP` and `Forwarded` of others are left out. Where
+    /// nothing is said, those of every client are passed on.
+    #[serde(rename = "trusted-proxies")]
+    pub trusted_proxies: Option<Vec<String>>,
     /// Whether its gateway writes one JSON object for each request to the output of its container; `false` where nothing is said.
     #[serde(rename = "access-log")]
     pub access_log: Option<bool>,

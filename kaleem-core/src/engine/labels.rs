@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::{Dependency, DependencyCondition};
 use crate::definition::Definition;
-use crate::names::ReleaseId;
+use crate::image::Digest;
+use crate::names::ServiceName;
 use crate::plan::{NewInstance, Role};
 use crate::release::Target;
 use crate::runtime::{InstanceSpec, compose_labels, kaleem_labels};
@@ -12,9 +14,9 @@ use crate::runtime::{InstanceSpec, compose_labels, kaleem_labels};
 /// The version of Compose whose labels these are.
 const COMPOSE_VERSION: &str = "2.26.1";
 
-/// The container which `instance` describes.
-pub fn spec(target: &Target, instance: &NewInstance, definition: Definition) -> InstanceSpec {
-    let labels = labels(target, instance, &definition);
+/// The container which `instance` describes. `image_id` is what the engine calls its image.
+pub fn spec(target: &Target, instance: &NewInstance, definition: Definition, image_id: Option<&Digest>) -> InstanceSpec {
+    let labels = labels(target, instance, &definition, image_id);
     InstanceSpec {
         name: instance.name.clone(),
         project: target.project.clone(),
@@ -26,54 +28,63 @@ pub fn spec(target: &Target, instance: &NewInstance, definition: Definition) -> 
     }
 }
 
-fn labels(target: &Target, instance: &NewInstance, definition: &Definition) -> BTreeMap<String, String> {
-    if let Role::Gateway(gateway) = &instance.role {
-        // Nothing of Compose's: its `--remove-orphans` must not take the gateway away.
-        let ours = [
-            (kaleem_labels::PROJECT, target.project.to_string()),
-            (kaleem_labels::GATEWAY, gateway.to_string()),
+fn labels(target: &Target, instance: &NewInstance, definition: &Definition, image_id: Option<&Digest>) -> BTreeMap<String, String> {
+    let ours = || {
+        [
             (kaleem_labels::RELEASE, instance.release.to_string()),
             (kaleem_labels::DEFINITION, instance.definition.to_string()),
             (kaleem_labels::DIGEST, instance.image.digest.to_string()),
             (kaleem_labels::IMAGE, instance.image.image.to_string()),
-        ];
-        // The user's are those by which a proxy finds the service.
-        let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value));
-        return definition.labels.clone().into_iter().chain(ours).collect();
+        ]
+    };
+    let own = |(name, value): (&str, String)| (name.to_owned(), value);
+    match &instance.role {
+        // Nothing of Compose's: its `--remove-orphans` must not take the gateway away. The user's are those by which a proxy finds the service.
+        Role::Gateway(gateway) => {
+            let gateway = [(kaleem_labels::PROJECT, target.project.to_string()), (kaleem_labels::GATEWAY, gateway.to_string())];
+            let mut labels = definition.labels.clone();
+            labels.extend(gateway.into_iter().chain(ours()).map(own));
+            labels
+        }
+        Role::Plain => {
+            let mut labels = definition.labels.clone();
+            labels.extend(compose(target, instance, image_id).into_iter().map(own));
+            labels
+        }
+        Role::Instance => {
+            let mut labels = definition.labels.clone();
+            labels.extend(compose(target, instance, image_id).into_iter().chain(ours()).map(own));
+            labels
+        }
     }
-    if instance.role == Role::Plain {
-        // Compose compares its own hash of the service; where it is not known, Compose makes the container anew when it is run.
-        let hash = target.services.get(&instance.service).and_then(|wanted| wanted.compose_hash.clone());
-        let hash = hash.unwrap_or_else(|| instance.definition.to_string());
-        let theirs = compose(target, instance, hash);
-        let mut labels = definition.labels.clone();
-        labels.extend(theirs.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        return labels;
-    }
-    let release: ReleaseId = instance.release;
-    let ours = [
-        (kaleem_labels::RELEASE, release.to_string()),
-        (kaleem_labels::DEFINITION, instance.definition.to_string()),
-        (kaleem_labels::DIGEST, instance.image.digest.to_string()),
-        (kaleem_labels::IMAGE, instance.image.image.to_string()),
-    ];
-    let mut labels = definition.labels.clone();
-    let theirs = compose(target, instance, instance.definition.to_string());
-    labels.extend(theirs.into_iter().chain(ours).map(|(name, value)| (name.to_owned(), value)));
-    labels
 }
 
-/// The labels that Compose puts on a container of its own.
-fn compose(target: &Target, instance: &NewInstance, hash: String) -> [(&'static str, String); 8] {
+/// The labels that Compose puts on a container of its own: while they are the same, its `up` leaves the container alone.
+fn compose(target: &Target, instance: &NewInstance, image_id: Option<&Digest>) -> Vec<(&'static str, String)> {
     let files = target.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
-    [
+    let wanted = target.services.get(&instance.service);
+    // Where Compose's own hash is not known, Compose recreates the container.
+    let hash = wanted.and_then(|wanted| wanted.compose_hash.clone()).unwrap_or_else(|| instance.definition.to_string());
+    let dependency = |(name, dependency): (&ServiceName, &Dependency)| {
+        let condition = match dependency.condition {
+            DependencyCondition::ServiceStarted => "service_started",
+            DependencyCondition::ServiceHealthy => "service_healthy",
+            DependencyCondition::ServiceCompletedSuccessfully => "service_completed_successfully",
+        };
+        format!("{name}:{condition}:{}", dependency.restart)
+    };
+    let depends_on: Vec<String> = wanted.iter().flat_map(|wanted| &wanted.depends_on).map(dependency).collect();
+    let mut labels = vec![
         (compose_labels::PROJECT, target.project.to_string()),
         (compose_labels::SERVICE, instance.service.to_string()),
         (compose_labels::NUMBER, instance.number.to_string()),
         (compose_labels::ONEOFF, "False".to_owned()),
         (compose_labels::CONFIG_HASH, hash),
         (compose_labels::CONFIG_FILES, files),
+        (compose_labels::DEPENDS_ON, depends_on.join(",")),
         (compose_labels::WORKING_DIR, target.directory.display().to_string()),
         (compose_labels::VERSION, COMPOSE_VERSION.to_owned()),
-    ]
+    ];
+    labels.extend(image_id.map(|id| (compose_labels::IMAGE, id.to_string())));
+    labels
 }

@@ -122,15 +122,17 @@ impl Engine {
         if let Role::Gateway(gateway) = &instance.role {
             self.make_directory(gateway)?;
         }
-        let mut spec = labels::spec(&plan.release.target, instance, self.definition(instance)?);
+        let failed = |source| StepError::Runtime { what: step.to_string(), source };
+        let image = self.runtime.image(&instance.image.engine_reference()).await.map_err(failed)?;
+        let image_id = image.as_ref().map(|image| &image.id);
+        let mut spec = labels::spec(&plan.release.target, instance, self.definition(instance)?, image_id);
         if instance.role != Role::Plain {
             spec.labels.extend(self.state_labels());
         }
         if let (Role::Gateway(_), Some(control)) = (&instance.role, &self.gateways) {
             spec.labels.insert(kaleem_labels::GATEWAYS.to_owned(), control.directory.display().to_string());
         }
-        let created = self.runtime.create(&spec).await;
-        created.map(|id| format!("container {id}")).map_err(|source| StepError::Runtime { what: step.to_string(), source })
+        self.runtime.create(&spec).await.map(|id| format!("container {id}")).map_err(failed)
     }
 
     /// By these it can be told who owns the project, also where the owner mark is gone.

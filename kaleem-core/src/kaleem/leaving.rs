@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::planning::{Besides, MakeImage};
-use super::{Kaleem, KaleemError, Planned, Work};
+use super::{Kaleem, KaleemError, Planned, Work, giving_back};
 use crate::config::Project;
 use crate::definition::{Definition, DefinitionId};
 use crate::names::{ContainerName, NetworkName, ServiceName, VolumeName};
@@ -130,22 +130,37 @@ impl Kaleem {
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
     }
 
-    /// Plans to give the project back to plain Compose. `hashes` are what Compose itself would write on the containers.
+    /// Plans to give the project back to plain Compose. `answers` are what the Compose of this host prints with `config --hash`; empty
+    /// where there is none.
     ///
     /// # Errors
     ///
     /// [`KaleemError::NothingReleased`], and the other variants.
-    pub async fn eject_plan(&self, work: &Work, project: &Project, hashes: &BTreeMap<ServiceName, String>) -> Result<Planned, KaleemError> {
+    pub async fn eject_plan(
+        &self,
+        work: &Work,
+        project: &Project,
+        answers: &BTreeMap<ServiceName, String>,
+    ) -> Result<Planned, KaleemError> {
         super::refuse_open(work)?;
         let release = serving(work)?;
         let known = work.known();
         let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
+        let hashes = giving_back::hashes(project, answers);
         let mut images = BTreeMap::new();
+        let mut other_images = BTreeMap::new();
         for (name, wanted) in release.target.services.iter().filter(|(name, _)| project.services.contains_key(*name)) {
             let reference = wanted.image.engine_reference();
             let local = self.runtime.image(&reference).await.map_err(|source| KaleemError::Runtime { source })?;
             let local =
                 local.ok_or_else(|| KaleemError::Runtime { source: crate::runtime::RuntimeError::ImageMissing { image: reference } })?;
+            if let Some(named) = project.services.get(name).and_then(|service| service.image.as_ref()) {
+                let found = self.runtime.image(&named.to_string()).await.map_err(|source| KaleemError::Runtime { source })?;
+                // Compose pulls a tag that is not on the host: what it then gets is what the registry has.
+                if found.map_or(wanted.image.image != *named, |found| found.id != local.id) {
+                    other_images.insert(name.clone(), named.clone());
+                }
+            }
             let image = ObservedImage { pinned: wanted.image.clone(), id: local.id, facts: local.facts, note: None };
             images.insert(name.clone(), image);
         }
@@ -159,7 +174,7 @@ impl Kaleem {
         }
         let observed = self.observe_to_leave(&target, &definitions, &images, engine, &known).await?;
         let observed = Observed { old_pins: self.pins(work).await?, ..observed };
-        let plan = self.make(
+        let mut plan = self.make(
             PlanKind::Eject,
             work.history.next_release(),
             &target,
@@ -168,6 +183,7 @@ impl Kaleem {
             &definitions,
             &Besides::data(&PlanData::Leave),
         );
+        plan.objections.extend(giving_back::objections(&plan, &observed, &other_images));
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: definitions.into_values().collect() })
     }
 

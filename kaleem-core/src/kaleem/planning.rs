@@ -19,7 +19,7 @@ use crate::observed::{self, HostQuestions, Observed, ObservedImage, reality};
 use crate::plan::gateway::GatewayPlace;
 use crate::plan::steps::{PlanData, PlanInput, plan};
 use crate::plan::target::{Resolved, companions, resolve};
-use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, instance_name, pin_tag, settle, too_new};
+use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, instance_name, pin_tag, settle, too_new, writers};
 use crate::release::{Release, Target, WantedGateway};
 use crate::runtime::{EngineInfo, InstanceSpec};
 use crate::state::{DefinitionKey, StateDirectory};
@@ -245,7 +245,8 @@ impl Kaleem {
             RollbackData::PutBack if self.backups.is_none() => return Err(KaleemError::BackupsMissing),
             RollbackData::PutBack => {
                 let set = known.history.data_of(release.id).ok_or(KaleemError::NoDataOf { release: release.id })?;
-                PlanData::Restore { set, safe: self.set_name(&release.target.project, known.history.next_plan())? }
+                let safe = self.set_name(&release.target.project, known.history.next_plan())?;
+                PlanData::Restore { set, safe, writers: self.writers(&release, known) }
             }
         };
         let engine = self.runtime.engine().await.map_err(|source| KaleemError::Runtime { source })?;
@@ -284,6 +285,14 @@ impl Kaleem {
             found.extend(image.map(|image| (name.clone(), image.id)));
         }
         Ok(found)
+    }
+
+    /// The services that use the data of backup sets, in the release to go back to and in the one that serves.
+    fn writers(&self, to: &Release, known: &Known<'_>) -> BTreeSet<ServiceName> {
+        let data = self.backups.as_ref().map(|backups| backups.covers()).unwrap_or_default();
+        let serving = known.history.serving().and_then(|id| known.history.release(id));
+        let targets: Vec<&Target> = std::iter::once(to).chain(&serving).map(|release| &release.target).collect();
+        writers::find(&targets, &|id| known.state.definition(known.key, id).ok(), &data)
     }
 
     pub(super) async fn observe(
@@ -384,7 +393,7 @@ fn questions(
             companions: BTreeMap::new(),
             role: Role::Instance,
         };
-        Some((name.clone(), labels::spec(target, &instance, definition)))
+        Some((name.clone(), labels::spec(target, &instance, definition, None)))
     });
     let wanted: BTreeMap<ServiceName, InstanceSpec> = specs.collect();
     let given = target.services.iter().flat_map(|(name, wanted)| {
@@ -426,7 +435,7 @@ fn wanted_gateways(target: &Target, definitions: &BTreeMap<DefinitionId, Definit
             companions: BTreeMap::new(),
             role: Role::Gateway(gateway.name.clone()),
         };
-        let spec = labels::spec(target, &instance, definitions.get(&gateway.definition)?.clone());
+        let spec = labels::spec(target, &instance, definitions.get(&gateway.definition)?.clone(), None);
         Some((gateway.name.clone(), spec))
     });
     specs.collect()

@@ -44,6 +44,8 @@ pub enum Severity {
     Refuse,
 }
 
+mod client_addresses;
+
 type Rule = fn(&Plan, &Observed) -> Vec<Objection>;
 
 const RULES: &[Rule] = &[
@@ -63,6 +65,7 @@ const RULES: &[Rule] = &[
     outdated_gateways,
     kept_addresses,
     shut_doors,
+    client_addresses::rule,
     stores_replaced,
     unhealthy_now,
     one_way_migrations,

@@ -79,6 +79,8 @@ pub struct Split {
     pub container: ContainerName,
     /// Ports that it passes on as TCP, without looking at requests.
     pub tcp: BTreeSet<u16>,
+    /// Ports on which nothing tells the service who its client is.
+    pub hidden: BTreeSet<u16>,
 }
 
 /// Splits a service. `None` where no port is known on which it could be reached.
@@ -120,7 +122,13 @@ pub fn split(
         command.push("--listen".to_owned());
         command.push(format!("{port}/{}{}", mode(*port), proxy_protocol(settings)));
     }
-    let tcp = ports.iter().copied().filter(|port| mode(*port) == "tcp").collect();
+    let tcp: BTreeSet<u16> = ports.iter().copied().filter(|port| mode(*port) == "tcp").collect();
+    let hidden = if tells_the_service(settings) { BTreeSet::new() } else { tcp.clone() };
+    match settings.trusted_proxies.as_deref() {
+        None => {}
+        Some([]) => command.push("--distrust-forwarded".to_owned()),
+        Some(networks) => command.extend(networks.iter().flat_map(|network| ["--trust-forwarded".to_owned(), network.clone()])),
+    }
     if settings.access_log == Some(true) {
         command.push("--access-log".to_owned());
     }
@@ -150,7 +158,7 @@ pub fn split(
     };
     let declared = service.definition.ports.iter().map(|port| port.container).chain(service.definition.expose.iter().copied());
     let declares_ports = declared.into_iter().any(|port| port.protocol == Protocol::Tcp);
-    Some(Split { instance, gateway, networks: taken, ports, declares_ports, name, container, tcp })
+    Some(Split { instance, gateway, networks: taken, ports, declares_ports, name, container, tcp, hidden })
 }
 
 /// Under the names of its service a container means itself, as without a gateway: health checks and applications call themselves so.
@@ -208,6 +216,10 @@ fn mode(port: u16, gate: &GateSettings, settings: &ServiceSettings) -> &'static 
     }
     let asked = matches!(&gate.question, Question::Http { port: asked, .. } if *asked == port);
     if asked || HTTP_PORTS.contains(&port) { "http" } else { "tcp" }
+}
+
+fn tells_the_service(settings: &ServiceSettings) -> bool {
+    matches!(settings.proxy_protocol, Some(ProxyProtocolName::Out | ProxyProtocolName::Both))
 }
 
 /// The options of a port that say where the PROXY protocol is spoken.

@@ -80,6 +80,8 @@ pub enum PlanData {
         set: SetId,
         /// The set that is made of what is replaced.
         safe: SetId,
+        /// The services that use the data, and must not run meanwhile.
+        writers: BTreeSet<ServiceName>,
     },
 }
 
@@ -203,8 +205,11 @@ impl<'a> Builder<'a> {
 
     fn matches(&self, instance: &Instance, wanted: &Wanted) -> bool {
         let ours = instance.definition.as_ref() == Some(&wanted.definition) && instance.digest.as_ref() == Some(&wanted.image.digest);
+        // What goes back to Compose with a hash that is not Compose's would be recreated by the next `up`, without warning.
+        let given_back =
+            self.input.kind != PlanKind::Eject || wanted.compose_hash.is_none() || instance.compose_hash == wanted.compose_hash;
         let relabelled = || self.waits_for_labels(wanted) && self.input.observed.relabelled.contains_key(&instance.name);
-        ours || self.input.observed.adoptable.contains(&instance.name) || relabelled()
+        ours && given_back || self.input.observed.adoptable.contains(&instance.name) || relabelled()
     }
 
     fn previous(&self) -> Option<&'a Release> {
@@ -216,13 +221,11 @@ impl<'a> Builder<'a> {
         if wanted.strategy == Strategy::RunToEnd {
             return self.run_to_end(name, wanted);
         }
-        if self.is_quieted(wanted) {
+        if self.is_quieted(name) {
             return self.around_data(name, wanted);
         }
         let all = self.of_service(name);
-        // What shares a namespace with a container that goes away must go with it.
-        let forced = wanted.companions.iter().any(|companion| self.replaced.contains(companion)) || self.is_made_again(name, wanted);
-        let slots: Vec<Slot<'a>> = (1..=wanted.replicas).map(|number| self.slot(name, wanted, number, &all, forced)).collect();
+        let slots: Vec<Slot<'a>> = self.slots(name, wanted, &all);
         let kept: BTreeSet<&ContainerName> = slots.iter().filter(|slot| matches!(slot, Slot::Kept(_))).map(Slot::name).collect();
         let mut old: Vec<&Instance> = all.iter().copied().filter(|instance| is_up(instance) && !kept.contains(&instance.name)).collect();
         let standing = self.gateway_of(name);

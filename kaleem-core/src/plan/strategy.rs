@@ -5,11 +5,18 @@ use std::time::Duration;
 use crate::config::role::{self, Role};
 use crate::config::settings::{HealthSettings, ServiceSettings, StrategyName};
 use crate::config::{DependencyCondition, Project, Service, UpdateOrder};
-use crate::definition::{ContainerPort, Definition, HealthTest, Healthcheck, MountSource, NetworkMode, Protocol};
+use crate::definition::{ContainerPort, Definition, HealthTest, Healthcheck, MountSource, NetworkMode, PortBinding, Protocol};
 use crate::health::{Need, Question};
 use crate::image::{ImageKind, ImageRef};
 use crate::release::{GateSettings, Strategy};
 use crate::runtime::ImageFacts;
+
+/// Images of reverse proxies.
+const PROXIES: &[&str] =
+    &["caddy", "envoy", "haproxy", "httpd", "nginx", "nginx-proxy", "nginx-proxy-manager", "nginx-unprivileged", "openresty", "traefik"];
+/// Why such a service has no gateway.
+const FRONT_DOOR: &str =
+    "it is the front door of other hosts: behind a gateway it would see the gateway's address in place of its clients'";
 
 /// Time in which a service must become healthy where nothing is said; ten times the old script's interval was 200 s, which nobody waited for.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -77,6 +84,14 @@ pub fn decide(
         }
         Role::OneShot | Role::Store | Role::Scheduler | Role::Server => {}
     }
+    if settings.gateway == Some(false) {
+        let published = !service.definition.ports.is_empty();
+        let publishes = "it has no gateway (kaleem.toml), and publishes a port of the host, which one container can hold";
+        return told((Strategy::Recreate, if published { publishes } else { "it has no gateway (kaleem.toml)" }));
+    }
+    if is_front_door(service, image, settings) {
+        return told((Strategy::Recreate, FRONT_DOOR));
+    }
     told(reached(service, facts, gateways))
 }
 
@@ -130,13 +145,23 @@ fn reached(service: &Service, facts: &ImageFacts, gateways: Gateways) -> (Strate
     (Strategy::Overlap, "it is a worker: nobody connects to it")
 }
 
+/// Whether it is a reverse proxy whose clients come from other hosts. Behind a gateway it would see one client, the gateway: its logs, its
+/// limits by address and what it tells the services behind it would be wrong. So it has no gateway where nobody said that it may.
+pub fn is_front_door(service: &Service, image: &ImageRef, settings: &ServiceSettings) -> bool {
+    let said = settings.gateway.is_some() || settings.proxy_protocol.is_some() || settings.hold.is_some();
+    let from_outside = |port: &PortBinding| port.host_ip.is_none_or(|ip| !ip.is_loopback());
+    // Several share a port of the host only behind a gateway.
+    !said && service.replicas < 2 && PROXIES.contains(&image.base_name()) && service.definition.ports.iter().any(from_outside)
+}
+
 /// Whether requests are held at a gateway while a service is recreated. Where nothing is said of a `hold`, that is so for what must not run
 /// twice and keeps no data in a volume: a gateway before a database costs each of its clients a hop, which only its owner can weigh.
 pub fn is_held(project: &Project, service: &Service, image: &ImageRef, facts: &ImageFacts, settings: &ServiceSettings) -> bool {
     let definition = &service.definition;
     let NetworkMode::Networks(networks) = &definition.network else { return false };
     let fixed = networks.iter().any(|network| network.ipv4.is_some() || network.ipv6.is_some() || network.mac_address.is_some());
-    if fixed || definition.ports.iter().any(|port| port.container.protocol != Protocol::Tcp) {
+    let without = settings.gateway == Some(false) || is_front_door(service, image, settings);
+    if without || fixed || definition.ports.iter().any(|port| port.container.protocol != Protocol::Tcp) {
         return false;
     }
     if let Some(hold) = settings.hold {

@@ -87,7 +87,7 @@ fn wanted(
         Strategy::Recreate => strategy::is_held(project, service, &image.pinned.image, &image.facts, &settings),
         Strategy::Overlap | Strategy::RunToEnd => false,
     };
-    let split = place.filter(|_| behind).and_then(|place| {
+    let split = place.filter(|_| behind && settings.gateway != Some(false)).and_then(|place| {
         let split = gateway::split(&project.name, service, &image.facts, &gate, &settings, place)?;
         Some((split, place))
     });
@@ -125,7 +125,7 @@ fn wanted(
             Some(MigrationName::Reversible) => Migration::Reversible { down: settings.down.clone().unwrap_or_default() },
             Some(MigrationName::Compatible) | None => Migration::Compatible,
         },
-        compose_hash: None,
+        compose_hash: service.compose_hash.v2_26.clone(),
         files: BTreeMap::new(),
         reload: settings.reload.unwrap_or(true),
     };
@@ -139,6 +139,7 @@ fn wanted(
                 networks: split.networks,
                 ports: split.ports,
                 declares_ports: split.declares_ports,
+                hidden_ports: split.hidden,
                 definition: keep(split.gateway),
                 hand_over: settings.hand_over.map_or_else(crate::release::hand_over, |text| text.0),
                 watch: gateway::watch(service, &settings),

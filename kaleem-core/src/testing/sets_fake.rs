@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::backup::{BackupSets, SetObserver, SetRequest, SetsError};
-use crate::names::{ArtifactName, SetId};
+use crate::backup::{BackupSets, SetData, SetObserver, SetRequest, SetsError};
+use crate::names::SetId;
 
 /// A place in a call at which it can fail, or at which the process can die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +35,8 @@ struct State {
     data: String,
     /// What each set holds; `None` for one that is not finished.
     sets: BTreeMap<SetId, Option<String>>,
+    /// Whose data it is; that of `redis` where nothing is said.
+    covers: Option<Vec<SetData>>,
 }
 
 /// A [`BackupSets`] in memory. Clones are one.
@@ -58,6 +60,11 @@ impl FakeBackupSets {
     /// Writes to the store.
     pub fn write(&self, text: &str) {
         text.clone_into(&mut self.state().data);
+    }
+
+    /// Says whose data it is.
+    pub fn cover(&self, data: Vec<SetData>) {
+        self.state().covers = Some(data);
     }
 
     /// The finished sets and what each holds.
@@ -146,7 +153,7 @@ impl BackupSets for FakeBackupSets {
         Ok("1 thing".to_owned())
     }
 
-    fn artifacts(&self) -> Vec<ArtifactName> {
-        "store".parse().into_iter().collect()
+    fn covers(&self) -> Vec<SetData> {
+        self.state().covers.clone().unwrap_or_else(|| "redis".parse().map(SetData::Store).into_iter().collect())
     }
 }

@@ -15,15 +15,15 @@ const PLACEHOLDER: &str = "<DIR>";
 /// The directory of all cases, which relative paths can lead up to.
 const ABOVE: &str = "<CASES>";
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/compose")
 }
 
 /// One project and how it is read.
-struct Case {
-    name: String,
+pub(crate) struct Case {
+    pub(crate) name: String,
     directory: PathBuf,
-    golden: PathBuf,
+    pub(crate) golden: PathBuf,
     files: Vec<PathBuf>,
     env_files: Vec<PathBuf>,
     profiles: Vec<String>,
@@ -31,7 +31,7 @@ struct Case {
 }
 
 impl Case {
-    fn options(&self) -> LoadOptions {
+    pub(crate) fn options(&self) -> LoadOptions {
         LoadOptions {
             directory: self.directory.clone(),
             files: self.files.clone(),
@@ -44,8 +44,15 @@ impl Case {
     }
 
     /// Docker Compose's own answer, or why it refused.
-    #[expect(clippy::disallowed_methods, reason = "a test asks the reference implementation")]
     fn ask(&self, oracle: &str) -> Result<Value, String> {
+        let printed: Value = serde_json::from_slice(&self.config(oracle, &["--format", "json"])?).expect("the oracle prints JSON");
+        // Compose doubles every dollar sign, so that its output is a compose file again.
+        Ok(map_text(printed, &|text| text.replace("$$", "$")))
+    }
+
+    /// What `docker compose config` prints with these arguments.
+    #[expect(clippy::disallowed_methods, reason = "a test asks the reference implementation")]
+    pub(crate) fn config(&self, oracle: &str, arguments: &[&str]) -> Result<Vec<u8>, String> {
         let mut command = Command::new(oracle);
         command.current_dir(&self.directory).env_clear().envs(&self.environment);
         for file in &self.files {
@@ -57,13 +64,11 @@ impl Case {
         for profile in &self.profiles {
             command.arg("--profile").arg(profile);
         }
-        let output = command.args(["config", "--format", "json"]).output().expect("the oracle runs");
+        let output = command.arg("config").args(arguments).output().expect("the oracle runs");
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        let printed: Value = serde_json::from_slice(&output.stdout).expect("the oracle prints JSON");
-        // Compose doubles every dollar sign, so that its output is a compose file again.
-        Ok(map_text(printed, &|text| text.replace("$$", "$")))
+        Ok(output.stdout)
     }
 
     fn normalized(&self, value: Value) -> Value {
@@ -83,7 +88,7 @@ fn map_text(value: Value, change: &dyn Fn(&str) -> String) -> Value {
 }
 
 /// Every case of `cases/` and every file of `corpus/`, in the order of their names.
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for directory in entries(&root().join("cases")) {
         let name = format!("cases/{}", directory.file_name().expect("a name").to_string_lossy());
@@ -169,12 +174,12 @@ fn known_differences() -> BTreeMap<(String, String), String> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the person who runs the test says where the reference implementation is")]
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a golden is written on request, and checked in by a person")]
-fn write_golden(path: &Path, value: &Value) {
+pub(crate) fn write_golden(path: &Path, value: &Value) {
     std::fs::create_dir_all(path.parent().expect("a parent")).expect("the directory can be made");
     let text = serde_json::to_string_pretty(value).expect("JSON prints");
     std::fs::write(path, format!("{text}\n")).expect("the golden can be written");

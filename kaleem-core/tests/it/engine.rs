@@ -12,6 +12,7 @@ mod mutants;
 mod needs;
 mod outcomes;
 mod properties;
+mod quieted;
 mod repairs;
 mod rollbacks;
 mod roles;

@@ -7,6 +7,8 @@ mod compose_definition;
 #[cfg(test)]
 mod compose_errors;
 #[cfg(test)]
+mod compose_hash;
+#[cfg(test)]
 mod docker;
 #[cfg(test)]
 mod durable;
@@ -14,6 +16,8 @@ mod durable;
 mod engine;
 #[cfg(test)]
 mod errors;
+#[cfg(test)]
+mod front_door;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kaleem_core::config::Origin;
 use kaleem_core::config::settings::{DurationText, ServiceSettings, StrategyName};
-use kaleem_core::config::{Dependency, DependencyCondition, Inputs, Project, PullPolicy, Service, Settings, UpdateSettings};
+use kaleem_core::config::{ComposeHash, Dependency, DependencyCondition, Inputs, Project, PullPolicy, Service, Settings, UpdateSettings};
 use kaleem_core::definition::{
     ContainerPort, Definition, Mount, MountSource, NetworkAttachment, NetworkDefinition, NetworkMode, PortBinding, Protocol, RestartPolicy,
     VolumeDefinition,
@@ -60,6 +60,7 @@ pub(crate) fn service(name: &str, image_text: &str) -> Service {
             ..Definition::default()
         },
         update: UpdateSettings::default(),
+        compose_hash: ComposeHash::default(),
         origin: Origin { file: PathBuf::from("compose.yaml"), line: 1, column: 1 },
     }
 }

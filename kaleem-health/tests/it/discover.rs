@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaleem_core::config::{Inputs, Origin, Project, PullPolicy, Service, Settings, UpdateSettings};
+use kaleem_core::config::{ComposeHash, Inputs, Origin, Project, PullPolicy, Service, Settings, UpdateSettings};
 use kaleem_core::definition::{ContainerPort, Definition, HealthTest, Healthcheck, Protocol};
 use kaleem_core::health::Verdict;
 use kaleem_core::testing::probe_contract::{SECRET, discreet};
@@ -24,6 +24,7 @@ fn service(name: &str, image: &str, variables: &[(&str, &str)]) -> Service {
         depends_on: BTreeMap::new(),
         definition: Definition { environment, ..Definition::default() },
         update: UpdateSettings::default(),
+        compose_hash: ComposeHash::default(),
         origin: Origin { file: PathBuf::from("compose.yaml"), line: 1, column: 1 },
     }
 }

@@ -81,6 +81,7 @@ fn instance(number: u32, release: u64, state: InstanceState) -> Instance {
         oneoff: false,
         release: Some(ReleaseId::new(release)),
         definition: None,
+        compose_hash: None,
         image: "shop:1".to_owned(),
         image_id: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
         digest: None,

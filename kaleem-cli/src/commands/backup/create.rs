@@ -52,6 +52,11 @@ pub(super) async fn run(arguments: &Create, around: &Around<'_>) -> Result<Exit,
             printer.note(&format!("{} copied to {place}, and read back there", paint(GOOD, "    ok")));
         }
     }
+    let not_covered = &around.set_up.not_covered;
+    for one in not_covered {
+        printer.label("not covered", WARN, &format!("{}: {}", one.service, one.storage));
+        printer.note(&format!("       to cover it, write {} in kaleem.toml", one.remedy));
+    }
     let shortcomings = made.shortcomings();
     for shortcoming in &shortcomings {
         printer.label("partial", WARN, shortcoming);
@@ -74,6 +79,10 @@ pub(super) async fn run(arguments: &Create, around: &Around<'_>) -> Result<Exit,
         "stored_bytes": size,
         "artifacts": made.manifest.artifacts,
         "twins": made.twins.iter().map(|(part, artifact)| json!({ "source": part, "artifact": artifact })).collect::<Vec<_>>(),
+        "not_covered": not_covered
+            .iter()
+            .map(|one| json!({ "service": one.service.as_str(), "storage": one.storage, "remedy": one.remedy }))
+            .collect::<Vec<_>>(),
         "shortcomings": shortcomings,
         "exit_code": exit.code(),
     }));

@@ -46,6 +46,12 @@ pub(super) async fn run(arguments: &ShowSet, around: &Around<'_>) -> Result<Exit
             line("", &format!("{name}: {}", content.count));
         }
     }
+    if !manifest.not_covered.is_empty() {
+        printer.result("");
+        for one in &manifest.not_covered {
+            line("not covered", one);
+        }
+    }
     printer.json(&json!({ "type": "backup-set", "manifest": manifest }));
     Ok(Exit::Done)
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::compose::check;
 use crate::config::compose::error::{ConfigError, ProblemKind};
 use crate::config::compose::files::Found;
 use crate::config::compose::quantity::parse_go_duration;
 use crate::config::compose::tree::{Mark, Node, Problems};
+use crate::config::compose::{check, hash};
 use crate::config::{
     Build, ConfigWarning, Dependency, DependencyCondition, Inputs, Project, PullPolicy, Service, Settings, UpdateOrder, UpdateSettings,
 };
@@ -106,6 +106,7 @@ impl Converter<'_> {
             depends_on: dependencies(node, self.model),
             definition,
             update,
+            compose_hash: hash::of_service(&node.to_json()),
             origin: node.place().origin(),
             name: service_name,
         })

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Builder, PlanData, Slot, gate, is_up, start};
 use crate::names::{ContainerName, ServiceName};
-use crate::plan::{ChangeKind, Interruption, Step, strategy};
-use crate::release::{Strategy, Wanted};
+use crate::plan::{ChangeKind, Interruption, Step};
+use crate::release::Wanted;
 use crate::runtime::Instance;
 
 /// The tag of sets that plans make before a deploy.
@@ -29,7 +29,7 @@ impl Builder<'_> {
                 let tags = vec![BEFORE_DEPLOY.to_owned()];
                 vec![Step::BackUp { set: set.clone(), release, tags }, Step::VerifyBackup { set: set.clone() }]
             }
-            PlanData::Restore { set, safe } => {
+            PlanData::Restore { set, safe, .. } => {
                 let tags = vec![BEFORE_RESTORE.to_owned()];
                 vec![Step::BackUp { set: safe.clone(), release, tags }, Step::RestoreData { set: set.clone(), safe: safe.clone() }]
             }
@@ -43,17 +43,16 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether a service writes, and so must not run while data is put back. Databases and brokers hold the data: they run on.
-    pub(super) fn is_quieted(&self, wanted: &Wanted) -> bool {
-        let restores = matches!(self.input.data, PlanData::Restore { .. });
-        restores && wanted.strategy != Strategy::RunToEnd && !strategy::is_store(&wanted.image.image)
+    /// Whether a service uses data that is put back, and so must not run meanwhile.
+    pub(super) fn is_quieted(&self, name: &ServiceName) -> bool {
+        matches!(&self.input.data, PlanData::Restore { writers, .. } if writers.contains(name))
     }
 
     /// Stops all of a service before data is put back, and starts what is wanted after it: also what stays as it is. Its gateway
     /// holds requests meanwhile, as long as it can.
     pub(super) fn around_data(&mut self, name: &ServiceName, wanted: &Wanted) {
         let all = self.of_service(name);
-        let slots: Vec<Slot<'_>> = (1..=wanted.replicas).map(|number| self.slot(name, wanted, number, &all, false)).collect();
+        let slots: Vec<Slot<'_>> = self.slots(name, wanted, &all);
         let kept: BTreeSet<&ContainerName> = slots.iter().filter(|slot| matches!(slot, Slot::Kept(_))).map(Slot::name).collect();
         let old: Vec<&Instance> = all.iter().copied().filter(|instance| is_up(instance) && !kept.contains(&instance.name)).collect();
         let up: Vec<&Instance> = all.iter().copied().filter(|instance| is_up(instance)).collect();

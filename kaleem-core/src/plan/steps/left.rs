@@ -31,6 +31,7 @@ impl Builder<'_> {
     /// Stops what the release before ran and the file does not name any more.
     pub(super) fn services_gone(&mut self) {
         let Some(previous) = self.previous() else { return };
+        let restores = matches!(self.input.data, PlanData::Restore { .. });
         for (name, before) in previous.target.services.iter().filter(|(name, _)| !self.input.target.services.contains_key(*name)) {
             let running: Vec<&Instance> =
                 self.gateway_of(name).into_iter().chain(self.of_service(name)).filter(|instance| is_up(instance)).collect();
@@ -40,7 +41,9 @@ impl Builder<'_> {
             self.note_baseline(name, &running);
             for instance in running.into_iter().filter(|instance| !self.has_let_go(&instance.name)).collect::<Vec<_>>() {
                 let gate = (is_well(instance) && !is_gateway(instance)).then(|| before.gate.clone());
-                self.retire.push(Step::Stop {
+                // It may use data that is put back, in a way that nothing says any more.
+                let stops = if restores { &mut self.quiet } else { &mut self.retire };
+                stops.push(Step::Stop {
                     service: name.clone(),
                     container: self.renamed.get(&instance.name).unwrap_or(&instance.name).clone(),
                     stop: if before.stop.grace.is_zero() { ORPHAN_STOP } else { before.stop.clone() },

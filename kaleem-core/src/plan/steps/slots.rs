@@ -26,7 +26,13 @@ impl Slot<'_> {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn slot(&self, name: &ServiceName, wanted: &Wanted, number: u32, all: &[&'a Instance], forced: bool) -> Slot<'a> {
+    /// What becomes of each place of a service. What shares a namespace with a container that goes away must go with it.
+    pub(super) fn slots(&self, name: &ServiceName, wanted: &Wanted, all: &[&'a Instance]) -> Vec<Slot<'a>> {
+        let forced = wanted.companions.iter().any(|companion| self.replaced.contains(companion)) || self.is_made_again(name, wanted);
+        (1..=wanted.replicas).map(|number| self.slot(name, wanted, number, all, forced)).collect()
+    }
+
+    fn slot(&self, name: &ServiceName, wanted: &Wanted, number: u32, all: &[&'a Instance], forced: bool) -> Slot<'a> {
         let fitting = || all.iter().copied().filter(|instance| instance.number == number && !forced && self.matches(instance, wanted));
         if let Some(instance) = fitting().find(|instance| instance.state.status == InstanceStatus::Running) {
             return Slot::Kept(instance);
@@ -50,7 +56,7 @@ impl<'a> Builder<'a> {
         let companions =
             wanted.companions.iter().filter_map(|service| Some((service.clone(), self.stands_for.get(service)?.clone()))).collect();
         NewInstance {
-            name: self.free_name(name, number),
+            name: self.free_name(name, wanted, number),
             service: name.clone(),
             number,
             release: self.input.release,
@@ -62,8 +68,15 @@ impl<'a> Builder<'a> {
     }
 
     /// `<project>-<service>-<release>-<number>`; with the plan's number behind it where that is taken (a release that is made anew).
-    pub(super) fn free_name(&self, service: &ServiceName, number: u32) -> ContainerName {
-        let plain = instance_name(&self.input.target.project, service, self.input.release, number);
+    pub(super) fn free_name(&self, service: &ServiceName, wanted: &Wanted, number: u32) -> ContainerName {
+        let (project, release) = (&self.input.target.project, self.input.release);
+        let plain = match self.input.kind {
+            // Compose's own name. One that is the only one of its service is renamed to it when the old one is gone.
+            PlanKind::Eject if wanted.replicas > 1 => ContainerName::fitting(&format!("{project}-{service}-{number}")),
+            PlanKind::Eject | PlanKind::Deploy | PlanKind::Rollback | PlanKind::Down | PlanKind::Upgrade => {
+                instance_name(project, service, release, number)
+            }
+        };
         let taken = self.input.observed.instances.iter().any(|instance| instance.name == plain);
         if taken { ContainerName::fitting(&format!("{plain}-{}", self.input.id)) } else { plain }
     }

@@ -162,6 +162,7 @@ fn instance(container: &ContainerInspectResponse) -> Result<Instance, RuntimeErr
         oneoff: label(compose_labels::ONEOFF).is_some_and(|oneoff| oneoff.eq_ignore_ascii_case("true")),
         release: label(kaleem_labels::RELEASE).and_then(|release| release.parse().ok()),
         definition: label(kaleem_labels::DEFINITION).map(|id| DefinitionId(id.clone())),
+        compose_hash: label(compose_labels::CONFIG_HASH).cloned(),
         digest: label(kaleem_labels::DIGEST).and_then(|digest| digest.parse().ok()).or(pinned),
         image,
         image_id,

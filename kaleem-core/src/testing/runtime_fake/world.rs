@@ -304,6 +304,7 @@ impl World {
             oneoff: label(compose_labels::ONEOFF).is_some_and(|oneoff| oneoff == "True"),
             release: label(kaleem_labels::RELEASE).and_then(|release| release.parse().ok()),
             definition: label(kaleem_labels::DEFINITION).map(|id| crate::definition::DefinitionId(id.clone())),
+            compose_hash: label(compose_labels::CONFIG_HASH).cloned(),
             image: container.image.engine_reference(),
             image_id: container.image_id.clone(),
             digest: label(kaleem_labels::DIGEST).and_then(|digest| digest.parse().ok()).or(own_digest),
