@@ -329,6 +329,7 @@ mod tests {
             definition: Definition { command, ..Definition::default() },
             update: super::super::UpdateSettings::default(),
             origin: super::super::Origin { file: "compose.yaml".into(), line: 1, column: 1 },
+            compose_hash: super::super::ComposeHash::default(),
         }
     }
 
@@ -342,6 +343,7 @@ mod tests {
             volumes: Default::default(),
             warnings: Vec::new(),
             settings: Default::default(),
+            inputs: super::super::Inputs::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Services that a plan leaves as they are, whatever the files say of them, and services that the files no longer name.
 
-use super::{Builder, ORPHAN_STOP, is_up, is_well};
+use super::{Builder, ORPHAN_STOP, PlanData, is_up, is_well};
 use crate::names::ServiceName;
 use crate::observed::is_gateway;
 use crate::plan::{ChangeKind, Interruption, ServiceChange, Step};

@@ -73,7 +73,7 @@ impl<'a> Builder<'a> {
         let plain = match self.input.kind {
             // Compose's own name. One that is the only one of its service is renamed to it when the old one is gone.
             PlanKind::Eject if wanted.replicas > 1 => ContainerName::fitting(&format!("{project}-{service}-{number}")),
-            PlanKind::Eject | PlanKind::Deploy | PlanKind::Rollback | PlanKind::Down | PlanKind::Upgrade => {
+            PlanKind::Eject | PlanKind::Deploy | PlanKind::Rollback | PlanKind::Down | PlanKind::Upgrade | PlanKind::Restart => {
                 instance_name(project, service, release, number)
             }
         };
