@@ -34,6 +34,7 @@ stories! {
     a_host_that_is_not_ready,
     a_project_is_looked_at,
     a_project_leaves,
+    a_project_of_another_user,
     damage_is_repaired,
     databases_are_drilled,
     dependencies_are_asked,

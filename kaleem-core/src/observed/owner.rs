@@ -85,8 +85,6 @@ pub enum ForeignKind {
     Copy,
     /// It was deployed from files in another directory, which are still there.
     Directory,
-    /// It was deployed from other files of this directory, which are still there.
-    Files,
 }
 
 /// Another owner.
@@ -120,9 +118,6 @@ impl Foreign {
                 theirs.directory.display(),
                 here.directory.display()
             ),
-            (ForeignKind::Files, Some(theirs), Some(here)) => {
-                format!("`{project}` was deployed from {}, and this command reads {}", list(&theirs.files), list(&here.files))
-            }
             (ForeignKind::Copy, _, _) => format!(
                 "this state directory is a copy of {}, from which `{project}` is deployed",
                 self.state_directory.as_deref().unwrap_or(Path::new("another one")).display()
@@ -152,10 +147,6 @@ impl Foreign {
                 "run it in {}, or give this project another name (`name:` in the compose file); if the project moved here, run {adopt} first",
                 theirs.directory.display()
             ),
-            (ForeignKind::Files, Some(theirs)) => {
-                let flags: Vec<String> = theirs.files.iter().map(|file| format!("-f {}", file.display())).collect();
-                format!("name the same files (`kaleem {} ...`); if these replace them, run {adopt} first", flags.join(" "))
-            }
             _ => match self.state_directory.as_deref().and_then(Path::parent) {
                 Some(base) => {
                     format!(
@@ -175,10 +166,6 @@ impl Foreign {
             None => format!("nothing that runs; the project belongs to {}", self.origin()),
         }
     }
-}
-
-fn list(files: &[PathBuf]) -> String {
-    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// What was seen on the engine.
@@ -308,19 +295,16 @@ fn other_files(seen: &Seen<'_>, mark: Option<&Owner>, here: &Here, disk: &dyn Di
     if mark.is_some_and(|owner| owner.host != here.host) {
         return None;
     }
-    let kind = if theirs.directory != here_files.directory {
-        ForeignKind::Directory
-    } else if theirs.files.iter().any(|file| here_files.files.contains(file)) {
+    // Other files of one directory are one project: services that only a missing file names are asked about by the plan.
+    if theirs.directory == here_files.directory {
         return None;
-    } else {
-        ForeignKind::Files
-    };
+    }
     // Files that are gone were moved or renamed.
     if !theirs.files.iter().any(|file| disk.exists(file)) {
         return None;
     }
     Some(Standing::Foreign(Box::new(Foreign {
-        kind,
+        kind: ForeignKind::Directory,
         project: seen.project.clone(),
         state_directory: mark.map(|owner| owner.state_directory.clone()),
         other_host: None,

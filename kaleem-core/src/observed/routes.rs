@@ -36,7 +36,12 @@ pub fn routes(directives: &[Directive], known: &BTreeMap<String, ServiceName>) -
         })
         .collect();
     for server in http.iter().filter(|one| is(one, "server") && !one.block.is_empty()) {
-        let listens: Vec<(u16, bool)> = server.block.iter().filter(|one| is(one, "listen")).filter_map(listen).collect();
+        let listens: Vec<&Directive> = server.block.iter().filter(|one| is(one, "listen")).collect();
+        // Without a word nginx listens on 80.
+        let listens: Vec<(u16, bool)> = match listens.is_empty() {
+            true => vec![(80, false)],
+            false => listens.into_iter().filter_map(listen).collect(),
+        };
         let host =
             server.block.iter().filter(|one| is(one, "server_name")).flat_map(|one| one.words.iter().skip(1)).find(|name| is_plain(name));
         let context = Context { upstreams: &upstreams, known, variables: variables(&server.block) };
@@ -44,8 +49,7 @@ pub fn routes(directives: &[Directive], known: &BTreeMap<String, ServiceName>) -
         collect(&server.block, &mut locations);
         for (path, block) in locations {
             let Some(service) = context.service(block) else { continue };
-            let listens = if listens.is_empty() { vec![(80, false)] } else { listens.clone() };
-            for (port, tls) in listens {
+            for &(port, tls) in &listens {
                 let (path, service) = (path.to_owned(), service.clone());
                 found.insert(Route { port, tls, host: host.cloned(), path, service });
             }

@@ -80,7 +80,6 @@ async fn kaleem() {
         &KaleemError::Owned { foreign: Box::new(foreign(ForeignKind::State)) },
         &KaleemError::Owned { foreign: Box::new(foreign(ForeignKind::Copy)) },
         &KaleemError::Owned { foreign: Box::new(foreign(ForeignKind::Directory)) },
-        &KaleemError::Owned { foreign: Box::new(foreign(ForeignKind::Files)) },
         &KaleemError::NothingReleased,
         &KaleemError::BackupsMissing,
         &KaleemError::NoDataOf { release },
@@ -96,7 +95,7 @@ async fn kaleem() {
 fn foreign(kind: ForeignKind) -> Foreign {
     let files =
         |directory: &str, file: &str| ProjectFiles { directory: directory.into(), files: vec![format!("{directory}/{file}").into()] };
-    let here = if kind == ForeignKind::Files { files("/srv/shop", "compose.prod.yaml") } else { files("/home/kit/shop", "compose.yaml") };
+    let here = files("/home/kit/shop", "compose.yaml");
     Foreign {
         kind,
         project: made("shop"),
