@@ -430,7 +430,9 @@ fn unhealthy_now(plan: &Plan, observed: &Observed) -> Vec<Objection> {
         let own_check =
             plan.release.target.services.get(&change.service).is_some_and(|wanted| wanted.gate.question == Question::Healthcheck);
         let unhealthy = |instance: &&Instance| {
-            instance.service == change.service && !is_gateway(instance) && instance.state.health == InstanceHealth::Unhealthy
+            // An engine calls what was stopped unhealthy, too.
+            let running = instance.state.status == InstanceStatus::Running;
+            running && instance.service == change.service && !is_gateway(instance) && instance.state.health == InstanceHealth::Unhealthy
         };
         if let Some(instance) = observed.instances.iter().find(|instance| own_check && unhealthy(instance)) {
             let name = &change.service;
