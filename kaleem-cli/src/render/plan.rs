@@ -123,7 +123,7 @@ impl PlanView<'_> {
             (Interruption::HandOver, _) => lines.push(detail_line("gap", &self.hand_over(&change.service))),
             (Interruption::Held, _) => lines.push(detail_line("gap", &self.held(&change.service))),
             (Interruption::None, ChangeKind::Update) if detail != Detail::Short => {
-                lines.push(detail_line("gap", "none: it goes on running"))
+                lines.push(detail_line("gap", "none: it goes on running"));
             }
             (Interruption::None, ChangeKind::Replace) if detail != Detail::Short => lines.push(detail_line("gap", "none")),
             (Interruption::None, _) => {}
