@@ -49,7 +49,9 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (r"^( +)#\d+ ", "$1#N "),
         (r"\bdamaged at byte \d+", "damaged at byte N"),
         // Whoever is removed may be seen while it goes.
-        (r"it crashed with exit code (-1|0|137)$|it was removed by somebody else$", "it is gone"),
+        (r"it crashed with exit code (-1|0)$|it was killed \(exit code 137\): [^;]*$|it was removed by somebody else$", "it is gone"),
+        // The engine does not always hear of the lack of memory.
+        (r"it was killed \(exit code 137\): [^;]*;", "it was killed because it used more memory than it may;"),
         (r"\b\d+\.\d+\.\d+\.\d+:(8080|6379)\b", "ADDRESS:$1"),
         (r"this kaleem reads up to \d+", "this kaleem reads up to N"),
         // A wait, and what is moved, says where it stands now and then.

@@ -22,6 +22,10 @@ const EAGER: Duration = Duration::from_millis(25);
 const LOG_LINES: u64 = 12;
 /// Time the last question has for its answer: less would blame the limit, and not the service.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
+/// Exit code of a process that ended by `SIGKILL`: 128 and the signal's number, 9.
+const KILLED: i64 = 137;
+/// The engine hears of the exit and of the lack of memory on two ways, and sometimes of the exit first.
+const FLAG_COMES_LATER: Duration = Duration::from_millis(500);
 /// A line of output is cut to this many characters: one that is longer is no message.
 const LOG_LINE_CHARACTERS: usize = 400;
 
@@ -40,7 +44,7 @@ pub enum GateError {
         log: String,
     },
     /// It ended, or was restarted.
-    #[error("it crashed with exit code {code}{log}")]
+    #[error("it {}{log}", ended_with(*code))]
     Crashed {
         /// Its exit code.
         code: i64,
@@ -257,7 +261,7 @@ impl Engine {
             return Ok(());
         }
         let log = self.last_lines(request).await;
-        if ended && state.oom_killed {
+        if ended && self.ran_out_of_memory(instance).await {
             return Err(GateError::OutOfMemory { log });
         }
         if ended {
@@ -265,6 +269,18 @@ impl Engine {
         }
         let output = state.health_output.as_deref().unwrap_or("no output").trim();
         Err(GateError::Unhealthy { output: redact(output, request.secrets), log })
+    }
+
+    /// Whether the engine says that an ended container was killed for memory, now or in a moment.
+    pub(crate) async fn ran_out_of_memory(&self, instance: &Instance) -> bool {
+        let deadline = self.clock.monotonic() + FLAG_COMES_LATER;
+        let mut state = instance.state.clone();
+        while !state.oom_killed && state.exit_code == Some(KILLED) && self.clock.monotonic() < deadline {
+            self.clock.sleep(EAGER).await;
+            let Ok(Some(again)) = self.runtime.inspect(&instance.name).await else { return false };
+            state = again.state;
+        }
+        state.oom_killed
     }
 
     async fn last_lines(&self, request: &GateRequest<'_>) -> String {
@@ -291,6 +307,15 @@ impl Engine {
             .collect()
             .await;
         if lines.is_empty() { String::new() } else { format!("; its last lines:\n{}", lines.join("\n")) }
+    }
+}
+
+/// How a container ended, for a sentence that begins with its name.
+pub(crate) fn ended_with(code: i64) -> String {
+    if code == KILLED {
+        format!("was killed (exit code {code}): by a person, or by the kernel because memory ran out")
+    } else {
+        format!("crashed with exit code {code}")
     }
 }
 

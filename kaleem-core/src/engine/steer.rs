@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::fs::{Gid, Uid};
 
 use crate::durable;
+use crate::engine::gate::ended_with;
 use crate::engine::{Engine, GatewayControl, StepError};
 use crate::health::{Question, Verdict};
 use crate::names::{ContainerName, GatewayName, ReleaseId, ServiceName};
@@ -52,7 +53,7 @@ pub enum WatchError {
         limit: Duration,
     },
     /// It ended.
-    #[error("`{container}` crashed with exit code {code}{log}")]
+    #[error("`{container}` {}{log}", ended_with(*code))]
     Crashed {
         /// The container.
         container: ContainerName,
@@ -320,7 +321,7 @@ impl Engine {
             return Ok(instance);
         }
         let log = self.log_excerpt(container, &self.secrets_of(plan, service)).await;
-        if state.oom_killed {
+        if self.ran_out_of_memory(&instance).await {
             return Err(WatchError::OutOfMemory { container: container.clone(), log });
         }
         // One that runs again has no exit code, or that of a life before.
