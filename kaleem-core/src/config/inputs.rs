@@ -23,6 +23,8 @@ pub struct Variable {
     pub value: Option<Secret<String>>,
     /// The services that name it, as the file calls them. Empty where something else does.
     pub services: BTreeSet<String>,
+    /// Those of them whose image it is a part of. An empty name stands for what several may share, such as `x-api.image`.
+    pub images: BTreeSet<String>,
 }
 
 impl Inputs {
@@ -34,6 +36,9 @@ impl Inputs {
         }
         let service = path.strip_prefix("services.").and_then(|rest| rest.split(['.', '[']).next());
         known.services.extend(service.map(str::to_owned));
+        if path.rsplit('.').next() == Some("image") {
+            known.images.insert(service.unwrap_or_default().to_owned());
+        }
     }
 }
 
@@ -50,6 +55,9 @@ mod tests {
         let services = |name: &str| inputs.variables.get(name).map(|variable| variable.services.iter().cloned().collect::<Vec<_>>());
         assert_eq!(services("TAG"), Some(vec!["api".to_owned(), "worker".to_owned()]));
         assert_eq!(services("SUBNET"), Some(Vec::new()));
+        let images = |name: &str| inputs.variables.get(name).map(|variable| variable.images.iter().cloned().collect::<Vec<_>>());
+        assert_eq!(images("TAG"), Some(vec!["api".to_owned()]));
+        assert_eq!(images("SUBNET"), Some(Vec::new()));
         assert!(!format!("{inputs:?}").contains("v1"), "values are not shown");
     }
 }

@@ -205,7 +205,7 @@ impl Kaleem {
             let built = local.and_then(|local| local.facts.created);
             before.insert(name.clone(), Before { image: text, reference, digest, built });
         }
-        let named = project.inputs.variables.iter().map(|(name, variable)| (name.as_str(), &variable.services)).collect();
+        let named = project.inputs.variables.iter().map(|(name, variable)| (name.as_str(), variable)).collect();
         let built = images.iter().filter_map(|(name, image)| Some((name.clone(), image.facts.created?))).collect();
         let facts = Facts { serving, releases: &observed.releases, target, named, before, built };
         Ok(facts.objections(plan))

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::config::inputs::Variable;
 use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::names::{ReleaseId, ServiceName};
 use crate::plan::{ChangeKind, Objection, Plan, ServiceChange, Severity};
@@ -41,8 +42,8 @@ pub struct Facts<'a> {
     pub releases: &'a [Release],
     /// What is wanted, with what it is made from.
     pub target: &'a Target,
-    /// Services that name a variable, by variable: as the files are now.
-    pub named: BTreeMap<&'a str, &'a BTreeSet<String>>,
+    /// Who names a variable, by variable: as the files are now.
+    pub named: BTreeMap<&'a str, &'a Variable>,
     /// What runs of the services whose image is another.
     pub before: BTreeMap<ServiceName, Before>,
     /// When the new images were built.
@@ -122,7 +123,7 @@ impl Facts<'_> {
 
     /// Something else than the image changes because something is missing: it is told, and not held up.
     fn changed(&self, change: &ServiceChange, files: &[String]) -> Option<Objection> {
-        let cause = match self.unset(&change.service) {
+        let cause = match self.unset(|variable| self.is_named_by(variable, &change.service)) {
             unset if !unset.is_empty() => Cause::Unset(unset),
             _ if !files.is_empty() && !change.fields.is_empty() => Cause::Files(files.to_vec()),
             _ => return None,
@@ -139,7 +140,8 @@ impl Facts<'_> {
     }
 
     fn cause(&self, name: &ServiceName, after: &PinnedImage, files: &[String]) -> Option<Cause> {
-        let unset = self.unset(name);
+        // A variable that no image is made of changes no image.
+        let unset = self.unset(|variable| self.is_in_image_of(variable, name));
         if !unset.is_empty() {
             return Some(Cause::Unset(unset));
         }
@@ -158,29 +160,37 @@ impl Facts<'_> {
             .variables
             .iter()
             .filter(|(variable, hash)| self.target.made_from.variables.get(*variable).is_some_and(|now| now != *hash))
-            .filter(|(variable, _)| self.is_named_by(variable, name))
+            .filter(|(variable, _)| self.is_in_image_of(variable, name))
             .map(|(variable, _)| variable.clone())
             .collect();
         (!others.is_empty()).then_some(Cause::Other(others))
     }
 
-    /// Variables of the service that had a value when what serves was released and have none now.
-    fn unset(&self, name: &ServiceName) -> Vec<String> {
+    /// Variables that had a value when what serves was released and have none now.
+    fn unset(&self, concerns: impl Fn(&str) -> bool) -> Vec<String> {
         let had = self.serving.map(|serving| &serving.target.made_from.variables);
         let gone = had
             .into_iter()
             .flatten()
             .map(|(variable, _)| variable)
-            .filter(|variable| !self.target.made_from.variables.contains_key(*variable) && self.is_named_by(variable, name));
+            .filter(|variable| !self.target.made_from.variables.contains_key(*variable) && concerns(variable));
         gone.cloned().collect()
     }
 
     /// Whether the service names a variable, or whether it cannot be told who does.
     fn is_named_by(&self, variable: &str, name: &ServiceName) -> bool {
-        let Some(services) = self.named.get(variable) else { return false };
-        let known = services.iter().any(|service| self.target.services.keys().any(|name| name.as_str() == service));
-        // A service that is extended has another name in its file.
-        !known || services.contains(name.as_str())
+        self.named.get(variable).is_some_and(|variable| self.is_among(&variable.services, name))
+    }
+
+    /// Whether the image of the service is made of a variable, or whether it cannot be told whose is.
+    fn is_in_image_of(&self, variable: &str, name: &ServiceName) -> bool {
+        self.named.get(variable).is_some_and(|variable| !variable.images.is_empty() && self.is_among(&variable.images, name))
+    }
+
+    /// A service that is extended has another name in its file: where none is known, it may be any.
+    fn is_among(&self, services: &BTreeSet<String>, name: &ServiceName) -> bool {
+        let known = |service: &String| self.target.services.keys().any(|name| name.as_str() == service);
+        services.contains(name.as_str()) || !services.iter().any(known)
     }
 
     /// The release that ran the image before the one that serves.

@@ -1,6 +1,6 @@
 //! What goes back though nobody said so is asked about: an older image, a missing variable, a missing file, a profile that is off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use kaleem_core::config::Project;
@@ -26,9 +26,17 @@ fn shop(tag: &str) -> Project {
 
 /// The project as if `API_IMAGE` had been read from the environment, or had not been there.
 fn with_variable(mut project: Project, value: Option<&str>) -> Project {
+    let services: BTreeSet<String> = std::iter::once("api".to_owned()).collect();
+    let value = value.map(|value| Secret::new(value.to_owned()));
+    project.inputs.variables.insert("API_IMAGE".to_owned(), Variable { value, images: services.clone(), services });
+    project
+}
+
+/// The same with a variable that is no part of the image.
+fn with_restart(mut project: Project, value: Option<&str>) -> Project {
     let services = std::iter::once("api".to_owned()).collect();
     let value = value.map(|value| Secret::new(value.to_owned()));
-    project.inputs.variables.insert("API_IMAGE".to_owned(), Variable { value, services });
+    project.inputs.variables.insert("RESTART".to_owned(), Variable { value, services, images: BTreeSet::new() });
     project
 }
 
@@ -101,6 +109,13 @@ async fn a_plain_deploy_after_an_image_of_the_command_line_says_what_it_takes_ba
     );
     world.push("registry.example/app:v4", Behaviour::Healthy);
     assert_eq!(refused(&world.plan(&shop("v4")).await), [""; 0], "the file was edited since");
+}
+
+#[tokio::test]
+async fn a_missing_variable_that_no_image_is_made_of_takes_no_image_back() {
+    let world = world();
+    world.deploy(&with_restart(shop("v1"), Some("always"))).await.unwrap();
+    assert_eq!(refused(&world.plan(&with_restart(shop("v2"), None)).await), [""; 0]);
 }
 
 #[tokio::test]
