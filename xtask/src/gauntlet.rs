@@ -4,7 +4,9 @@
 //! that was planned may cost a request.
 
 mod contender;
+mod document;
 mod engine;
+mod remains;
 mod field;
 mod flows;
 mod load;

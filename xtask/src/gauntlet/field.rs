@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::demo::static_agent;
 use crate::fail::TaskError;
 use crate::gauntlet::load::Doors;
+use crate::gauntlet::remains::remove_all;
 use crate::load;
 use crate::place::{Place, create_directory, free_port, scratch, write};
 use crate::programs::{Program, wait_until};
@@ -297,24 +298,6 @@ impl<'a> Field<'a> {
 
     /// Removes the containers, networks and volumes of this project, and the tags that kaleem gave its images.
     pub(super) fn clean(&self) -> Result<(), TaskError> {
-        for (list, remove) in [
-            (&["ps", "--all", "--quiet"][..], &["rm", "--force", "--volumes"][..]),
-            (&["network", "ls", "--quiet"], &["network", "rm"]),
-            (&["volume", "ls", "--quiet"], &["volume", "rm"]),
-        ] {
-            for label in ["com.docker.compose.project", "kaleem.project"] {
-                let filter = format!("label={label}={}", self.name);
-                let found = self.docker(list).args(["--filter", &filter]).output()?;
-                if !found.is_empty() {
-                    self.docker(remove).args(found.lines()).logged(&self.log)?;
-                }
-            }
-        }
-        let pins = format!("reference=kaleem.invalid/{}/*", self.name);
-        let tags = self.docker(&["images", "--filter", &pins, "--format", "{{.Repository}}:{{.Tag}}"]).output()?;
-        if !tags.is_empty() {
-            self.docker(&["rmi"]).args(tags.lines()).logged(&self.log)?;
-        }
-        Ok(())
+        remove_all(|arguments| self.docker(arguments), &["com.docker.compose.project", "kaleem.project"], &self.name, &self.log)
     }
 }

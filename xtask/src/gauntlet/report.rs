@@ -1,20 +1,15 @@
 //! The result: a table on the terminal, and the same one in the documents.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::fail::TaskError;
 use crate::gauntlet::contender::Contender;
+use crate::gauntlet::document::write_table;
 use crate::gauntlet::flows::Door;
 use crate::gauntlet::scenario::{Act, Row};
 use crate::load::percentile;
-use crate::place::{Place, write};
+use crate::place::Place;
 use crate::say;
-
-/// Between these lines of the document stands what a run has measured.
-const BEGIN: &str = "<!-- gauntlet: begin -->";
-const END: &str = "<!-- gauntlet: end -->";
-const DOCUMENT: &str = "docs/zero-downtime.md";
 
 fn milliseconds(time: Duration) -> String {
     let milliseconds = time.as_secs_f64() * 1000.0;
@@ -43,10 +38,12 @@ const HEADING: [&str; 10] =
 
 /// Shows all rows, those of one scenario together.
 pub(super) fn show(rows: &[Row]) {
-    let mut table = vec![HEADING.map(str::to_owned).to_vec()];
-    table.extend(sorted(rows).into_iter().map(cells));
     say::line("");
-    say::table(&table);
+    say::table(&table(rows));
+}
+
+fn table(rows: &[Row]) -> Vec<Vec<String>> {
+    std::iter::once(HEADING.map(str::to_owned).to_vec()).chain(sorted(rows).into_iter().map(cells)).collect()
 }
 
 fn sorted(rows: &[Row]) -> Vec<&Row> {
@@ -96,29 +93,18 @@ pub(super) fn at_the_switch(rows: &[Row]) -> Option<(Duration, Duration)> {
 
 /// How long the published port turned requests away when the project was taken over from Compose: the median.
 pub(super) fn taken_over(rows: &[Row]) -> Option<Duration> {
-    let mut times: Vec<Duration> = rows.iter().filter(|row| row.act == Act::TakeOver).map(|row| row.tally.refused(Door::Direct)).collect();
+    median(rows.iter().filter(|row| row.act == Act::TakeOver).map(|row| row.tally.refused(Door::Direct)))
+}
+
+/// The time in the middle.
+pub(super) fn median(times: impl Iterator<Item = Duration>) -> Option<Duration> {
+    let mut times: Vec<Duration> = times.collect();
     times.sort_unstable();
     (!times.is_empty()).then(|| percentile(&times, 50.0))
 }
 
 /// Puts the table into the document, in place of that of the run before.
 pub(super) fn write_document(place: &Place, rows: &[Row], preface: &str) -> Result<(), TaskError> {
-    let path = place.root.join(DOCUMENT);
-    let text = std::fs::read_to_string(&path).map_err(|source| TaskError::File { operation: "read", path: path.clone(), source })?;
-    let parts = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let Some((before, after)) = parts else {
-        return Err(TaskError::Unexpected { what: format!("{DOCUMENT} has no lines `{BEGIN}` and `{END}`") });
-    };
-    let mut table = format!("{before}{BEGIN}\n{preface}\n\n");
-    for (line, cells) in std::iter::once(HEADING.map(str::to_owned).to_vec()).chain(sorted(rows).into_iter().map(cells)).enumerate() {
-        // Writing to a string cannot fail.
-        writeln!(table, "| {} |", cells.join(" | ")).ok();
-        if line == 0 {
-            writeln!(table, "|---|---|{}", "---:|".repeat(HEADING.len() - 2)).ok();
-        }
-    }
-    writeln!(table, "\n{END}{after}").ok();
-    write(&path, table.replace("\n\n\n", "\n\n").trim_end_matches('\n')).map(|()| {
-        say::line(&format!("written: {DOCUMENT}"));
-    })
+    let rule = format!("|---|---|{}", "---:|".repeat(HEADING.len() - 2));
+    write_table(place, "gauntlet", preface, &rule, &table(rows))
 }

@@ -13,6 +13,7 @@ use crate::demo::static_agent;
 use crate::fail::TaskError;
 use crate::gauntlet::operator::images::Images;
 use crate::gauntlet::operator::traffic::{Door, Doors};
+use crate::gauntlet::remains::remove_all;
 use crate::load::Route;
 use crate::place::{Place, create_directory, free_port, scratch, write};
 use crate::programs::Program;
@@ -300,24 +301,7 @@ impl<'a> Project<'a> {
     /// Removes the containers, networks and volumes of this project, and the tags that kaleem gave its images.
     pub(super) fn clean(&self) -> Result<(), TaskError> {
         let labels = [LABEL, "com.docker.compose.project", "kaleem.project"];
-        for (list, remove) in [
-            (&["ps", "--all", "--quiet"][..], &["rm", "--force", "--volumes"][..]),
-            (&["network", "ls", "--quiet"], &["network", "rm"]),
-            (&["volume", "ls", "--quiet"], &["volume", "rm"]),
-        ] {
-            for label in labels {
-                let filter = format!("label={label}={}", self.name);
-                let found = self.docker(list).args(["--filter", &filter]).output()?;
-                if !found.is_empty() {
-                    self.docker(remove).args(found.lines()).logged(&self.log)?;
-                }
-            }
-        }
-        let pins = format!("reference=kaleem.invalid/{}/*", self.name);
-        let tags = self.docker(&["images", "--filter", &pins, "--format", "{{.Repository}}:{{.Tag}}"]).output()?;
-        if !tags.is_empty() {
-            self.docker(&["rmi"]).args(tags.lines()).logged(&self.log)?;
-        }
+        remove_all(|arguments| self.docker(arguments), &labels, &self.name, &self.log)?;
         for state in ["state", "state-of-another", "state-copy"] {
             remove_directory(&self.beside(state))?;
         }

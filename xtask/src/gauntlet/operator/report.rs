@@ -1,18 +1,14 @@
 //! The result: a table on the terminal, and the same one in the documents.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::fail::TaskError;
+use crate::gauntlet::document::write_table;
 use crate::gauntlet::operator::scene::{Row, Scene};
 use crate::gauntlet::operator::traffic::Door;
-use crate::load::percentile;
-use crate::place::{Place, write};
+use crate::gauntlet::report::median;
+use crate::place::Place;
 use crate::say;
-
-const BEGIN: &str = "<!-- operator: begin -->";
-const END: &str = "<!-- operator: end -->";
-const DOCUMENT: &str = "docs/zero-downtime.md";
 
 fn heading() -> Vec<String> {
     let doors = Door::ALL.map(|door| format!("failed: {}", door.title()));
@@ -33,10 +29,14 @@ fn cells(row: &Row) -> Vec<String> {
     cells
 }
 
+fn table(rows: &[Row]) -> Vec<Vec<String>> {
+    std::iter::once(heading()).chain(rows.iter().map(cells)).collect()
+}
+
 /// Shows all rows, and what is wrong with them.
 pub(super) fn show(rows: &[Row]) {
     say::line("");
-    say::table(&std::iter::once(heading()).chain(rows.iter().map(cells)).collect::<Vec<_>>());
+    say::table(&table(rows));
     say::line("");
     for row in rows {
         for fault in row.all_faults() {
@@ -47,29 +47,11 @@ pub(super) fn show(rows: &[Row]) {
 
 /// How long take-overs turned requests away: the median of the worst doors.
 pub(super) fn taken_over(rows: &[Row]) -> Option<Duration> {
-    let mut times: Vec<Duration> = rows.iter().filter(|row| row.scene == Scene::TakeOver).map(|row| row.tally.refused()).collect();
-    times.sort_unstable();
-    (!times.is_empty()).then(|| percentile(&times, 50.0))
+    median(rows.iter().filter(|row| row.scene == Scene::TakeOver).map(|row| row.tally.refused()))
 }
 
 /// Puts the table into the document, in place of that of the run before.
 pub(super) fn write_document(place: &Place, rows: &[Row], preface: &str) -> Result<(), TaskError> {
-    let path = place.root.join(DOCUMENT);
-    let text = std::fs::read_to_string(&path).map_err(|source| TaskError::File { operation: "read", path: path.clone(), source })?;
-    let parts = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let Some((before, after)) = parts else {
-        return Err(TaskError::Unexpected { what: format!("{DOCUMENT} has no lines `{BEGIN}` and `{END}`") });
-    };
-    let mut table = format!("{before}{BEGIN}\n{preface}\n\n");
-    for (line, cells) in std::iter::once(heading()).chain(rows.iter().map(cells)).enumerate() {
-        // Writing to a string cannot fail.
-        writeln!(table, "| {} |", cells.join(" | ")).ok();
-        if line == 0 {
-            writeln!(table, "|---|{}---|---|", "---:|".repeat(cells.len() - 3)).ok();
-        }
-    }
-    write!(table, "\n{END}{after}").ok();
-    write(&path, &table)?;
-    say::line(&format!("written: {DOCUMENT}"));
-    Ok(())
+    let rule = format!("|---|{}---|---|", "---:|".repeat(heading().len() - 3));
+    write_table(place, "operator", preface, &rule, &table(rows))
 }

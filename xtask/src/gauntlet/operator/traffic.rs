@@ -20,6 +20,8 @@ const CLIENTS: u32 = 8;
 const LONGEST: Duration = Duration::from_secs(30 * 60);
 /// Different reasons that are kept for each door.
 const MOST_REASONS: usize = 8;
+/// A door at which nothing fails for this long has recovered: what fails later is another stretch.
+const RECOVERED: Duration = Duration::from_millis(500);
 
 /// A way in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,14 +126,28 @@ pub(super) struct Count {
     pub retried: u64,
     /// Why some failed, and how many so.
     pub reasons: BTreeMap<String, u64>,
-    /// When the first failure ended, and when the last one began.
-    failures: Option<(Duration, Duration)>,
+    /// When each failure began and ended.
+    failures: Vec<(Duration, Duration)>,
 }
 
 impl Count {
-    /// For how long requests were turned away: what waits and is answered in the end was not.
+    /// For how long requests were turned away at a time, at most: what waits and is answered in the end was not. Each hand-over of a plan
+    /// is one such time.
     pub(super) fn refused(&self) -> Duration {
-        self.failures.map(|(first, last)| last.saturating_sub(first)).unwrap_or_default()
+        let mut failures = self.failures.clone();
+        failures.sort_unstable();
+        let mut longest = Duration::ZERO;
+        let mut stretch: Option<(Duration, Duration)> = None;
+        for (begun, ended) in failures {
+            let (first, last) = match stretch {
+                Some((first, last)) if begun.saturating_sub(last) < RECOVERED => (first, last.max(begun)),
+                _ => (ended, begun),
+            };
+            // From the end of the first failure to the beginning of the last.
+            longest = longest.max(last.saturating_sub(first));
+            stretch = Some((first, last));
+        }
+        longest
     }
 
     fn note(&mut self, begun: Duration, ended: Duration, outcome: &Outcome) {
@@ -142,8 +158,7 @@ impl Count {
         if self.reasons.len() < MOST_REASONS || self.reasons.contains_key(reason) {
             *self.reasons.entry(reason.clone()).or_default() += 1;
         }
-        let (first, last) = self.failures.unwrap_or((ended, begun));
-        self.failures = Some((first.min(ended), last.max(begun)));
+        self.failures.push((begun, ended));
     }
 }
 
@@ -173,7 +188,7 @@ impl Tally {
         failing.map(|(door, count)| format!("{} {}", door.title(), count.failed)).collect::<Vec<_>>().join(", ")
     }
 
-    /// The door at which requests were turned away longest.
+    /// The longest time for which one of the doors turned requests away.
     pub(super) fn refused(&self) -> Duration {
         self.doors.values().map(Count::refused).max().unwrap_or_default()
     }
@@ -297,6 +312,10 @@ mod tests {
         }
         assert_eq!((tally.sent(), tally.failed(), tally.refused()), (4, 4, of(190)));
         assert_eq!(tally.failures(), "nginx 3, port 1");
+        for (begun, ended) in [(5_000, 5_001), (5_040, 5_050)] {
+            tally.doors.entry(Door::Plain).or_default().note(of(begun), of(ended), &failure("answered 502"));
+        }
+        assert_eq!(tally.refused(), of(190), "what fails after a while without a failure is a stretch of its own");
         assert_eq!(Tally::default().failures(), "");
     }
 
