@@ -241,6 +241,19 @@ pub struct PortBinding {
     pub host_ports: Option<(u16, u16)>,
 }
 
+impl PortBinding {
+    /// Whether both want the same port of the host.
+    pub(crate) fn collides_with(&self, other: &Self) -> bool {
+        let (Some(a), Some(b)) = (self.host_ports, other.host_ports) else { return false };
+        let everywhere = |binding: &Self| binding.host_ip.is_none_or(|ip| ip.is_unspecified());
+        // A range is a wish for one of its ports; only single ports must collide.
+        a == b
+            && a.0 == a.1
+            && self.container.protocol == other.container.protocol
+            && (everywhere(self) || everywhere(other) || self.host_ip == other.host_ip)
+    }
+}
+
 /// Something that is mounted into the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

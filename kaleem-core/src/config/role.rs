@@ -94,8 +94,10 @@ const SHARED_TARGETS: &[&str] = &["cache", "certs", "log", "logs", "run", "socke
 /// Places of the host that belong to it, and not to the service.
 const HOST_PLACES: &[&str] =
     &["/dev", "/etc", "/lib/modules", "/proc", "/run", "/sys", "/usr/share/zoneinfo", "/var/run", "/var/log", "/var/lib/docker"];
-/// Endings of files that people mount to be read, and forget `:ro`.
-const SETTINGS: &[&str] = &[
+/// Endings of files that two instances may share although they could be data: fixtures, and sockets.
+const READ_BY_MANY: &[&str] = &["json", "sock", "sql"];
+/// Endings of files that people write, also where a container may write them: they forget `:ro`.
+const WRITTEN_BY_PEOPLE: &[&str] = &[
     "cert",
     "cfg",
     "cnf",
@@ -109,14 +111,14 @@ const SETTINGS: &[&str] = &[
     "htpasswd",
     "ini",
     "js",
-    "json",
     "key",
+    "lua",
     "pem",
+    "php",
     "properties",
     "py",
+    "rb",
     "sh",
-    "sock",
-    "sql",
     "template",
     "toml",
     "ts",
@@ -244,9 +246,17 @@ fn is_shared_target(target: &str) -> bool {
 
 fn is_of_host(path: &str, target: &str) -> bool {
     let below = |place: &str| path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let ending = |path: &str| path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ending)| ending.to_ascii_lowercase());
-    let is_settings = |ending: Option<String>| ending.is_some_and(|ending| SETTINGS.contains(&ending.as_str()));
-    path == "/" || HOST_PLACES.iter().any(|place| below(place)) || is_settings(ending(target))
+    path == "/" || HOST_PLACES.iter().any(|place| below(place)) || is_written_by_people(target) || ends_in(target, READ_BY_MANY)
+}
+
+/// Whether a file's name ends as those do that people write.
+pub fn is_written_by_people(path: &str) -> bool {
+    ends_in(path, WRITTEN_BY_PEOPLE)
+}
+
+fn ends_in(path: &str, endings: &[&str]) -> bool {
+    let ending = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ending)| ending.to_ascii_lowercase());
+    ending.is_some_and(|ending| endings.contains(&ending.as_str()))
 }
 
 /// What its program is started with: the file's words, else those of the image.

@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 impl Engine {
     /// Waits until every door answers.
-    pub(crate) async fn ask_doors(&self, _step: usize, doors: &[Door], cut_short: &(dyn Fn() -> bool + Sync)) -> Result<String, StepError> {
+    pub(crate) async fn ask_doors(&self, doors: &[Door], cut_short: &(dyn Fn() -> bool + Sync)) -> Result<String, StepError> {
         let begun = self.clock.monotonic();
         let mut passes: BTreeMap<&Door, u32> = doors.iter().map(|door| (door, 0)).collect();
         loop {

@@ -8,7 +8,7 @@ use rustix::fs::{Gid, Uid};
 use crate::durable;
 use crate::engine::gate::ended_with;
 use crate::engine::{Engine, GatewayControl, StepError};
-use crate::health::{Question, Verdict};
+use crate::health::{Finding, Question, Verdict};
 use crate::names::{ContainerName, GatewayName, ReleaseId, ServiceName};
 use crate::plan::{Plan, Route, Step};
 use crate::release::{GateSettings, WatchSettings};
@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Failed answers in a row, a second apart, after which an instance counts as unhealthy: one alone can be a pause of its runtime.
 const FAILURES: u32 = 3;
+/// Time beyond its window that a watch goes on while an instance has failed some questions, and not so many that it counts.
+const UNDECIDED: Duration = Duration::from_secs(10);
 
 /// Why a new release did not stand the watch.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +115,15 @@ impl Remedy for WatchError {
             Self::Runtime { source } => source.remedy(),
         }
     }
+}
+
+/// How one instance has answered in a watch.
+#[derive(Default)]
+struct Answers {
+    /// Failures in a row.
+    failures: u32,
+    /// Its own check cannot be run from here, or did not end in time.
+    given_up: bool,
 }
 
 /// What a watch looks at.
@@ -237,7 +248,7 @@ impl Engine {
         let mut restarts: BTreeMap<ContainerName, u64> =
             instances.iter().filter(|route| started(&route.container)).map(|route| (route.container.clone(), 0)).collect();
         let mut asked = begun;
-        let mut failures: BTreeMap<ContainerName, u32> = BTreeMap::new();
+        let mut answers: BTreeMap<ContainerName, Answers> = BTreeMap::new();
         loop {
             if cut_short() {
                 return Err(StepError::CutShort);
@@ -246,7 +257,7 @@ impl Engine {
             for route in instances {
                 let instance = self.refuse_crashed(plan, service, &route.container, &mut restarts).await.map_err(bad)?;
                 if let Some(gate) = watched.gate.filter(|_| asks) {
-                    self.refuse_unhealthy(watched, gate, &instance, &mut failures).await.map_err(bad)?;
+                    self.refuse_unhealthy(watched, gate, &instance, &mut answers).await.map_err(bad)?;
                 }
             }
             if asks {
@@ -272,7 +283,10 @@ impl Engine {
                 }
                 judge(&seen, watch).map_err(bad)?;
             }
-            if self.clock.monotonic().saturating_sub(begun) >= watch.window {
+            let watched_for = self.clock.monotonic().saturating_sub(begun);
+            // Who failed at the last question has not failed yet, and has not stayed healthy either.
+            let undecided = answers.values().any(|answers| answers.failures > 0) && watched_for < watch.window + UNDECIDED;
+            if watched_for >= watch.window && !undecided {
                 let slow = seen.latency.quantile(0.99).map_or_else(String::new, |p99| format!(", 99 % began within {p99:?}"));
                 return Ok(format!("{} requests, {} failed{slow}", seen.requests, seen.server_errors + seen.broken));
             }
@@ -286,20 +300,29 @@ impl Engine {
         watched: &Watched<'_>,
         gate: &GateSettings,
         instance: &Instance,
-        failures: &mut BTreeMap<ContainerName, u32>,
+        answers: &mut BTreeMap<ContainerName, Answers>,
     ) -> Result<(), WatchError> {
         let through = Some(watched.gateway).filter(|_| matches!(gate.question, Question::Http { .. } | Question::Tcp { .. }));
-        let finding = self.question(through, &gate.question, instance, gate.timeout.min(ASK_AGAIN)).await;
-        let count = failures.entry(instance.name.clone()).or_default();
-        match finding.verdict {
-            Verdict::Ok | Verdict::Warn => *count = 0,
-            // Could not be asked: says nothing either way.
-            Verdict::Unknown => {}
-            Verdict::Fail => *count += 1,
-        }
+        let mut finding = self.question(through, &gate.question, instance, gate.timeout.min(ASK_AGAIN)).await;
+        let answers = answers.entry(instance.name.clone()).or_default();
         // What the container's own check says has been counted by the engine, retry by retry.
         let decided = gate.question == Question::Healthcheck && finding.verdict == Verdict::Fail;
-        if decided || *count >= FAILURES {
+        if gate.question == Question::Healthcheck && !decided && !answers.given_up {
+            // The engine asks once in an interval, which may be longer than the watch.
+            match self.runtime.check(&instance.name, gate.timeout).await {
+                Ok(Some(ran)) if ran.exit_code == 0 => finding = Finding::new(Verdict::Ok, "its health check passes".to_owned()),
+                Ok(Some(ran)) => finding = Finding::new(Verdict::Fail, format!("its health check ends with {}", ran.exit_code)),
+                // One that hangs may go on inside: it is not started a second time.
+                Ok(None) | Err(_) => answers.given_up = true,
+            }
+        }
+        match finding.verdict {
+            Verdict::Ok | Verdict::Warn => answers.failures = 0,
+            // Could not be asked: says nothing either way.
+            Verdict::Unknown => {}
+            Verdict::Fail => answers.failures += 1,
+        }
+        if decided || answers.failures >= FAILURES {
             return Err(WatchError::Unhealthy { container: instance.name.clone(), reason: finding.reason });
         }
         Ok(())

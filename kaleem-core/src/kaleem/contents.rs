@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
-use std::path::Path;
 
+use crate::config::role;
 use crate::definition::{Definition, Mount, MountSource};
 use crate::names::ServiceName;
 use crate::plan::strategy::is_store;
@@ -15,34 +15,6 @@ use crate::state::DefinitionKey;
 
 /// Larger files are not compared: they are data, and reading them would take its time at each plan.
 const SIZE_LIMIT_BYTES: u64 = 1 << 20;
-
-/// How files end that people write, also where their container may write them.
-const WRITTEN_BY_PEOPLE: [&str; 24] = [
-    "cfg",
-    "cnf",
-    "conf",
-    "config",
-    "crt",
-    "css",
-    "env",
-    "htpasswd",
-    "html",
-    "ini",
-    "js",
-    "key",
-    "lua",
-    "pem",
-    "php",
-    "properties",
-    "py",
-    "rb",
-    "sh",
-    "template",
-    "toml",
-    "xml",
-    "yaml",
-    "yml",
-];
 
 /// What the mounts of one service hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,9 +52,7 @@ pub(super) fn look(definition: &Definition, key: &DefinitionKey) -> Contents {
 }
 
 fn is_compared(mount: &Mount, path: &str) -> bool {
-    let extension = Path::new(path).extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    let by_people = extension.is_some_and(|extension| WRITTEN_BY_PEOPLE.contains(&extension.as_str()));
-    mount.read_only || by_people || mount.target.starts_with("/run/secrets/")
+    mount.read_only || role::is_written_by_people(path) || mount.target.starts_with("/run/secrets/")
 }
 
 fn read(path: &str) -> Option<Vec<u8>> {

@@ -11,9 +11,9 @@ use super::proxy::{ProxyKind, nginx_configurations};
 use super::routes::{Route, routes};
 use crate::definition::{HTTP_PORTS, PortBinding, Protocol};
 use crate::health::{DependencyKind, Door, Probes, Verdict};
-use crate::names::{ContainerName, ProjectName, ServiceName};
+use crate::names::{ContainerName, ServiceName};
 use crate::observed::{Observed, gateway_of, is_gateway};
-use crate::release::Target;
+use crate::release::{Target, Wanted};
 use crate::runtime::{Instance, InstanceStatus, Runtime};
 
 /// Time one answer may take while a plan is made: a door that is slower than that is not asked about later either.
@@ -37,11 +37,11 @@ pub(crate) async fn find(runtime: &Arc<dyn Runtime>, probes: &Arc<dyn Probes>, t
     let mut groups: Vec<Vec<Door>> = target.front_door.iter().map(|door| vec![door.clone()]).collect();
     for (name, wanted) in &target.services {
         let is_store = DependencyKind::of_image(&wanted.image.image).is_some();
-        groups.extend(published(&target.project, instances, name).into_iter().map(|port| ways(&port, name, is_store)));
+        groups.extend(published(target, instances, name).into_iter().map(|(port, owner)| ways(&port, owner, is_store)));
     }
     for (name, route) in routes_of(runtime, target, observed).await {
-        let ports = published(&target.project, instances, &name);
-        groups.extend(ports.into_iter().filter_map(|port| behind_route(&port, &name, &route)).map(|door| vec![door]));
+        let ports = published(target, instances, &name).into_iter().filter(|(_, owner)| **owner == name).map(|(port, _)| port);
+        groups.extend(ports.filter_map(|port| behind_route(&port, &name, &route)).map(|door| vec![door]));
     }
     groups.truncate(MOST_DOORS);
     // Of several ways to ask one port the first that works is the one.
@@ -68,12 +68,18 @@ pub(crate) async fn find(runtime: &Arc<dyn Runtime>, probes: &Arc<dyn Probes>, t
     Doors { open: open.into_iter().collect(), shut }
 }
 
-/// TCP ports of this host that lead to a service now, through its gateway or not.
-fn published(project: &ProjectName, instances: &[Instance], service: &ServiceName) -> BTreeSet<PortBinding> {
+/// TCP ports of this host that lead to a service now, through its gateway or not, and to whom they will lead. A port that nobody is to publish
+/// any more is no door: nothing is promised of it.
+fn published<'a>(target: &'a Target, instances: &[Instance], service: &ServiceName) -> BTreeMap<PortBinding, &'a ServiceName> {
     let own = instances.iter().filter(|one| one.service == *service && !is_gateway(one));
-    let all = own.chain(gateway_of(project, service, instances));
+    let all = own.chain(gateway_of(&target.project, service, instances));
     let ports = all.filter(|one| one.state.status == InstanceStatus::Running).flat_map(|one| one.ports.iter().cloned());
-    ports.filter(|port| port.container.protocol == Protocol::Tcp && port.host_ports.is_some()).collect()
+    let owner = |port: &PortBinding| {
+        let publishes = |wanted: &Wanted| wanted.ports.iter().any(|wanted| wanted.collides_with(port));
+        target.services.iter().find(|(_, wanted)| publishes(wanted)).map(|(name, _)| name)
+    };
+    let tcp = ports.filter(|port| port.container.protocol == Protocol::Tcp && port.host_ports.is_some());
+    tcp.filter_map(|port| owner(&port).map(|owner| (port, owner))).collect()
 }
 
 fn place(port: &PortBinding) -> Option<SocketAddr> {

@@ -164,17 +164,6 @@ fn labels_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     found
 }
 
-/// Whether two bindings want the same port of the host.
-pub(crate) fn collide(one: &PortBinding, other: &PortBinding) -> bool {
-    let (Some(a), Some(b)) = (one.host_ports, other.host_ports) else { return false };
-    let everywhere = |binding: &PortBinding| binding.host_ip.is_none_or(|ip| ip.is_unspecified());
-    // A range is a wish for one of its ports; only single ports must collide.
-    a == b
-        && a.0 == a.1
-        && one.container.protocol == other.container.protocol
-        && (everywhere(one) || everywhere(other) || one.host_ip == other.host_ip)
-}
-
 pub(crate) fn port_text(binding: &PortBinding) -> String {
     let port = binding.host_ports.map_or(0, |(first, _)| first);
     match binding.host_ip {
@@ -194,7 +183,7 @@ fn ports_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let mut found = Vec::new();
     for (name, wanted) in starting(plan) {
         for port in &wanted.ports {
-            if let Some((_, stranger)) = observed.foreign_ports.iter().find(|(other, _)| collide(port, other)) {
+            if let Some((_, stranger)) = observed.foreign_ports.iter().find(|(other, _)| port.collides_with(other)) {
                 let message = format!("the host's port {} is held by the container `{stranger}` of another project", port_text(port));
                 found.push(objection("port-taken", Severity::Refuse, Some(name), message, "stop that container, or publish another port"));
             }
@@ -213,7 +202,7 @@ fn ports_of_orphans(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let mut found = Vec::new();
     for (name, wanted) in starting(plan) {
         for port in &wanted.ports {
-            if let Some(orphan) = orphans().find(|orphan| orphan.ports.iter().any(|held| collide(port, held))) {
+            if let Some(orphan) = orphans().find(|orphan| orphan.ports.iter().any(|held| port.collides_with(held))) {
                 let text = port_text(port);
                 let message = format!("the host's port {text} is held by `{}`, whose service the compose file does not name", orphan.name);
                 let remedy = format!("stop it first (`docker stop {}`), or publish another port", orphan.name);
@@ -255,7 +244,7 @@ fn ports_twice(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
         plan.release.target.services.iter().flat_map(|(name, wanted)| wanted.ports.iter().map(move |port| (name, port))).collect();
     let mut found = Vec::new();
     for (index, (name, port)) in ports.iter().enumerate() {
-        if let Some((other, _)) = ports.iter().take(index).find(|(other, earlier)| other != name && collide(port, earlier)) {
+        if let Some((other, _)) = ports.iter().take(index).find(|(other, earlier)| other != name && port.collides_with(earlier)) {
             let message = format!("the services `{other}` and `{name}` both publish the host's port {}", port_text(port));
             found.push(objection("port-twice", Severity::Refuse, Some(name), message, "give one of them another port"));
         }

@@ -20,7 +20,7 @@ impl Probes for FakeProbes {
         let running = target.state.status == InstanceStatus::Running;
         let verdict = match (question, target.state.health) {
             _ if !running => Verdict::Fail,
-            (Question::Healthcheck, InstanceHealth::None) => Verdict::Unknown,
+            (Question::Healthcheck, InstanceHealth::None | InstanceHealth::Starting) => Verdict::Unknown,
             (Question::Running, _) | (_, InstanceHealth::None | InstanceHealth::Healthy) => Verdict::Ok,
             (_, InstanceHealth::Starting | InstanceHealth::Unhealthy) => Verdict::Fail,
         };

@@ -74,7 +74,11 @@ impl<'a> Builder<'a> {
                 self.switch.push(Step::Gate { service: name.clone(), container, gate, through: None, reach });
             }
             self.ask_needs(name, wanted);
-            let from_ports = self.new_gateway(name, wanted, gateway, standing, old);
+            // What only the gateway that goes sends to has nothing to give over, and serves on until the new one is watched.
+            let (behind, before): (Vec<&Instance>, Vec<&Instance>) = old.iter().partition(|one| self.is_behind(name, standing, one));
+            let from_ports = self.new_gateway(name, wanted, gateway, standing, &before);
+            let stops = behind.into_iter().map(|instance| self.stop(name, wanted, instance)).collect::<Vec<_>>();
+            self.retire.extend(stops);
             for slot in slots {
                 let once = GateSettings { passes: 1, steady: Duration::ZERO, ..wanted.gate.clone() };
                 let (container, reach) = (slot.name().clone(), Some(reach(gateway, Vec::new())));
@@ -94,6 +98,12 @@ impl<'a> Builder<'a> {
                 self.retire.extend(steps);
             }
         }
+    }
+
+    /// Whether clients reach an instance through the standing gateway alone.
+    fn is_behind(&self, name: &ServiceName, standing: Option<&Instance>, instance: &Instance) -> bool {
+        let is_routed = || self.routed_before(name).iter().any(|route| route.container == instance.name);
+        standing.is_some_and(is_up) && instance.ports.is_empty() && is_routed()
     }
 
     /// Stops the old before the new starts: two must not run at a time. The gateway holds what comes meanwhile; one that is new has held since

@@ -1,6 +1,7 @@
 //! Ports that move from one service of the project to another: what lets go of a port comes before what takes it.
 
 use super::{Builder, is_up};
+use crate::definition::PortBinding;
 use crate::names::{ContainerName, ServiceName};
 use crate::plan::{Step, check};
 use crate::release::{Strategy, Wanted};
@@ -16,7 +17,7 @@ impl<'a> Builder<'a> {
         let mut holders = Vec::new();
         for other in others.into_iter().filter(|other| *other != name && !self.input.left.contains_key(*other)) {
             for instance in self.gateway_of(other).into_iter().chain(self.of_service(other)) {
-                let holds = instance.ports.iter().any(|held| wanted.ports.iter().any(|port| check::collide(port, held)));
+                let holds = instance.ports.iter().any(|held| wanted.ports.iter().any(|port| port.collides_with(held)));
                 if holds && is_up(instance) && !self.has_let_go(&instance.name) {
                     holders.push((other.clone(), instance));
                 }
@@ -42,7 +43,7 @@ impl<'a> Builder<'a> {
     /// What a plan says of the ports that a service takes.
     pub(super) fn taken_ports(&self, name: &ServiceName, wanted: &Wanted) -> Vec<String> {
         let holders = self.holders(name, wanted);
-        let from = |port| holders.iter().find(|(_, instance)| instance.ports.iter().any(|held| check::collide(port, held)));
+        let from = |port: &PortBinding| holders.iter().find(|(_, instance)| instance.ports.iter().any(|held| port.collides_with(held)));
         let taken =
             wanted.ports.iter().filter_map(|port| from(port).map(|(other, _)| format!("port {} of {other}", check::port_text(port))));
         let mut taken: Vec<String> = taken.collect();

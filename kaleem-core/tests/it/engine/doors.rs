@@ -127,3 +127,42 @@ async fn a_gateway_joins_an_added_network_while_it_serves() {
     let planned = world.kaleem.deploy_plan(&work, &more, &std::collections::BTreeMap::new()).await.unwrap();
     assert!(planned.plan.is_empty(), "{:?}", planned.plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_port_that_nobody_publishes_any_more_is_no_door() {
+    let street = Arc::new(Street::default());
+    let world = world(&street).await;
+    let mut unpublished = shop("v2");
+    for service in unpublished.services.values_mut() {
+        service.definition.ports.clear();
+    }
+    let work = world.kaleem.work(&world.project()).await.unwrap();
+    let planned = world.kaleem.deploy_plan(&work, &unpublished, &std::collections::BTreeMap::new()).await.unwrap();
+    street.shut.store(true, Ordering::SeqCst);
+    let ending = world.kaleem.start(work, &planned).unwrap().finish().await.unwrap();
+    assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{ending:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_made_anew_takes_its_ports_from_the_old_one_alone() {
+    let world = World::with_gateways();
+    for image in ["registry.example/app:v1", "registry.example/app:v2", "nginx:1"] {
+        world.push(image, Behaviour::Healthy);
+    }
+    assert!(matches!(world.deploy(&shop("v1")).await.unwrap(), Ending::Over(Outcome::Deployed { .. })));
+    let other = setting(shop("v2"), "api", |settings| settings.trusted_proxies = Some(Vec::new()));
+    let work = world.kaleem.work(&world.project()).await.unwrap();
+    let planned = world.kaleem.deploy_plan(&work, &other, &std::collections::BTreeMap::new()).await.unwrap();
+    let at = |wanted: &dyn Fn(&Step) -> bool| planned.plan.steps.iter().position(wanted);
+    let from = planned.plan.steps.iter().find_map(|step| match step {
+        Step::HandOver { from, .. } => Some(from.iter().map(|one| one.container.to_string()).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(from, Some(vec!["shop-api-gateway".to_owned()]));
+    let watched = at(&|step| matches!(step, Step::Watch { .. })).unwrap();
+    let stopped = at(&|step| matches!(step, Step::Stop { container, .. } if container.as_str() == "shop-api-r1-1")).unwrap();
+    assert!(watched < stopped, "{:?}", planned.plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let ending = world.kaleem.start(work, &planned).unwrap().finish().await.unwrap();
+    assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{ending:?}");
+    assert_eq!(world.running(), ["shop-api-gateway-p2", "shop-api-r2-1", "shop-web-r1-1"]);
+}

@@ -81,6 +81,35 @@ async fn a_gate_runs_the_containers_own_check_by_itself_and_one_that_hangs_only_
 }
 
 #[tokio::test]
+async fn a_check_that_fails_after_the_switch_ends_the_watch_before_the_engine_would_say_so() {
+    for (why, fails_from, deployed) in [("from the switch on", Some(0), false), ("at its end", Some(1), false), ("never", None, true)] {
+        let world = World::with_gateways();
+        for tag in ["app:1", "app:2"] {
+            // The engine itself would ask for the first time long after the watch.
+            world.push_with(tag, Behaviour::HealthyAfter(100_000), FakeImage::with_healthcheck);
+        }
+        let (fails, asked) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(0)));
+        let (from, count) = (Arc::clone(&fails), Arc::clone(&asked));
+        world.runtime.on_exec(Arc::new(move |container, command| {
+            if command.first().map(String::as_str) != Some(CHECK) {
+                return None;
+            }
+            let mut asked = count.lock().unwrap();
+            *asked += i32::from(container.as_str().contains("-r2-"));
+            // Two of them are those of the gate.
+            let fails = from.lock().unwrap().is_some_and(|from: i32| *asked > 2 + 2 * from);
+            Some(ExecReply::Ends(ExecOutput { exit_code: i64::from(fails), output: String::new() }))
+        }));
+        let app = |tag: &str| project(vec![service("app", tag).publishing(8080, 3000)]);
+        assert!(is_deployed(&world.deploy(&app("app:1")).await.unwrap()), "{why}");
+        *fails.lock().unwrap() = fails_from;
+        let ending = world.deploy(&app("app:2")).await.unwrap();
+        let asked = *asked.lock().unwrap();
+        assert_eq!(is_deployed(&ending), deployed, "{why}: asked {asked} times: {ending:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_whose_check_fails_already_is_named_before_its_deploy_and_may_do_without_it() {
     let world = World::new();
     for tag in ["app:1", "app:2"] {
