@@ -240,8 +240,23 @@ pub(crate) struct Deploy {
     /// Never ask: what would be asked about is refused, unless its own flag allows it
     #[arg(short, long)]
     pub yes: bool,
+    /// Why, in one line: `kaleem releases` and `kaleem show` print it
+    #[arg(long, value_name = "TEXT", value_parser = note)]
+    pub note: Option<String>,
     #[command(flatten)]
     pub wishes: Wishes,
+}
+
+/// One line that others read.
+fn note(text: &str) -> Result<String, String> {
+    const MOST_CHARACTERS: usize = 300;
+    let text = text.trim();
+    match text.chars().count() {
+        0 => Err("it is empty".to_owned()),
+        count if count > MOST_CHARACTERS => Err(format!("it has {count} characters, and {MOST_CHARACTERS} are the limit")),
+        _ if text.chars().any(char::is_control) => Err("it must be one line without control characters".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

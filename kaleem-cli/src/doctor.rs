@@ -71,6 +71,8 @@ pub(crate) struct Patient<'a> {
     history: Result<History, CliError>,
     /// What of the live release does not serve.
     faults: Vec<Damage>,
+    /// What is to be known of it, and was so before kaleem came.
+    warnings: Vec<Damage>,
     now: Timestamp,
 }
 
@@ -93,6 +95,7 @@ impl<'a> Patient<'a> {
             configurations: BTreeMap::new(),
             history,
             faults: Vec::new(),
+            warnings: Vec::new(),
             now: clock.now(),
         };
         let runtime = match kaleem {
@@ -105,7 +108,8 @@ impl<'a> Patient<'a> {
         patient.engine = runtime.engine().await.map_err(|error| failed(&error, one_line(&error)));
         patient.instances = runtime.list(&project.name).await.unwrap_or_default();
         if let Ok(history) = &patient.history {
-            patient.faults = reality::ask(wiring, &project.name, history).await.unwrap_or_default().faults;
+            let reality = reality::ask(wiring, &project.name, history).await.unwrap_or_default();
+            (patient.faults, patient.warnings) = (reality.faults, reality.warnings);
         }
         for service in project.services.values() {
             let Ok(image) = image_reference(&project.name, service, None) else { continue };

@@ -27,6 +27,8 @@ pub(crate) struct Environment {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
+    /// The name of this machine.
+    pub host: String,
 }
 
 impl Environment {
@@ -46,6 +48,7 @@ impl Environment {
             is_root: uid.is_root(),
             uid: uid.as_raw(),
             gid: rustix::process::getegid().as_raw(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         }
     }
 

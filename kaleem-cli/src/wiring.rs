@@ -220,6 +220,7 @@ impl Wiring {
         let builder = builder
             .owner(owner)
             .user(self.environment.user())
+            .author(format!("{}@{}", self.environment.user(), self.environment.host))
             .files(self.files.get().cloned())
             .clock(self.clock.clone())
             .hook_environment(self.hook_environment());

@@ -26,6 +26,7 @@ use crate::journal::{Event, Journal, Next};
 use crate::lease::host::HostLock;
 use crate::lease::{self, Holder, Lease};
 use crate::names::{PlanId, ProjectName, ReleaseId, ServiceName};
+use crate::observed::doors::{self, Proposal};
 use crate::observed::owner::{Ownership, ProjectFiles, Standing};
 use crate::outcome::{Outcome, Resolution};
 use crate::plan::{Objection, Plan, PlanKind, Severity, Step, older};
@@ -62,6 +63,7 @@ pub struct Kaleem {
     state: PathBuf,
     owner: String,
     user: String,
+    author: Option<String>,
     files: Option<ProjectFiles>,
     gateways: Option<GatewayParts>,
     hook_environment: BTreeMap<String, String>,
@@ -217,6 +219,7 @@ impl Kaleem {
                 clock,
                 state,
                 user: owner.clone(),
+                author: None,
                 files: None,
                 owner,
                 gateways: None,
@@ -325,6 +328,15 @@ impl Kaleem {
         self.make_rollback(to, RollbackData::Leave, &Known { state: &state, key: &key, history: &history, ownership: &ownership }).await
     }
 
+    /// Entries of `[front-door]` that a person may want: what the project's containers publish, and what its nginx passes on.
+    ///
+    /// # Errors
+    ///
+    /// [`KaleemError::Runtime`] when the engine cannot be asked.
+    pub async fn propose_doors(&self, project: &Project) -> Result<Vec<Proposal>, KaleemError> {
+        doors::propose(&self.runtime, &self.probes, project).await.map_err(|source| KaleemError::Runtime { source })
+    }
+
     /// Takes the right to change the project.
     ///
     /// # Errors
@@ -408,7 +420,8 @@ impl Kaleem {
             work.state.put_definition(&work.key, definition).map_err(|source| KaleemError::State { source })?;
         }
         let path = work.state.journal(planned.plan.id);
-        let journal = Journal::begin(&path, &planned.plan, self.clock.now()).map_err(|source| KaleemError::Journal { source })?;
+        let plan = Plan { by: self.author.clone(), ..planned.plan.clone() };
+        let journal = Journal::begin(&path, &plan, self.clock.now()).map_err(|source| KaleemError::Journal { source })?;
         Ok(self.spawn(work, journal, RetryStuck::Never))
     }
 

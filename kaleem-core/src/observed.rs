@@ -25,7 +25,7 @@ const CONCURRENT_QUESTIONS: usize = 8;
 pub mod clients;
 pub mod owner;
 pub mod routes;
-pub(crate) mod doors;
+pub mod doors;
 pub mod nginx;
 pub mod proxy;
 pub mod reality;

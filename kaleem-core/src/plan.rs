@@ -18,6 +18,7 @@ pub mod compare;
 pub mod gateway;
 pub mod leaving;
 pub mod older;
+pub mod replicas;
 pub mod settle;
 pub mod step;
 pub mod steps;
@@ -54,6 +55,12 @@ pub struct Plan {
     pub objections: Vec<Objection>,
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// Who had it carried out, as `user@host`; `None` before it is, and where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What that person noted of it, one line, for others. It must hold no secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl Plan {

@@ -16,6 +16,9 @@ use crate::names::{ContainerName, GatewayName, ProjectName, ReleaseId, ServiceNa
 use crate::runtime::StopPolicy;
 use crate::traffic::DrainPolicy;
 
+/// Time a container without any check must stay up: crash loops of common runtimes show within it.
+pub(crate) const UNCHECKED_STEADY: Duration = Duration::from_secs(3);
+
 /// An immutable set of everything that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +32,22 @@ pub struct Release {
     /// The backup set that was made before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<SetId>,
+    /// Containers that kaleem did not make and whose own health check failed already when it took them over. They stay as they are, so that they
+    /// still fail is no fault of a release.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unhealthy_before: BTreeSet<ContainerName>,
+}
+
+impl Release {
+    /// Asks nothing of services whose containers were unhealthy before kaleem came: that they fail the same check again is no reason not to go back.
+    pub(crate) fn forgive_unhealthy(&mut self) {
+        for (name, wanted) in &mut self.target.services {
+            let unhealthy = |names: &Vec<ContainerName>| names.iter().any(|name| self.unhealthy_before.contains(name));
+            if wanted.gate.asks_docker() && self.instances.get(name).is_some_and(unhealthy) {
+                wanted.gate = GateSettings { question: Question::Running, steady: UNCHECKED_STEADY, ..wanted.gate.clone() };
+            }
+        }
+    }
 }
 
 /// What is wanted, before it is known which containers will be it.
@@ -299,4 +318,11 @@ pub struct GateSettings {
     /// Whether a container that ended with 0 did what it was made for: nothing starts it again, and nobody connects to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_end: bool,
+}
+
+impl GateSettings {
+    /// Whether the health that Docker reports counts: only where nothing else is asked, such as what `kaleem.toml` says.
+    pub fn asks_docker(&self) -> bool {
+        self.question == Question::Healthcheck
+    }
 }

@@ -20,6 +20,9 @@ pub mod files;
 pub mod host;
 mod serving;
 
+/// The kind of what was so before kaleem came, and is kept as it is.
+pub(crate) const UNHEALTHY_BEFORE: &str = "unhealthy-before";
+
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
@@ -31,6 +34,13 @@ pub struct Damage {
     pub message: String,
     /// The way out.
     pub repair: Repair,
+}
+
+impl Damage {
+    /// Whether it is only to be known: it was so before kaleem came, and nothing that serves is worse for it.
+    pub fn is_warning(&self) -> bool {
+        self.kind == UNHEALTHY_BEFORE
+    }
 }
 
 /// A way out.

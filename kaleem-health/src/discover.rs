@@ -13,7 +13,8 @@ use kaleem_core::names::ServiceName;
 use kaleem_core::secret::Secret;
 
 use crate::settings::{
-    HttpSettings, MongodbSettings, ProbeSettings, QdrantSettings, RabbitmqSettings, RedisSettings, SettingsError, TcpSettings,
+    CommandSettings, HttpSettings, MongodbSettings, ProbeSettings, QdrantSettings, RabbitmqSettings, RedisSettings, SettingsError,
+    TcpSettings,
 };
 
 mod address;
@@ -220,6 +221,10 @@ fn web(project: &Project, service: &Service) -> Option<Discovered> {
         }
         if let Some(port) = health.tcp {
             return made("tcp", ProbeSettings::Tcp(TcpSettings { host: service.name.to_string(), port }), Found::Settings);
+        }
+        if let Some(command) = &health.command {
+            let command = CommandSettings::standard(service.name.clone(), command.clone());
+            return made("command", ProbeSettings::Command(command), Found::Settings);
         }
     }
     if let Some((port, path)) = asked_over_http(service) {

@@ -41,6 +41,7 @@ pub(crate) async fn run(arguments: &Deploy, wiring: &Wiring, printer: &Printer) 
     let planning = kaleem.deploy_plan_with(&work, &project, &images, &wishes);
     let mut planned = patiently(wiring, printer, planning).await.map_err(|source| CliError::Kaleem { source })?;
     plan::agree(&arguments.wishes, &mut planned);
+    planned.plan.note.clone_from(&arguments.note);
     let view = PlanView { plan: &planned.plan, notes: &planned.notes, warnings: &project.warnings, history: work.history() };
     view.lines(Detail::Short).iter().for_each(|line| printer.note(line));
     printer.json(&view.json());

@@ -126,8 +126,11 @@ impl Asked {
         Ok(join_all(answers).await)
     }
 
-    /// What Docker says of the containers of a service whose own health check fails.
+    /// What Docker says of the containers of a service whose own health check fails; nothing where `kaleem.toml` says what is checked.
     fn unhealthy(&self, service: &ServiceName, instances: &[Instance]) -> Option<Finding> {
+        if self.project.settings.decides_health(service) {
+            return None;
+        }
         let mut own = instances.iter().filter(|instance| instance.service == *service && !instance.oneoff && !is_gateway(instance));
         let ill = own.find(|one| one.state.status == InstanceStatus::Running && one.state.health == InstanceHealth::Unhealthy)?;
         let name = &ill.name;

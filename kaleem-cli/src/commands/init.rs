@@ -22,6 +22,7 @@ use crate::exit::Exit;
 use crate::render::Printer;
 use crate::wiring::Wiring;
 
+mod doors;
 mod probes;
 
 /// Mode of the file: it holds nothing secret, and others read it from the repository.
@@ -52,7 +53,7 @@ pub(crate) async fn run(arguments: &Init, wiring: &Wiring, printer: &Printer) ->
         printer.note("  help: run `kaleem init --force` as a user who may use Docker: without it, no strategy is written");
     }
     let gateways = if kaleem.as_ref().is_ok_and(Kaleem::has_gateways) { Gateways::Available } else { Gateways::Missing };
-    let text = text(&project, kaleem.as_ref().map(Kaleem::runtime), gateways).await;
+    let text = text(&project, kaleem.as_ref(), gateways).await;
     if arguments.print {
         printer.raw(&text);
         return Ok(Exit::Done);
@@ -72,7 +73,8 @@ fn write_new(path: &std::path::Path, text: &str) -> Result<(), DurableError> {
     }
 }
 
-async fn text(project: &Project, runtime: Result<&Arc<dyn Runtime>, &String>, gateways: Gateways) -> String {
+async fn text(project: &Project, kaleem: Result<&Kaleem, &String>, gateways: Gateways) -> String {
+    let runtime = kaleem.map(Kaleem::runtime);
     let mut text = "\
 # What the compose file cannot say. Every key is optional: what stands here is what kaleem decides by itself,
 # with the reason, so that you can change it. All keys: `kaleem init --schema`.
@@ -98,6 +100,12 @@ async fn text(project: &Project, runtime: Result<&Arc<dyn Runtime>, &String>, ga
         };
         write_service(&mut text, project, service, &facts, judged, gateways);
     }
+    // Without an engine nothing is known of doors but what the file said before.
+    let proposals = match kaleem {
+        Ok(kaleem) => kaleem.propose_doors(project).await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    doors::write(&mut text, project, &proposals);
     probes::write(&mut text, project);
     text
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::error::CliError;
 use crate::render::Printer;
-use crate::render::style::{BAD, HELP, paint};
+use crate::render::style::{BAD, HELP, WARN, paint};
 use crate::wiring::Wiring;
 
 /// What was seen beside the journals.
@@ -18,6 +18,8 @@ use crate::wiring::Wiring;
 pub(crate) struct Reality {
     /// What of the live release does not serve.
     pub faults: Vec<Damage>,
+    /// What is to be known of it, and was so before kaleem came.
+    pub warnings: Vec<Damage>,
     /// Whether containers run that kaleem did not make.
     pub has_others: bool,
 }
@@ -33,28 +35,33 @@ pub(crate) async fn ask(wiring: &Wiring, project: &ProjectName, history: &Histor
     let state = wiring.state(project);
     let key = state.key_or_ephemeral().ok();
     let find = |id: &DefinitionId| key.as_ref().and_then(|key| state.definition(key, id).ok());
-    let host = Host { runtime: &runtime, traffic: Some(&traffic), find: &find, history, project };
-    let faults = host.look_at_serving().await.map_err(|source| CliError::Repair { source })?;
+    // What it says now counts. Where the files cannot be read, what the release says does.
+    let settings = wiring.project().map(|project| project.settings).unwrap_or_default();
+    let decides = |service: &ServiceName| settings.decides_health(service);
+    let host = Host { runtime: &runtime, traffic: Some(&traffic), find: &find, history, project, decides: &decides };
+    let found = host.look_at_serving().await.map_err(|source| CliError::Repair { source })?;
+    let (warnings, faults) = found.into_iter().partition(Damage::is_warning);
     let all = runtime.list(project).await.map_err(|source| CliError::Engine { source })?;
     let others = |instance: &kaleem_core::runtime::Instance| instance.release.is_none() && instance.state.status == InstanceStatus::Running;
-    Ok(Reality { faults, has_others: all.iter().any(others) })
+    Ok(Reality { faults, warnings, has_others: all.iter().any(others) })
 }
 
-/// Says what does not serve, each with what to do.
-pub(crate) fn show(printer: &Printer, faults: &[Damage]) {
-    for fault in faults {
-        printer.result(&format!("{} {}", paint(BAD, "down:"), fault.message));
-        for command in fault.repair.commands() {
+/// Says what does not serve and what is to be known, each with what to do.
+pub(crate) fn show(printer: &Printer, reality: &Reality) {
+    let faults = reality.faults.iter().map(|fault| (fault, "down:", BAD));
+    for (found, label, style) in faults.chain(reality.warnings.iter().map(|warning| (warning, "warning:", WARN))) {
+        printer.result(&format!("{} {}", paint(style, label), found.message));
+        for command in found.repair.commands() {
             printer.result(&format!("  {} {command}", paint(HELP, "help:")));
         }
+        printer.json(&object(found));
     }
-    faults.iter().map(object).for_each(|object| printer.json(&object));
 }
 
 /// The same for programs.
 fn object(fault: &Damage) -> Value {
     json!({
-        "type": "fault",
+        "type": if fault.is_warning() { "warning" } else { "fault" },
         "rule": fault.kind,
         "service": fault.service.as_ref().map(ServiceName::as_str),
         "message": fault.message,

@@ -27,10 +27,14 @@ pub(crate) fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> 
     }
     let serving = history.serving();
     let current = history.entries().iter().rposition(|entry| Some(entry.plan.release.id) == serving && entry.progress.is_committed());
-    let rows = history.entries().iter().enumerate().rev().map(|(index, entry)| row(entry, current == Some(index)));
-    table::lines(&["", "RELEASE", "WHEN", "PLAN", "OUTCOME", "TOOK", "IMAGES"], rows.collect())
-        .iter()
-        .for_each(|line| printer.result(line));
+    // Most people write no notes.
+    let notes = if history.entries().iter().any(|entry| entry.plan.note.is_some()) { Notes::Shown } else { Notes::Left };
+    let mut heads = vec!["", "RELEASE", "WHEN", "PLAN", "OUTCOME", "TOOK", "BY", "IMAGES"];
+    if notes == Notes::Shown {
+        heads.insert(heads.len() - 1, "NOTE");
+    }
+    let rows = history.entries().iter().enumerate().rev().map(|(index, entry)| row(entry, current == Some(index), notes));
+    table::lines(&heads, rows.collect()).iter().for_each(|line| printer.result(line));
     for (index, entry) in history.entries().iter().enumerate().rev() {
         printer.json(&json!({
             "type": "release",
@@ -41,6 +45,8 @@ pub(crate) fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> 
             "took_ms": words::since(entry.began, entry.ended).as_millis(),
             "outcome": words::outcome(entry).replace(' ', "-"),
             "serving": current == Some(index),
+            "by": entry.plan.by,
+            "note": entry.plan.note,
             "images": entry.plan.release.target.services.iter().map(|(name, wanted)| json!({
                 "service": name.as_str(), "image": wanted.image.image.to_string(), "digest": wanted.image.digest.as_str(),
             })).collect::<Vec<_>>(),
@@ -49,7 +55,14 @@ pub(crate) fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliError> 
     Ok(Exit::Done)
 }
 
-fn row(entry: &Entry, serving: bool) -> Vec<Cell> {
+/// Whether the table has a column for what people noted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notes {
+    Shown,
+    Left,
+}
+
+fn row(entry: &Entry, serving: bool, notes: Notes) -> Vec<Cell> {
     let word = words::outcome(entry);
     let style = match word {
         "deployed" => GOOD,
@@ -66,13 +79,18 @@ fn row(entry: &Entry, serving: bool) -> Vec<Cell> {
         PlanKind::Upgrade => "upgrade",
         PlanKind::Restart => "restart",
     };
-    vec![
+    let mut row = vec![
         Cell::styled(if serving { "*" } else { "" }, GOOD),
         Cell::new(entry.plan.release.id.to_string()),
         Cell::new(words::moment(entry.began)),
         Cell::styled(format!("{} {kind}", entry.plan.id), FAINT),
         Cell::styled(word, style),
         Cell::new(words::duration(words::since(entry.began, entry.ended))),
-        Cell::new(images.collect::<Vec<_>>().join(", ")),
-    ]
+        Cell::new(entry.plan.by.clone().unwrap_or_default()),
+    ];
+    if notes == Notes::Shown {
+        row.push(Cell::new(entry.plan.note.clone().unwrap_or_default()));
+    }
+    row.push(Cell::new(images.collect::<Vec<_>>().join(", ")));
+    row
 }

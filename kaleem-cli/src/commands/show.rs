@@ -53,7 +53,11 @@ fn show_entry(printer: &Printer, entry: &Entry) {
     let took = words::duration(words::since(entry.began, entry.ended));
     printer.result("");
     let head = format!("{} {} of {}: {}", entry.plan.kind, entry.plan.id, words::moment(entry.began), words::outcome(entry));
-    printer.result(&format!("{} after {took}", paint(STRONG, &head)));
+    let by = entry.plan.by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
+    printer.result(&format!("{} after {took}{by}", paint(STRONG, &head)));
+    if let Some(note) = &entry.plan.note {
+        printer.result(&format!("{} {note}", paint(FAINT, "note:")));
+    }
     let evidence = History::evidence(entry);
     let digits = entry.plan.steps.len().to_string().len();
     for index in 0..entry.plan.steps.len() {
@@ -103,6 +107,8 @@ fn show_entry(printer: &Printer, entry: &Entry) {
         "kind": entry.plan.kind.to_string(),
         "began": entry.began.to_string(),
         "ended": entry.ended.to_string(),
+        "by": entry.plan.by,
+        "note": entry.plan.note,
         "result": entry.outcome,
         "services": entry.plan.release.target.services.iter().map(|(name, wanted)| json!({
             "service": name.as_str(),

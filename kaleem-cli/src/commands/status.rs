@@ -66,9 +66,9 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
     show_instances(printer, &history, instances, now);
     rates::show(wiring, printer, &history).await;
     let reality = reality::ask(wiring, &project, &history).await?;
-    if !reality.faults.is_empty() {
+    if !reality.faults.is_empty() || !reality.warnings.is_empty() {
         printer.result("");
-        reality::show(printer, &reality.faults);
+        reality::show(printer, &reality);
     }
     printer.json(&json!({
         "type": "status",
@@ -212,6 +212,8 @@ fn row(instance: &Instance, release: Option<&Release>, now: jiff::Timestamp) -> 
         InstanceHealth::None => Cell::styled("no check", FAINT),
         InstanceHealth::Starting => Cell::styled("starting", WARN),
         InstanceHealth::Healthy => Cell::styled("healthy", GOOD),
+        // Something else is asked of it, so that this says nothing.
+        InstanceHealth::Unhealthy if wanted.is_some_and(|wanted| !wanted.gate.asks_docker()) => Cell::styled("unhealthy (not used)", FAINT),
         InstanceHealth::Unhealthy => Cell::styled("unhealthy", BAD),
     };
     let up = match (&state.started_at, state.status) {

@@ -114,16 +114,18 @@ fn room(root: &Path, free: u64, images: u64) -> Answer {
 pub(super) fn serving(patient: &Patient<'_>) -> Vec<Answer> {
     let Some(live) = patient.history.as_ref().ok().and_then(kaleem_core::history::History::serving) else { return Vec::new() };
     let answer = |fault: &kaleem_core::repair::Damage| {
-        let answer = Answer::fail(fault.kind, fault.message.clone(), fault.repair.commands().join(" && "));
+        let verdict = if fault.is_warning() { Answer::warn } else { Answer::fail };
+        let answer = verdict(fault.kind, fault.message.clone(), fault.repair.commands().join(" && "));
         match &fault.service {
             Some(service) => answer.of(service),
             None => answer,
         }
     };
     if patient.engine.is_ok() && patient.faults.is_empty() && patient.history.as_ref().is_ok_and(|history| history.open().is_none()) {
-        return vec![Answer::ok("serving", format!("all of {live} serves"))];
+        let serves = Answer::ok("serving", format!("all of {live} serves"));
+        return patient.warnings.iter().map(answer).chain(std::iter::once(serves)).collect();
     }
-    patient.faults.iter().map(answer).collect()
+    patient.faults.iter().chain(&patient.warnings).map(answer).collect()
 }
 
 /// No container is left that the files do not name.

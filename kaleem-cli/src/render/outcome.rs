@@ -31,7 +31,7 @@ impl Printer {
             Some(history) => format!("{}{}", words::serving(history), reality::doubt(&reality.faults)),
         };
         let live = plan.previous.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
-        reality::show(self, &reality.faults);
+        reality::show(self, reality);
         let release = plan.release.id;
         let subject = match plan.kind {
             PlanKind::Deploy | PlanKind::Rollback => release.to_string(),
@@ -113,7 +113,7 @@ impl Printer {
     /// Says that there is nothing to do; and what does not serve all the same, as far as a plan could not repair it.
     pub(crate) fn nothing_to_do(&self, history: &History, reality: &Reality) -> Exit {
         let (style, exit) = if reality.faults.is_empty() { (GOOD, Exit::Done) } else { (BAD, Exit::NotServing) };
-        reality::show(self, &reality.faults);
+        reality::show(self, reality);
         self.result(&format!("{} {}{}", paint(style, "serving:"), words::serving(history), reality::doubt(&reality.faults)));
         self.json(&json!({
             "type": "outcome",

@@ -15,6 +15,7 @@ pub(crate) fn redact(text: &str, sandbox: &Sandbox) -> String {
         (format!(":{}", sandbox.port), ":PORT"),
         (format!(" on {host},"), " on HOST,"),
         (format!(" on {host})"), " on HOST)"),
+        (format!("@{host}"), "@HOST"),
     ] {
         text = text.replace(&what, name);
     }

@@ -38,6 +38,7 @@ stories! {
     damage_is_repaired,
     databases_are_drilled,
     dependencies_are_asked,
+    front_doors_are_proposed,
     hooks_run_around_a_deploy,
     a_registry_that_is_difficult,
     a_user_without_rights,

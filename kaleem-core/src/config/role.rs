@@ -23,6 +23,8 @@ pub enum Role {
     Agent,
     /// It runs another command of the image of this service, and nobody calls it.
     Worker(ServiceName),
+    /// It waits for work, by its name or its command, and nobody calls it: what its image exposes is another program's.
+    Consumer,
     /// It answers others, or might.
     Server,
 }
@@ -88,6 +90,9 @@ const CLIENTS: &[&str] = &[
 /// Words of a command that start work at certain times.
 const SCHEDULERS: &[&str] =
     &["beat", "celerybeat", "cron", "crond", "cronjob", "scheduler", "schedule", "supercronic", "ofelia", "clockwork"];
+
+/// Words of a name or a command that wait for work and never end by themselves.
+const WORKERS: &[&str] = &["worker", "workers", "consumer", "consumers", "daemon", "horizon", "listener", "sidekiq"];
 
 /// Directories in a container that two instances may write to at the same time: files that are made once, appended to, or made anew.
 const SHARED_TARGETS: &[&str] = &["cache", "certs", "log", "logs", "run", "socket", "sockets", "static", "ssl", "tmp"];
@@ -165,6 +170,7 @@ impl Role {
         };
         match project.services.values().find(|other| other_command && same_image(other)) {
             Some(other) => Self::Worker(other.name.clone()),
+            None if waits_for_work(service, &words) => Self::Consumer,
             None => Self::Server,
         }
     }
@@ -172,7 +178,7 @@ impl Role {
     /// Whether another may reach it under its name, so that it needs a place where requests go while it is replaced.
     pub fn answers(&self) -> bool {
         match self {
-            Self::OneShot | Self::Client | Self::Agent | Self::Worker(_) | Self::Scheduler => false,
+            Self::OneShot | Self::Client | Self::Agent | Self::Worker(_) | Self::Consumer | Self::Scheduler => false,
             Self::Store | Self::Server => true,
         }
     }
@@ -199,11 +205,34 @@ pub fn runs_client(service: &Service) -> bool {
     }
 }
 
-/// Whether a container that ends with 0 may have done what it was made for: nothing starts it again, and it is asked nothing.
-pub fn may_end(service: &Service) -> bool {
+/// Whether a container that ends with 0 may have done what it was made for: nothing starts it again, and it serves nobody.
+///
+/// A server or a worker that somebody stopped ends with 0, too. So what others reach, what runs the server of its image, and what works for ever
+/// by its kind or its name is none that may end.
+pub fn may_end(project: &Project, service: &Service, image: &ImageRef, facts: &ImageFacts) -> bool {
     let definition = &service.definition;
     let stays_down = matches!(definition.restart, RestartPolicy::No | RestartPolicy::OnFailure(_));
-    stays_down && definition.ports.is_empty() && definition.expose.is_empty()
+    let waited_for_as_server = |other: &Service| {
+        other.depends_on.get(&service.name).is_some_and(|dependency| dependency.condition == DependencyCondition::ServiceHealthy)
+    };
+    if !stays_down || is_named(project, service) || project.services.values().any(waited_for_as_server) {
+        return false;
+    }
+    if ImageKind::of(image) == ImageKind::Agent || waits_for_work(service, &command(service, facts)) {
+        return false;
+    }
+    match Role::of(project, service, image, facts) {
+        Role::OneShot | Role::Client | Role::Worker(_) => true,
+        Role::Store | Role::Scheduler | Role::Agent | Role::Consumer => false,
+        // Ports of an image are those of its own program: another command of it may be anything.
+        Role::Server => facts.exposed_ports.is_empty() || definition.command.is_some() || definition.entrypoint.is_some(),
+    }
+}
+
+/// Whether its name or its command says that it is a worker.
+fn waits_for_work(service: &Service, words: &[String]) -> bool {
+    let mut tokens = words.iter().flat_map(|word| tokens(word)).chain(tokens(service.name.as_str()));
+    tokens.any(|token| WORKERS.contains(&token.to_ascii_lowercase().as_str()))
 }
 
 /// Where a service writes what two instances must not write at the same time: the first such place.
@@ -275,8 +304,14 @@ pub fn speaks_fastcgi(service: &Service, facts: &ImageFacts) -> bool {
     service.image.as_ref().is_some_and(|image| ImageKind::of(image) == ImageKind::FastCgi) || fpm || uwsgi
 }
 
-/// Whether anything says that others call it: a port that it publishes or names, or another service that names it.
+/// Whether anything says that others call it: a port that it publishes or names, or another service that names it or waits for it.
 fn is_called(project: &Project, service: &Service) -> bool {
+    let waits = |other: &Service| other.name != service.name && other.depends_on.contains_key(&service.name);
+    is_named(project, service) || project.services.values().any(waits)
+}
+
+/// The same without those that only wait for it: they wait for a job as well as for a server.
+fn is_named(project: &Project, service: &Service) -> bool {
     let definition = &service.definition;
     let health = project.settings.services.get(&service.name).and_then(|settings| settings.health.as_ref());
     if !definition.ports.is_empty()
@@ -304,7 +339,7 @@ fn is_called(project: &Project, service: &Service) -> bool {
             .chain(definition.command.iter().flatten())
             .chain(definition.entrypoint.iter().flatten());
         let mut words = texts.flat_map(|text| hosts(text));
-        other.depends_on.contains_key(&service.name) || words.any(|word| names.contains(word))
+        words.any(|word| names.contains(word))
     })
 }
 
@@ -375,7 +410,7 @@ mod tests {
             ("a script that nobody knows", "postgres:16", vec!["/start.sh"], Role::Store),
             ("Celery beat", "team/app:1", vec!["celery", "-A", "app", "beat"], Role::Scheduler),
             ("a worker with the schedule in it", "team/app:1", vec!["celery", "-A", "app", "worker", "-B"], Role::Scheduler),
-            ("a worker", "team/app:1", vec!["celery", "-A", "app", "worker"], Role::Server),
+            ("a worker", "team/app:1", vec!["celery", "-A", "app", "worker"], Role::Consumer),
             ("an exporter", "oliver006/redis_exporter", vec![], Role::Agent),
             ("an administration page", "mongo-express", vec![], Role::Server),
         ] {
@@ -392,8 +427,46 @@ mod tests {
         let facts = ImageFacts { exposed_ports: vec!["8000/tcp".to_owned()], ..ImageFacts::default() };
         let alone = project(vec![web.clone(), worker.clone()]);
         assert_eq!(role(&alone, "worker", &facts), Role::Worker("web".parse().unwrap()));
+        // The image of the API, without the API.
+        assert_eq!(role(&project(vec![worker.clone()]), "worker", &facts), Role::Consumer);
         web.definition.environment.insert("QUEUE_URL".to_owned(), Some("http://worker:8000/".to_owned()));
         assert_eq!(role(&project(vec![web, worker]), "worker", &facts), Role::Server, "another names it");
+    }
+
+    #[test]
+    fn a_job_may_end_and_a_server_or_a_worker_that_somebody_stopped_may_not() {
+        let exposing = |port: &str| ImageFacts { exposed_ports: vec![port.to_owned()], ..ImageFacts::default() };
+        let none = ImageFacts::default;
+        for (why, name, image, words, facts, expected) in [
+            ("a job", "buckets", "team/tools:1", vec!["make-buckets"], none(), true),
+            ("a client of a store", "init", "mongo:7", vec!["mongosh", "--eval", "rs.initiate()"], exposing("27017/tcp"), true),
+            ("a job of the server's image", "migrate", "team/app:1", vec!["migrate"], exposing("3000/tcp"), true),
+            ("the server of its image", "web", "team/app:1", vec![], exposing("3000/tcp"), false),
+            ("a store", "cache", "redis:7", vec!["redis-server"], exposing("6379/tcp"), false),
+            ("a schedule", "beat", "team/app:1", vec!["celery", "beat"], none(), false),
+            ("an agent", "logs", "grafana/promtail", vec![], none(), false),
+            ("a worker by its command", "queue", "team/app:1", vec!["php", "artisan", "queue:work", "--daemon"], none(), false),
+            ("a worker by its name", "mail-worker", "team/app:1", vec!["mail"], none(), false),
+        ] {
+            let mut one = service(name, image, &words);
+            one.definition.restart = RestartPolicy::No;
+            let ends = |project: &Project| {
+                let one = project.services.values().find(|one| one.name.as_str() == name).unwrap();
+                may_end(project, one, one.image.as_ref().unwrap(), &facts)
+            };
+            assert_eq!(ends(&project(vec![one.clone()])), expected, "{why}");
+            let mut other = service("other", "team/other", &[]);
+            let wait = |condition| super::super::Dependency { condition, restart: false, required: true };
+            other.depends_on.insert(one.name.clone(), wait(DependencyCondition::ServiceStarted));
+            assert_eq!(ends(&project(vec![one.clone(), other.clone()])), expected, "{why}: another starts after it");
+            other.depends_on.insert(one.name.clone(), wait(DependencyCondition::ServiceHealthy));
+            assert!(!ends(&project(vec![one.clone(), other.clone()])), "{why}: another waits until it is healthy");
+            other.depends_on.clear();
+            other.definition.environment.insert("URL".to_owned(), Some(format!("http://{name}:80/")));
+            assert!(!ends(&project(vec![one.clone(), other])), "{why}: another calls it");
+            one.definition.restart = RestartPolicy::UnlessStopped;
+            assert!(!ends(&project(vec![one])), "{why}: it is started again");
+        }
     }
 
     #[test]

@@ -191,6 +191,20 @@ pub struct HealthSettings {
     pub deadline: Option<DurationText>,
 }
 
+impl HealthSettings {
+    /// Whether it says what is checked, so that the container's own health check does not count.
+    pub fn decides(&self) -> bool {
+        self.http.is_some() || self.tcp.is_some() || self.command.is_some() || self.none == Some(true)
+    }
+}
+
+impl Settings {
+    /// Whether `kaleem.toml` says how a service is checked, so that the container's own health check does not count.
+    pub fn decides_health(&self, service: &ServiceName) -> bool {
+        self.services.get(service).and_then(|settings| settings.health.as_ref()).is_some_and(HealthSettings::decides)
+    }
+}
+
 /// The JSON schema of `kaleem.toml`, for editors.
 pub fn settings_schema() -> serde_json::Value {
     schemars::schema_for!(Settings).to_value()

@@ -58,6 +58,13 @@ impl KaleemBuilder {
         self
     }
 
+    /// Who has plans carried out, as `user@host`: journals keep it, for people who ask later who deployed. Nobody where nothing is said.
+    #[must_use]
+    pub fn author(mut self, author: impl Into<String>) -> Self {
+        self.kaleem.author = Some(author.into());
+        self
+    }
+
     /// The files of the project that is worked on: another project of the same name is told apart by them.
     #[must_use]
     pub fn files(mut self, files: Option<ProjectFiles>) -> Self {

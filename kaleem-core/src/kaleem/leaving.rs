@@ -11,7 +11,7 @@ use crate::observed::{Observed, ObservedImage, gateway_of};
 use crate::plan::leaving::{self, Program};
 use crate::plan::steps::PlanData;
 use crate::plan::target::{Resolved, resolve};
-use crate::plan::{PlanKind, pin_tag};
+use crate::plan::{PlanKind, pin_tag, replicas};
 use crate::release::Release;
 use crate::runtime::Instance;
 use crate::traffic::{GatewayStats, TrafficError};
@@ -184,6 +184,7 @@ impl Kaleem {
             &Besides::data(&PlanData::Leave),
         );
         plan.objections.extend(giving_back::objections(&plan, &observed, &other_images));
+        plan.object(replicas::objections(project, project, &plan));
         Ok(Planned { plan, notes: BTreeMap::new(), definitions: definitions.into_values().collect() })
     }
 

@@ -19,7 +19,7 @@ use crate::observed::{self, HostQuestions, Observed, ObservedImage, reality};
 use crate::plan::gateway::GatewayPlace;
 use crate::plan::steps::{PlanData, PlanInput, plan};
 use crate::plan::target::{Resolved, companions, resolve};
-use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, instance_name, pin_tag, settle, too_new, writers};
+use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, instance_name, pin_tag, replicas, settle, too_new, writers};
 use crate::release::{Release, Target, WantedGateway};
 use crate::runtime::{EngineInfo, InstanceSpec};
 use crate::state::{DefinitionKey, StateDirectory};
@@ -123,6 +123,7 @@ impl Kaleem {
         if !plan.is_empty() {
             let mut more = self.older_objections(project, serving, &images, &observed, &plan).await?;
             more.extend(wishes.scale_objections(asked.project, &plan));
+            more.extend(replicas::objections(asked.project, project, &plan));
             more.extend(wishes.dependency_objections(project, &observed));
             more.extend(too_new::objections(project, &observed.engine, &plan));
             more.extend(wishes::left_objections(project, serving, &left, &as_files_say, &compare));
@@ -259,6 +260,7 @@ impl Kaleem {
         }
         let serving = known.history.serving().and_then(|id| known.history.release(id));
         let mut release = release;
+        release.forgive_unhealthy();
         let names: BTreeMap<ServiceName, DefinitionId> =
             release.target.services.iter().map(|(name, wanted)| (name.clone(), wanted.definition.clone())).collect();
         let find = |name: &ServiceName| names.get(name).and_then(|id| definitions.get(id)).cloned();
@@ -449,14 +451,18 @@ fn routed(target: &Target) -> BTreeMap<ServiceName, BTreeSet<String>> {
 
 /// Our tags of releases that the target keeps no more, newest first; enough of them that every plan tidies after the one before.
 fn old_pins(target: &Target, leads_to: ReleaseId, history: &History) -> Vec<ImageRef> {
-    /// A question each: more would make plans slow, and older ones were asked about by earlier plans.
-    const ASKED: usize = 20;
-    let keep = usize::try_from(target.keep).unwrap_or(usize::MAX);
+    /// Releases more than go out of those that are kept: what a plan could not remove, a later one does. All services of each are asked about.
+    const MORE: u32 = 2;
+    let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    // Where fewer are kept than before, more go out at once.
+    let before = history.serving().and_then(|id| history.release(id)).map_or(target.keep, |release| release.target.keep);
+    let asked = number(before.saturating_sub(target.keep).saturating_add(MORE));
     // The release that the plan leads to is the first of those that are kept, also where it served before.
-    let dropped = history.releases().into_iter().filter(|release| release.id != leads_to).skip(keep.saturating_sub(1));
+    let others = history.releases().into_iter().filter(|release| release.id != leads_to);
+    let dropped = others.skip(number(target.keep).saturating_sub(1)).take(asked);
     let pins = dropped.flat_map(|release| {
         let names: Vec<ServiceName> = release.target.services.keys().cloned().collect();
         names.into_iter().filter_map(move |name| pin_tag(&release.target.project, &name, release.id))
     });
-    pins.take(ASKED).collect()
+    pins.collect()
 }

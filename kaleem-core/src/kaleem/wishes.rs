@@ -64,7 +64,6 @@ impl Wishes {
             let why = match wanted.strategy {
                 Strategy::RunToEnd => Some("it runs once, to its end".to_owned()),
                 Strategy::Recreate if *replicas > 1 && said <= 1 => Some(wanted.reason.clone()),
-                _ if *replicas > 1 && wanted.container_name.is_some() => Some("its `container_name` can be given once".to_owned()),
                 Strategy::Recreate | Strategy::Overlap | Strategy::BlueGreen | Strategy::Rolling => None,
             };
             found.push(match why {
@@ -97,7 +96,10 @@ impl Wishes {
                 let runs = || instances().filter(|instance| instance.state.status == InstanceStatus::Running);
                 let stands = match dependency.condition {
                     DependencyCondition::ServiceStarted => runs().next().is_some(),
-                    DependencyCondition::ServiceHealthy => runs().any(|instance| instance.state.health != InstanceHealth::Unhealthy),
+                    DependencyCondition::ServiceHealthy => {
+                        let ignored = project.settings.decides_health(other);
+                        runs().any(|instance| ignored || instance.state.health != InstanceHealth::Unhealthy)
+                    }
                     DependencyCondition::ServiceCompletedSuccessfully => {
                         instances().any(|instance| instance.state.status == InstanceStatus::Exited && instance.state.exit_code == Some(0))
                     }

@@ -55,7 +55,18 @@ pub fn adopt(deploy: &Plan, instances: &[Instance]) -> Plan {
     let mut steps = vec![Step::Baseline { gates: Vec::new() }];
     steps.extend(pins);
     steps.push(Step::Commit { release: release.id });
-    Plan { format: PLAN_FORMAT, id: deploy.id, kind: PlanKind::Deploy, release, previous: None, changes, objections: Vec::new(), steps }
+    Plan {
+        format: PLAN_FORMAT,
+        id: deploy.id,
+        kind: PlanKind::Deploy,
+        release,
+        previous: None,
+        changes,
+        objections: Vec::new(),
+        steps,
+        by: None,
+        note: None,
+    }
 }
 
 fn runs(instance: &Instance) -> bool {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::definition::PortBinding;
-use crate::health::Question;
 use crate::names::{ContainerName, ServiceName};
 use crate::observed::clients::{Client, Keeps, Knowledge, Refresh};
 use crate::observed::owner::Standing;
@@ -14,7 +13,7 @@ use crate::observed::proxy::ProxyKind;
 use crate::observed::{Observed, is_gateway};
 use crate::plan::{ChangeKind, Interruption, Plan, PlanKind, Step, Undo};
 use crate::release::{Migration, Strategy, Wanted};
-use crate::runtime::{Instance, InstanceHealth, InstanceStatus};
+use crate::runtime::{Instance, InstanceStatus};
 
 /// What a rule has to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +44,7 @@ pub enum Severity {
 }
 
 mod client_addresses;
+mod unhealthy;
 
 type Rule = fn(&Plan, &Observed) -> Vec<Objection>;
 
@@ -67,7 +67,8 @@ const RULES: &[Rule] = &[
     shut_doors,
     client_addresses::rule,
     stores_replaced,
-    unhealthy_now,
+    unhealthy::now,
+    unhealthy::before,
     one_way_migrations,
     strangers_in_project,
     order_of_steps,
@@ -407,29 +408,6 @@ fn stores_replaced(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
         if crate::plan::strategy::is_store(&wanted.image.image) {
             let message = format!("`{}` keeps data, and its own definition or image changed", change.service);
             found.push(objection("store-replaced", Severity::Warn, Some(&change.service), message, "back it up first"));
-        }
-    }
-    found
-}
-
-/// A new container must pass the check that the one that runs now fails: without a word of it a deploy would be rolled back after minutes.
-fn unhealthy_now(plan: &Plan, observed: &Observed) -> Vec<Objection> {
-    let mut found = Vec::new();
-    for change in plan.changes.iter().filter(|change| change.kind == ChangeKind::Replace) {
-        let own_check =
-            plan.release.target.services.get(&change.service).is_some_and(|wanted| wanted.gate.question == Question::Healthcheck);
-        let unhealthy = |instance: &&Instance| {
-            // An engine calls what was stopped unhealthy, too.
-            let running = instance.state.status == InstanceStatus::Running;
-            running && instance.service == change.service && !is_gateway(instance) && instance.state.health == InstanceHealth::Unhealthy
-        };
-        if let Some(instance) = observed.instances.iter().find(|instance| own_check && unhealthy(instance)) {
-            let name = &change.service;
-            let message = format!("`{name}` is unhealthy now ({}), and its new container must pass the same health check", instance.name);
-            let remedy = format!(
-                "fix the check; if the image's check is not meant for `{name}`, write `none = true` under `[services.{name}.health]` in kaleem.toml"
-            );
-            found.push(objection("unhealthy-now", Severity::Warn, Some(name), message, &remedy));
         }
     }
     found

@@ -9,7 +9,7 @@ use crate::names::{NetworkName, PlanId, ServiceName, VolumeName};
 use crate::observed::is_gateway;
 use crate::plan::steps::dependency_order;
 use crate::plan::{BaselineGate, ChangeKind, Interruption, PLAN_FORMAT, Plan, PlanKind, ServiceChange, Step};
-use crate::release::Release;
+use crate::release::{Release, Wanted};
 use crate::runtime::{Instance, InstanceHealth, InstanceStatus, StopPolicy};
 
 /// How a gateway, or what no file describes, is stopped.
@@ -60,6 +60,8 @@ pub fn upgrade(id: PlanId, release: &Release, services: &[(ServiceName, Option<S
         changes,
         objections: Vec::new(),
         steps,
+        by: None,
+        note: None,
     }
 }
 
@@ -93,8 +95,9 @@ pub fn down(input: &Down<'_>) -> Plan {
     let mut changes: BTreeMap<ServiceName, ServiceChange> = BTreeMap::new();
     for instance in all.iter().copied().filter(|instance| is_up(instance)) {
         let wanted = release.target.services.get(&instance.service).filter(|_| !is_gateway(instance));
-        let well = instance.state.status == InstanceStatus::Running && instance.state.health != InstanceHealth::Unhealthy;
-        let gate = wanted.filter(|_| well).map(|wanted| wanted.gate.clone());
+        let fails = |wanted: &Wanted| wanted.gate.asks_docker() && instance.state.health == InstanceHealth::Unhealthy;
+        let well = |wanted: &&Wanted| instance.state.status == InstanceStatus::Running && !fails(wanted);
+        let gate = wanted.filter(well).map(|wanted| wanted.gate.clone());
         if let Some(gate) = &gate {
             gates.push(BaselineGate { service: instance.service.clone(), container: instance.name.clone(), gate: gate.clone() });
         }
@@ -131,6 +134,8 @@ pub fn down(input: &Down<'_>) -> Plan {
         changes: changes.into_values().collect(),
         objections: Vec::new(),
         steps,
+        by: None,
+        note: None,
     }
 }
 

@@ -28,6 +28,7 @@ mod restarts;
 mod rolling;
 mod slots;
 pub mod update;
+mod well;
 
 use slots::Slot;
 
@@ -168,6 +169,8 @@ struct Builder<'a> {
     repaired: BTreeMap<ServiceName, Vec<String>>,
     /// Containers that stop so that another service can have their port: whose they are, and who gets it.
     lent: BTreeMap<ContainerName, (ServiceName, ServiceName)>,
+    /// Containers that stay, and that were unhealthy before kaleem came.
+    unhealthy_before: BTreeSet<ContainerName>,
 }
 
 impl<'a> Builder<'a> {
@@ -196,6 +199,7 @@ impl<'a> Builder<'a> {
             renamed: BTreeMap::new(),
             repaired,
             lent: BTreeMap::new(),
+            unhealthy_before: BTreeSet::new(),
         }
     }
 
@@ -239,6 +243,7 @@ impl<'a> Builder<'a> {
             self.stands_for.insert(name.clone(), first.name().clone());
         }
         self.instances.insert(name.clone(), slots.iter().map(|slot| self.final_name(wanted, slot)).collect());
+        self.note_unhealthy(name, wanted, &slots);
         self.explain(name, wanted, &slots, &old, stale);
         self.connect_reused(name, &slots);
         self.join_live(name, standing);
@@ -314,7 +319,10 @@ impl<'a> Builder<'a> {
     }
 
     fn note_baseline(&mut self, name: &ServiceName, old: &[&Instance]) {
-        for instance in old.iter().filter(|instance| is_well(instance) && !is_gateway(instance)) {
+        for instance in old.iter().filter(|instance| !is_gateway(instance)) {
+            if !self.is_well(name, instance) {
+                continue;
+            }
             let mut gate = self.old_gate(name, instance);
             gate.passes = 1;
             gate.steady = Duration::ZERO;
@@ -433,7 +441,7 @@ impl<'a> Builder<'a> {
                 None => wanted.stop.clone(),
             },
             restart: instance.restart,
-            gate: (is_well(instance) && !is_gateway(instance)).then(|| self.old_gate(name, instance)),
+            gate: (self.is_well(name, instance) && !is_gateway(instance)).then(|| self.old_gate(name, instance)),
             again: again.filter(|_| renamed.is_none() && before.is_some_and(|before| before.companions.is_empty())),
         }
     }
@@ -513,7 +521,8 @@ impl<'a> Builder<'a> {
             // Going back makes no new release: what was made before it stays named.
             _ => input.observed.releases.iter().find(|release| release.id == input.release).and_then(|release| release.backup.clone()),
         };
-        let release = Release { id: input.release, target: input.target.clone(), instances: self.instances.clone(), backup };
+        let (instances, unhealthy_before) = (self.instances.clone(), self.unhealthy_before.clone());
+        let release = Release { id: input.release, target: input.target.clone(), instances, backup, unhealthy_before };
         let works = [&self.prepare, &self.create, &self.quiet, &self.switch, &self.retire].iter().any(|steps| !steps.is_empty());
         let first = input.observed.serving.is_none();
         let restores = matches!(input.data, PlanData::Restore { .. });
@@ -558,6 +567,8 @@ impl<'a> Builder<'a> {
             changes: self.changes,
             objections: Vec::new(),
             steps,
+            by: None,
+            note: None,
         }
     }
 }
@@ -577,9 +588,4 @@ fn gate(service: &ServiceName, wanted: &Wanted, container: ContainerName) -> Ste
 /// Whether it runs, or would run again by itself.
 fn is_up(instance: &Instance) -> bool {
     matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused)
-}
-
-/// Whether it may be expected to be healthy again after it was stopped and started.
-fn is_well(instance: &Instance) -> bool {
-    instance.state.status == InstanceStatus::Running && instance.state.health != InstanceHealth::Unhealthy
 }

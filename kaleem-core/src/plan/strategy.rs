@@ -8,7 +8,7 @@ use crate::config::{DependencyCondition, Project, Service, UpdateOrder};
 use crate::definition::{ContainerPort, Definition, HealthTest, Healthcheck, MountSource, NetworkMode, PortBinding, Protocol};
 use crate::health::{Need, Question};
 use crate::image::{ImageKind, ImageRef};
-use crate::release::{GateSettings, Strategy};
+use crate::release::{GateSettings, Strategy, UNCHECKED_STEADY};
 use crate::runtime::ImageFacts;
 
 /// Images of reverse proxies.
@@ -26,8 +26,6 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Why a service is stopped before its new container starts.
 const STOP_FIRST: &str = "`update_config.order` is stop-first";
-/// Time a container without any check must stay up: crash loops of common runtimes show within it.
-const STEADY: Duration = Duration::from_secs(3);
 /// The engine's defaults for a container's own check (engine API reference, `HealthConfig`).
 const ENGINE_INTERVAL: Duration = Duration::from_secs(30);
 const ENGINE_RETRIES: u64 = 3;
@@ -63,7 +61,7 @@ pub fn decide(
         Role::Scheduler => {
             return told((Strategy::Recreate, "it starts work at certain times, and two of it would start everything twice"));
         }
-        Role::OneShot | Role::Client | Role::Agent | Role::Worker(_) | Role::Server => {}
+        Role::OneShot | Role::Client | Role::Agent | Role::Worker(_) | Role::Consumer | Role::Server => {}
     }
     match role::writes_alone(service, image, facts) {
         Some(mount) if matches!(mount.source, MountSource::Volume { .. }) => {
@@ -82,7 +80,7 @@ pub fn decide(
             let reason = format!("it is a worker: it runs another command of the image of `{of}`, and nobody names it");
             return (Strategy::Overlap, reason);
         }
-        Role::OneShot | Role::Store | Role::Scheduler | Role::Server => {}
+        Role::OneShot | Role::Store | Role::Scheduler | Role::Consumer | Role::Server => {}
     }
     if settings.gateway == Some(false) {
         let published = !service.definition.ports.is_empty();
@@ -91,6 +89,10 @@ pub fn decide(
     }
     if is_front_door(service, image, settings) {
         return told((Strategy::Recreate, FRONT_DOOR));
+    }
+    if role == Role::Consumer {
+        // What its image exposes is another program's.
+        return told(reached(service, &ImageFacts { exposed_ports: Vec::new(), ..facts.clone() }, gateways));
     }
     told(reached(service, facts, gateways))
 }
@@ -177,15 +179,14 @@ pub fn is_store(image: &ImageRef) -> bool {
     ImageKind::of(image).is_store()
 }
 
-/// When a new instance counts as healthy.
+/// When a new instance counts as healthy; not whether it may end, which its project decides.
 pub fn gate(service: &Service, facts: &ImageFacts, settings: Option<&HealthSettings>) -> GateSettings {
     let definition = &service.definition;
     let empty = HealthSettings::default();
     let settings = settings.unwrap_or(&empty);
     let question = if settings.none == Some(true) { Question::Running } else { question(definition, facts, settings) };
-    let may_end = matches!(question, Question::Running) && role::may_end(service);
     let own_check = matches!(question, Question::Healthcheck);
-    let steady = if matches!(question, Question::Running) { STEADY } else { Duration::ZERO };
+    let steady = if matches!(question, Question::Running) { UNCHECKED_STEADY } else { Duration::ZERO };
     GateSettings {
         // The container's own check has counted its retries already.
         passes: settings.passes.unwrap_or(if own_check { 1 } else { 2 }).max(1),
@@ -196,7 +197,7 @@ pub fn gate(service: &Service, facts: &ImageFacts, settings: Option<&HealthSetti
             .deadline
             .map_or_else(|| if own_check { own_deadline(definition.healthcheck.as_ref(), facts) } else { DEADLINE }, |text| text.0),
         question,
-        may_end,
+        may_end: false,
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::config::settings::backup::MigrationName;
 use crate::config::settings::front_door::FrontDoorSettings;
-use crate::config::{DependencyCondition, Project, Service};
+use crate::config::{DependencyCondition, Project, Service, role};
 use crate::definition::{Definition, DefinitionId, NetworkMode};
+use crate::health::Question;
 use crate::names::ServiceName;
 use crate::observed::ObservedImage;
 use crate::plan::gateway::{self, GatewayPlace};
@@ -92,7 +93,8 @@ fn wanted(
         Some((split, place))
     });
     // What others reach must be there to be reached.
-    gate.may_end &= split.is_none() && !behind;
+    let asked_nothing = matches!(gate.question, Question::Running) && split.is_none() && !behind;
+    gate.may_end = asked_nothing && role::may_end(project, service, &image.pinned.image, &image.facts);
     let rolling = (strategy == Strategy::Rolling).then(|| gateway::rolling(service, &settings));
     let hold = settings.hold.map(|text| text.0).or((strategy == Strategy::Recreate).then_some(gateway::HOLD));
     let reason = match (&rolling, split.is_some()) {

@@ -8,7 +8,7 @@ use crate::engine::steer::routing;
 use crate::history::History;
 use crate::image::ImageRef;
 use crate::journal::Next;
-use crate::names::{NetworkName, ProjectName};
+use crate::names::{NetworkName, ProjectName, ServiceName};
 use crate::plan::pin_tag;
 use crate::runtime::{Instance, InstanceStatus, OwnedContainer, Runtime};
 use crate::traffic::{Generation, Traffic};
@@ -30,6 +30,8 @@ pub struct Host<'a> {
     pub history: &'a History,
     /// Which project.
     pub project: &'a ProjectName,
+    /// Whether `kaleem.toml` says now how a service is checked, so that its containers' own health checks do not count.
+    pub decides: &'a (dyn Fn(&ServiceName) -> bool + Sync),
 }
 
 impl Host<'_> {

@@ -5,13 +5,13 @@
 use std::collections::BTreeSet;
 
 use super::host::Host;
-use super::{Damage, Repair};
+use super::{Damage, Repair, UNHEALTHY_BEFORE};
 use crate::definition::NetworkAttachment;
 use crate::names::{ContainerName, ServiceName};
 use crate::observed::reality::{Sends, detached};
 use crate::observed::{gateway_of, is_gateway};
 use crate::plan::Route;
-use crate::release::{Release, Strategy, Wanted, WantedGateway};
+use crate::release::{GateSettings, Release, Strategy, Wanted, WantedGateway};
 use crate::remedy::one_line;
 use crate::runtime::{Instance, InstanceHealth, InstanceStatus};
 
@@ -23,6 +23,8 @@ struct Looked<'a> {
     release: &'a Release,
     service: &'a ServiceName,
     instances: &'a [Instance],
+    /// Whether `kaleem.toml` says how it is checked.
+    decided: bool,
 }
 
 impl Host<'_> {
@@ -30,7 +32,7 @@ impl Host<'_> {
     pub(super) async fn serving(&self, release: &Release, instances: &[Instance]) -> Vec<Damage> {
         let mut found = Vec::new();
         for (service, wanted) in release.target.services.iter().filter(|(_, wanted)| wanted.strategy != Strategy::RunToEnd) {
-            let looked = Looked { release, service, instances };
+            let looked = Looked { release, service, instances, decided: (self.decides)(service) };
             for name in release.instances.get(service).into_iter().flatten() {
                 found.extend(looked.instance(name));
             }
@@ -124,7 +126,9 @@ impl Looked<'_> {
         };
         let start = Repair::Start { container: name.clone() };
         let gate = self.release.target.services.get(service).map(|wanted| &wanted.gate);
-        let unchecked = gate.is_some_and(|gate| gate.question == crate::health::Question::Running);
+        // What a person wrote decides, also where it was written after the release.
+        let checked = gate.is_none_or(GateSettings::asks_docker) && !self.decided;
+        let before = self.release.unhealthy_before.contains(name);
         match instance.state.status {
             // It did its work.
             InstanceStatus::Exited if gate.is_some_and(|gate| gate.may_end) && instance.state.exit_code == Some(0) => None,
@@ -149,7 +153,13 @@ impl Looked<'_> {
                 let message = format!("the container {name} of `{service}` ends again and again, and {release} is live");
                 Some(self.damage("serving-restarting", message, Repair::by_hand(&format!("docker logs --tail 50 {name}"))))
             }
-            InstanceStatus::Running if instance.state.health == InstanceHealth::Unhealthy && !unchecked => {
+            InstanceStatus::Running if instance.state.health == InstanceHealth::Unhealthy && before && !self.decided => {
+                let message = format!("`{service}` was unhealthy before kaleem came, and still is: the health check of {name} fails");
+                let advice =
+                    format!("if that check is not meant for `{service}`: `none = true` under `[services.{service}.health]` in kaleem.toml");
+                Some(self.damage(UNHEALTHY_BEFORE, message, Repair::by_hand(&advice)))
+            }
+            InstanceStatus::Running if instance.state.health == InstanceHealth::Unhealthy && checked => {
                 let message = format!("the health check of {name} of `{service}` fails, and {release} is live");
                 let advice = format!("docker inspect --format '{{{{json .State.Health}}}}' {name}");
                 Some(self.damage("serving-unhealthy", message, Repair::by_hand(&advice)))

@@ -189,8 +189,6 @@ fn every_sort_of_problem_is_said_with_its_line_and_a_remedy() {
             whole("services:\n  a: {image: x, ports: [\"80:80\"]}\n  b: {image: y, ports: [\"127.0.0.1:80:8080\"]}\n"),
         ),
         ("one port twice", own("ports: [\"80:80\", \"80:81\"]")),
-        ("replicas with a container name", own("scale: 2\ncontainer_name: one")),
-        ("replicas with a fixed port", own("deploy: {replicas: 3}\nports: [\"80:80\"]")),
         ("one container name twice", whole("services:\n  a: {image: x, container_name: n}\n  b: {image: y, container_name: n}\n")),
         ("scale and replicas", own("scale: 2\ndeploy: {replicas: 3}")),
         ("too many replicas", own("scale: 100000")),

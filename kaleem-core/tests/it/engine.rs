@@ -16,4 +16,6 @@ mod quieted;
 mod repairs;
 mod rollbacks;
 mod roles;
+mod scaled;
+mod unhealthy;
 mod watches;

@@ -7,12 +7,12 @@ use kaleem_core::definition::{Definition, DefinitionId};
 use kaleem_core::history::History;
 use kaleem_core::kaleem::{Kaleem, KaleemError};
 use kaleem_core::lease::Lease;
-use kaleem_core::names::ProjectName;
+use kaleem_core::names::{ProjectName, ServiceName};
 use kaleem_core::remedy::{Remedy, one_line};
 use kaleem_core::repair::host::Host;
 use kaleem_core::repair::{Damage, Repair, RepairError, files};
 use kaleem_core::state::StateDirectory;
-use kaleem_core::traffic::SocketTraffic;
+use kaleem_core::traffic::{SocketTraffic, Traffic};
 use serde_json::json;
 
 use crate::commands::{reality, resume};
@@ -47,6 +47,8 @@ pub(super) async fn run(wiring: &Wiring, printer: &Printer, consent: Consent) ->
     let state = wiring.state(&name);
     let (known, key) = (state.clone(), state.key_or_ephemeral().ok());
     let find = Box::new(move |id: &DefinitionId| key.as_ref().and_then(|key| known.definition(key, id).ok()));
+    let settings = project.as_ref().map(|project| project.settings.clone()).unwrap_or_default();
+    let decides: Box<Decides> = Box::new(move |service| settings.decides_health(service));
     let traffic = wiring.traffic();
     let kaleem = wiring.kaleem("doctor --repair").await?;
     match kaleem.admits(&name).await {
@@ -55,7 +57,7 @@ pub(super) async fn run(wiring: &Wiring, printer: &Printer, consent: Consent) ->
         Err(source) => return Err(CliError::Kaleem { source }),
     }
     let mut session =
-        Session { wiring, printer, consent, state, name, found: 0, left: 0, stuck: None, traffic, find, seen: BTreeSet::new() };
+        Session { wiring, printer, consent, state, name, found: 0, left: 0, stuck: None, traffic, find, decides, seen: BTreeSet::new() };
     session.files().await?;
     match wiring.history(&session.name) {
         Ok(history) => session.host(&history, project.ok().as_ref()).await?,
@@ -68,6 +70,8 @@ pub(super) async fn run(wiring: &Wiring, printer: &Printer, consent: Consent) ->
     session.finish().await
 }
 
+/// Answers whether `kaleem.toml` says how a service is checked.
+type Decides = dyn Fn(&ServiceName) -> bool + Sync;
 /// Answers what a definition says.
 type Find = dyn Fn(&DefinitionId) -> Option<Definition> + Sync;
 
@@ -85,6 +89,7 @@ struct Session<'a> {
     traffic: SocketTraffic,
     /// What a definition says.
     find: Box<Find>,
+    decides: Box<Decides>,
     /// What was found already: a second look tells only what the first repairs brought to light.
     seen: BTreeSet<String>,
 }
@@ -142,11 +147,14 @@ impl Session<'_> {
     }
 
     async fn look(&self, kaleem: &Kaleem, history: &History) -> Result<Vec<Damage>, CliError> {
-        self.of(kaleem, history).look().await.map_err(|source| CliError::Repair { source })
+        let found = self.of(kaleem, history).look().await.map_err(|source| CliError::Repair { source })?;
+        // What was so before kaleem came is no damage.
+        Ok(found.into_iter().filter(|damage| !damage.is_warning()).collect())
     }
 
     fn of<'h>(&'h self, kaleem: &'h Kaleem, history: &'h History) -> Host<'h> {
-        Host { runtime: kaleem.runtime(), traffic: Some(&self.traffic), find: &*self.find, history, project: &self.name }
+        let (runtime, traffic): (_, Option<&dyn Traffic>) = (kaleem.runtime(), Some(&self.traffic));
+        Host { runtime, traffic, find: &*self.find, history, project: &self.name, decides: &*self.decides }
     }
 
     async fn on_host(&mut self, kaleem: &Kaleem, history: &History, damage: &Damage) -> Result<(), CliError> {

@@ -161,20 +161,16 @@ struct Taken {
     service: String,
 }
 
-/// What Compose finds out only when it starts containers: ports and names that are taken twice.
+/// What Compose finds out only when it starts containers: ports and names that are taken twice. Several containers of one service are not looked
+/// at here: behind a gateway they share its port and its name.
 pub(super) fn check_host(model: &Node, problems: &mut Problems) {
     let mut taken: Vec<Taken> = Vec::new();
     let mut containers: BTreeMap<String, String> = BTreeMap::new();
     for (name, service) in model.entries("services") {
-        let replicas = service.get_int("scale").or_else(|| service.get("deploy")?.get_int("replicas")).unwrap_or(1);
         if let Some(container) = service.get("container_name") {
             let path = format!("services.{name}.container_name");
             let text = container.text().unwrap_or_default();
             valid_name::<ContainerName>(text, &container.mark, &path, problems);
-            if replicas > 1 {
-                let reason = format!("{replicas} containers cannot all be called `{text}`");
-                problems.add(container.place(), &path, ProblemKind::Conflict, reason, "remove `container_name`");
-            }
             if let Some(other) = containers.insert(text.to_owned(), name.clone()) {
                 let reason = format!("the service `{other}` has the same container name");
                 problems.add(container.place(), &path, ProblemKind::Conflict, reason, "give each service another name");
@@ -187,10 +183,6 @@ pub(super) fn check_host(model: &Node, problems: &mut Problems) {
             let Ok((first, last)) = range(&text) else { continue };
             if first == 0 {
                 continue;
-            }
-            if replicas > i64::from(last - first) + 1 {
-                let reason = format!("{replicas} containers cannot all publish the host's port {text}");
-                problems.add(&port.mark, &path, ProblemKind::Conflict, reason, "publish a range of ports, or one replica");
             }
             let address = port.get_text("host_ip").and_then(|text| text.parse::<IpAddr>().ok());
             let protocol = port.get_text("protocol").unwrap_or("tcp").to_owned();

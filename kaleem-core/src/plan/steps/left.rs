@@ -1,6 +1,6 @@
 //! Services that a plan leaves as they are, whatever the files say of them, and services that the files no longer name.
 
-use super::{Builder, ORPHAN_STOP, PlanData, is_up, is_well};
+use super::{Builder, ORPHAN_STOP, PlanData, is_up};
 use crate::names::ServiceName;
 use crate::observed::is_gateway;
 use crate::plan::{ChangeKind, Interruption, ServiceChange, Step};
@@ -15,6 +15,8 @@ impl Builder<'_> {
         if let Some(first) = stands {
             self.stands_for.insert(name.clone(), first);
         }
+        let unhealthy = self.previous().map(|release| release.unhealthy_before.clone()).unwrap_or_default();
+        self.unhealthy_before.extend(before.iter().filter(|name| unhealthy.contains(*name)).cloned());
         self.instances.insert(name.clone(), before);
         self.changes.push(ServiceChange {
             service: name.clone(),
@@ -40,7 +42,7 @@ impl Builder<'_> {
             }
             self.note_baseline(name, &running);
             for instance in running.into_iter().filter(|instance| !self.has_let_go(&instance.name)).collect::<Vec<_>>() {
-                let gate = (is_well(instance) && !is_gateway(instance)).then(|| before.gate.clone());
+                let gate = (self.is_well(name, instance) && !is_gateway(instance)).then(|| before.gate.clone());
                 // It may use data that is put back, in a way that nothing says any more.
                 let stops = if restores { &mut self.quiet } else { &mut self.retire };
                 stops.push(Step::Stop {

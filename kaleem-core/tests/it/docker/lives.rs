@@ -88,6 +88,21 @@ async fn another_signal_than_sigterm_reaches_the_program() {
     down(lab, &spec).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stop_signal_of_a_container_is_sent_at_every_stop_where_nobody_asks_for_another() {
+    let Some(lab) = lab().await else { return };
+    // As nginx and PHP-FPM have it: SIGQUIT lets running requests end, SIGTERM cuts them off.
+    let definition = Definition { stop_signal: Some("SIGQUIT".to_owned()), ..Definition::default() };
+    let spec = spec(lab, &project("quit"), "api", definition);
+    for (why, grace) in [("the engine sends it", Duration::from_secs(20)), ("it is sent from here", Duration::from_millis(20_500))] {
+        up(lab, &spec).await;
+        wait_for("the program", async || run_is_ready(lab, &spec).await).await;
+        lab.runtime.stop(&owned(&spec), &StopPolicy { signal: None, grace }).await.unwrap();
+        assert_eq!(state(lab, &spec).await.exit_code, Some(103), "{why}");
+        down(lab, &spec).await;
+    }
+}
+
 /// Whether the program has set its signal handlers: it says so.
 async fn run_is_ready(lab: &Lab, spec: &InstanceSpec) -> bool {
     use futures_util::StreamExt as _;

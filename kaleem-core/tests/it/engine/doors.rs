@@ -67,6 +67,48 @@ async fn a_door_that_answered_before_and_does_not_now_takes_the_release_back() {
 }
 
 #[tokio::test]
+async fn what_nginx_passes_on_and_what_is_published_is_proposed_by_a_name_with_what_it_answers() {
+    let street = Arc::new(Street::default());
+    let world = World::with_probes(Arc::clone(&street) as Arc<dyn Probes>);
+    for image in ["registry.example/app:v1", "nginx:1", "redis:7"] {
+        world.push(image, Behaviour::Healthy);
+    }
+    let shop = project(vec![
+        service("api", "registry.example/app:v1").publishing(3000, 3000),
+        service("cache", "redis:7").publishing(6379, 6379),
+        service("web", "nginx:1").publishing(8080, 80),
+    ]);
+    assert_eq!(world.kaleem.propose_doors(&shop).await.unwrap(), [], "nothing runs");
+    world.deploy(&shop).await.unwrap();
+    let configuration = "http { server { listen 80; server_name shop.example; location / { proxy_pass http://api:3000; } \
+                         location /api/v1/ { proxy_pass http://api:3000; } location = /api { proxy_pass http://api:3000; } } }";
+    let nginx = super::clients::nginx(configuration, None);
+    world.runtime.on_peek(Arc::new(move |name| (name.as_str() == "shop-web-r1-1").then(|| nginx.clone())));
+    let told = async || {
+        let proposals = world.kaleem.propose_doors(&shop).await.unwrap();
+        let line = |one: kaleem_core::observed::doors::Proposal| {
+            let connect = one.door.connect.map_or_else(String::new, |place| format!(" at {place}"));
+            format!("{}: {}{connect}{}", one.name, one.door.url, if one.shut.is_some() { " (shut)" } else { "" })
+        };
+        proposals.into_iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told().await,
+        [
+            "api: http://127.0.0.1:3000/",
+            "web: http://127.0.0.1:8080/",
+            "api-2: http://shop.example:8080/ at 127.0.0.1:8080",
+            "api-3: http://shop.example:8080/api at 127.0.0.1:8080",
+            "api-api-v1: http://shop.example:8080/api/v1/ at 127.0.0.1:8080",
+        ],
+        "a database is no front door"
+    );
+    street.shut.store(true, Ordering::SeqCst);
+    let shut = told().await;
+    assert!(shut.len() == 5 && shut.iter().all(|line| line.ends_with(" (shut)")), "{shut:?}");
+}
+
+#[tokio::test]
 async fn a_door_that_gives_no_answer_before_a_plan_does_not_judge_it() {
     let street = Arc::new(Street::default());
     let world = world(&street).await;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kaleem_core::config::Project;
 use kaleem_core::engine::Ending;
+use kaleem_core::names::ServiceName;
 use kaleem_core::outcome::Outcome;
 use kaleem_core::plan::{ChangeKind, Step};
 use kaleem_core::remedy::Remedy as _;
@@ -30,17 +31,23 @@ async fn world() -> World {
 }
 
 /// What of the live release does not serve.
-async fn faults(world: &World) -> Vec<Damage> {
+pub(super) async fn faults(world: &World) -> Vec<Damage> {
+    faults_where(world, &|_| false).await
+}
+
+/// The same, where `kaleem.toml` says of some services how they are checked.
+pub(super) async fn faults_where(world: &World, decides: &(dyn Fn(&ServiceName) -> bool + Sync)) -> Vec<Damage> {
     let runtime: Arc<dyn Runtime> = Arc::new(world.runtime.clone());
     let (project, history) = (world.project(), world.kaleem.history(&world.project()).unwrap());
     let state = world.kaleem.state(&project);
     let key = state.key_or_ephemeral().unwrap();
     let find = |id: &kaleem_core::definition::DefinitionId| state.definition(&key, id).ok();
-    let host = Host { runtime: &runtime, traffic: Some(world.traffic.as_ref()), find: &find, history: &history, project: &project };
+    let (traffic, history) = (Some(world.traffic.as_ref() as &dyn kaleem_core::traffic::Traffic), &history);
+    let host = Host { runtime: &runtime, traffic, find: &find, history, project: &project, decides };
     host.look_at_serving().await.unwrap_or_else(|error| panic!("{error}: {}", error.remedy()))
 }
 
-fn kinds(faults: &[Damage]) -> Vec<&str> {
+pub(super) fn kinds(faults: &[Damage]) -> Vec<&str> {
     faults.iter().map(|fault| fault.kind).collect()
 }
 

@@ -9,7 +9,8 @@ use kaleem_core::release::Strategy;
 use kaleem_core::runtime::ExecOutput;
 use kaleem_core::testing::{Behaviour, CHECK, ExecReply, FakeImage};
 
-use crate::world::{ServiceExt, World, project, service, service_name, setting};
+use super::repairs::faults;
+use crate::world::{ServiceExt, World, container, project, service, service_name, setting};
 
 fn is_deployed(ending: &Ending) -> bool {
     matches!(ending, Ending::Over(Outcome::Deployed { .. }))
@@ -35,6 +36,27 @@ async fn a_service_that_ends_with_0_and_that_nobody_waits_for_did_its_work_once(
             let again = world.deploy(&project).await.unwrap();
             assert!(matches!(again, Ending::Left), "{why} ({restart:?}): it is not run again: {again:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_somebody_stopped_is_no_job_that_ended() {
+    for (why, name, exposed, ended) in
+        [("a job", "buckets", &[][..], true), ("a server", "web", &["3000/tcp"][..], false), ("a worker", "worker", &[][..], false)]
+    {
+        let world = World::new();
+        world.push_with("app:1", Behaviour::Healthy, |image| image.exposing(exposed));
+        let mut one = service(name, "app:1");
+        one.definition.restart = RestartPolicy::No;
+        let project = project(vec![one]);
+        world.deploy(&project).await.unwrap();
+        world.runtime.stop_by_hand(&container(&format!("shop-{name}-r1-1")));
+        let found = faults(&world).await;
+        assert_eq!(found.is_empty(), ended, "{why}: {found:?}");
+        let again = world.deploy(&project).await.unwrap();
+        assert_eq!(is_deployed(&again), !ended, "{why}: {again:?}");
+        assert_eq!(faults(&world).await, [], "{why}");
+        assert_eq!(world.running().len(), usize::from(!ended), "{why}");
     }
 }
 

@@ -82,6 +82,69 @@ async fn a_rollback_never_unpins_the_release_it_goes_to() {
 }
 
 #[tokio::test]
+async fn every_stop_of_a_service_sends_the_signal_that_its_file_names() {
+    let world = world();
+    let quit = |tag: &str| {
+        let mut project = app(tag);
+        for service in project.services.values_mut() {
+            service.definition.stop_signal = Some("SIGQUIT".to_owned());
+        }
+        project
+    };
+    let signals = |plan: &kaleem_core::plan::Plan| {
+        let stops = plan.steps.iter().filter_map(|step| match step {
+            Step::Stop { stop, .. } | Step::Start { stop, .. } => Some(stop.signal.clone().unwrap_or_default()),
+            _ => None,
+        });
+        stops.collect::<Vec<_>>()
+    };
+    // What Compose started is stopped as the file says; what kaleem started, as its own release said.
+    let compose = app("v1").services.into_values().next().unwrap();
+    world.runtime.add_network(&"shop_default".parse().unwrap(), Some(&world.project()));
+    compose_up(&world, &compose).await;
+    let taken_over = world.plan(&quit("v2")).await.plan;
+    assert_eq!(signals(&taken_over), ["SIGQUIT", "SIGQUIT"], "{:?}", taken_over.steps);
+    world.deploy(&quit("v2")).await.unwrap();
+    let next = world.plan(&app("v3")).await.plan;
+    assert_eq!(signals(&next), ["SIGQUIT", ""], "{:?}", next.steps);
+    let mut gone = app("v3");
+    gone.services = project(vec![service("other", "registry.example/app:v3")]).services;
+    let gone = world.plan(&gone).await.plan;
+    assert!(signals(&gone).contains(&"SIGQUIT".to_owned()), "{:?}", gone.steps);
+}
+
+#[tokio::test]
+async fn every_image_of_a_release_that_is_not_kept_any_more_is_unpinned_however_many_services_there_are() {
+    let world = world();
+    let services = |tag: &str| (0..25).map(|number| service(&format!("s{number}"), &format!("registry.example/app:{tag}"))).collect();
+    let pins = |world: &World| {
+        let tags = world.runtime.snapshot().tags.into_keys().filter(|tag| tag.starts_with("kaleem.invalid/"));
+        let releases: Vec<String> = tags.filter_map(|tag| Some(tag.rsplit_once(':')?.1.to_owned())).collect();
+        releases.into_iter().fold(BTreeMap::new(), |mut counts, release| {
+            *counts.entry(release).or_insert(0) += 1;
+            counts
+        })
+    };
+    let counts = |releases: &[&str]| releases.iter().map(|release| ((*release).to_owned(), 25)).collect::<BTreeMap<String, i32>>();
+    let deploy = async |tag: &str, keep: u32| {
+        let mut project = project(services(tag));
+        project.settings.keep = Some(keep);
+        world.deploy(&project).await.unwrap()
+    };
+    for tag in ["v1", "v2", "v3"] {
+        deploy(tag, 3).await;
+    }
+    assert_eq!(pins(&world), counts(&["r1", "r2", "r3"]));
+    deploy("v4", 3).await;
+    assert_eq!(pins(&world), counts(&["r2", "r3", "r4"]), "the oldest goes, with all of its services");
+    world.push("registry.example/app:bad", Behaviour::ExitsAtOnce { code: 1, log: String::new() });
+    deploy("bad", 3).await;
+    assert_eq!(pins(&world), counts(&["r2", "r3", "r4"]), "what failed leaves nothing");
+    deploy("v1", 1).await;
+    assert_eq!(pins(&world).len(), 1, "where fewer are kept, all others go at once: {:?}", pins(&world));
+}
+
+#[tokio::test]
 async fn what_compose_made_and_a_release_served_with_stays_in_a_rollback() {
     let world = world();
     let redis = || service("redis", "redis:7").storing("redis");
