@@ -5,6 +5,7 @@
 //! one thread for control, and a few data threads which share nothing that is written on each request.
 
 mod access_log;
+mod added_port;
 mod arguments;
 mod balance;
 mod body;
@@ -22,7 +23,9 @@ mod log;
 mod meter;
 mod metrics;
 mod patient;
+mod places;
 mod plain;
+mod port_container;
 mod probe;
 mod proxy_protocol;
 mod send;
@@ -43,12 +46,18 @@ use std::process::ExitCode;
 
 use kaleem_core::remedy::one_line;
 
-pub use arguments::GatewayArguments;
+pub use arguments::{GatewayArguments, PortArguments};
 
 /// Runs the first process of a gateway until it is told to end.
 pub fn run(arguments: GatewayArguments) -> ExitCode {
     stay_small();
     end(supervisor::run(arguments.into_settings()))
+}
+
+/// Runs the process of a port container until it is told to end.
+pub fn run_port(arguments: PortArguments) -> ExitCode {
+    stay_small();
+    end(port_container::run(&arguments))
 }
 
 /// Runs a worker with what its supervisor hands over.

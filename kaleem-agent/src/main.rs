@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use kaleem_agent::gateway::{self, GatewayArguments};
+use kaleem_agent::gateway::{self, GatewayArguments, PortArguments};
 
 /// Memory that stays level under many short connections.
 #[global_allocator]
@@ -21,6 +21,8 @@ struct Arguments {
 enum Command {
     /// Owns the name and the ports of one service, and sends its requests to the instances it is told.
     Gateway(Box<GatewayArguments>),
+    /// Publishes one more port of a gateway that runs: it gives that gateway the socket, and sees nothing of what goes through it.
+    GatewayPort(PortArguments),
     /// Started by `gateway` alone: serves what it is handed over on standard input.
     #[command(hide = true)]
     GatewayWorker,
@@ -29,6 +31,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Gateway(arguments) => gateway::run(*arguments),
+        Command::GatewayPort(arguments) => gateway::run_port(arguments),
         Command::GatewayWorker => gateway::run_worker(),
     }
 }

@@ -243,7 +243,7 @@ pub struct PortBinding {
 
 impl PortBinding {
     /// Whether both want the same port of the host.
-    pub(crate) fn collides_with(&self, other: &Self) -> bool {
+    pub fn collides(&self, other: &Self) -> bool {
         let (Some(a), Some(b)) = (self.host_ports, other.host_ports) else { return false };
         let everywhere = |binding: &Self| binding.host_ip.is_none_or(|ip| ip.is_unspecified());
         // A range is a wish for one of its ports; only single ports must collide.

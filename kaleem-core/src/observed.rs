@@ -23,6 +23,7 @@ use crate::runtime::{
 const CONCURRENT_QUESTIONS: usize = 8;
 
 pub mod clients;
+pub mod live;
 pub mod owner;
 pub mod routes;
 pub mod doors;
@@ -61,8 +62,8 @@ pub struct Observed {
     pub clients: Vec<clients::Client>,
     /// Containers that were looked at for that, with the configuration of each that is an nginx of this project.
     pub looked: BTreeMap<ContainerName, Vec<nginx::Directive>>,
-    /// Services whose gateway stays although it is to be on other networks, with those that it joins while it serves.
-    pub live_gateways: BTreeMap<ServiceName, Vec<NetworkAttachment>>,
+    /// Services whose gateway stays although it is to have other networks or ports, with what it gets while it serves.
+    pub live_gateways: BTreeMap<ServiceName, live::LiveGateway>,
     /// Places where clients ask, and get an answer now.
     pub doors: Vec<Door>,
     /// Doors that kaleem.toml names and that give no answer now, with what was seen.
@@ -79,7 +80,7 @@ pub struct Observed {
     pub ownership: Ownership,
 }
 
-/// Whether a container is a gateway: kaleem made it as one.
+/// Whether a container is a gateway, or publishes a port for one: kaleem made it as such.
 pub fn is_gateway(instance: &Instance) -> bool {
     instance.gateway.is_some()
 }
@@ -91,11 +92,32 @@ pub fn gateway_name(project: &ProjectName, service: &ServiceName) -> ContainerNa
 
 /// The gateway of a service among `instances`, whatever its state: a running one before one that does not run.
 pub fn gateway_of<'a>(project: &ProjectName, service: &ServiceName, instances: &'a [Instance]) -> Option<&'a Instance> {
+    let all = || before(project, service, instances).filter(|instance| !is_port_container(instance));
+    all().find(|instance| is_up(instance)).or_else(|| all().next())
+}
+
+/// The containers that publish ports for the gateway of a service, whatever their state.
+pub fn port_containers_of<'a>(
+    project: &ProjectName,
+    service: &ServiceName,
+    instances: &'a [Instance],
+) -> impl Iterator<Item = &'a Instance> + use<'a> {
+    before(project, service, instances).filter(|instance| is_port_container(instance))
+}
+
+/// Whether a container publishes a port for a gateway that runs.
+pub fn is_port_container(instance: &Instance) -> bool {
+    is_gateway(instance) && instance.labels.contains_key(kaleem_labels::PORT)
+}
+
+/// What stands before a service.
+fn before<'a>(project: &ProjectName, service: &ServiceName, instances: &'a [Instance]) -> impl Iterator<Item = &'a Instance> + use<'a> {
     let name = gateway_name(project, service);
-    let all = || instances.iter().filter(|instance| instance.gateway.as_ref().is_some_and(|gateway| gateway.as_str() == name.as_str()));
-    all()
-        .find(|instance| matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused))
-        .or_else(|| all().next())
+    instances.iter().filter(move |instance| instance.gateway.as_ref().is_some_and(|gateway| gateway.as_str() == name.as_str()))
+}
+
+fn is_up(instance: &Instance) -> bool {
+    matches!(instance.state.status, InstanceStatus::Running | InstanceStatus::Restarting | InstanceStatus::Paused)
 }
 
 /// What the image of a service means now.
@@ -441,7 +463,9 @@ async fn differences(
     instances: &[Instance],
 ) -> Result<Vec<(ContainerName, Vec<String>)>, RuntimeError> {
     // What a definition of another state directory is cannot be told by its name: such containers are looked at as those of Compose are.
-    let unknown = |instance: &&Instance| instance.definition.is_none() || questions.ownership.is_of_another(instance);
+    let unknown = |instance: &&Instance| {
+        !is_port_container(instance) && (instance.definition.is_none() || questions.ownership.is_of_another(instance))
+    };
     let wanted = instances.iter().filter(|instance| !instance.oneoff).filter(unknown).filter_map(|instance| {
         let gateway = instance.labels.get(kaleem_labels::GATEWAY).and_then(|name| name.parse::<GatewayName>().ok());
         let wanted = match &gateway {

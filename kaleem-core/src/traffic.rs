@@ -18,7 +18,7 @@ use crate::names::{ContainerName, GatewayName, NameError, PlanId, ReleaseId};
 use crate::remedy::Remedy;
 
 pub use socket::SocketTraffic;
-pub use stats::{Counts, GatewayStats, HoldStats, Latency, Memory, TargetState, TargetStats, WorkerStats};
+pub use stats::{AddedPort, Counts, GatewayStats, HoldStats, Latency, Memory, TargetState, TargetStats, WorkerStats};
 
 /// Most targets that one routing holds.
 pub const MOST_TARGETS: usize = 256;

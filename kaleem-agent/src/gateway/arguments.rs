@@ -59,6 +59,23 @@ pub struct GatewayArguments {
     pub stop_grace: Duration,
 }
 
+/// How a port container is started.
+#[derive(Debug, clap::Args)]
+pub struct PortArguments {
+    /// `[ADDRESS:]PORT/http` or `[ADDRESS:]PORT/tcp` with the options of the gateway's other ports.
+    #[arg(long)]
+    pub listen: ListenSpec,
+    /// How the port is called where the gateway tells of it.
+    #[arg(long)]
+    pub name: String,
+    /// Directory of the gateway's control socket.
+    #[arg(long, default_value = "/run/kaleem")]
+    pub directory: PathBuf,
+    /// How long requests may finish after SIGTERM: shorter than the time Docker waits before it kills.
+    #[arg(long, default_value = "8s", value_parser = duration)]
+    pub stop_grace: Duration,
+}
+
 impl GatewayArguments {
     /// The same in the form that is handed to workers.
     pub(crate) fn into_settings(self) -> Settings {

@@ -12,6 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::added_port::AddedPort;
 use super::channel::{Request, ToSupervisor};
 use super::drain::drain;
 use super::log;
@@ -44,6 +45,12 @@ pub(crate) struct Control {
     /// What other workers were asked for.
     pub(crate) rounds: std::sync::Mutex<HashMap<u64, oneshot::Sender<DrainReport>>>,
     pub(crate) tickets: AtomicU64,
+    /// Ports of port containers.
+    pub(crate) added: std::sync::Mutex<Vec<Arc<AddedPort>>>,
+    /// Becomes true when this worker accepts nothing more.
+    pub(crate) leaving: tokio::sync::watch::Sender<bool>,
+    /// How long requests may finish that came in by a port which goes.
+    pub(crate) stop_grace: Duration,
 }
 
 impl Control {
@@ -81,15 +88,15 @@ impl Control {
                 return self.http(&mut stream, &line).await;
             }
             let outcome = match serde_json::from_slice::<Call>(&line) {
+                Ok(Call { protocol: PROTOCOL, command: Command::AddPort { name, listen } }) => {
+                    return self.add_port(&mut stream, name, &listen).await;
+                }
                 Ok(call) if call.protocol == PROTOCOL => self.answer(&mut stream, call.command).await?,
                 Ok(call) => Some(not_understood(format!("it speaks protocol {PROTOCOL}, not {}", call.protocol))),
                 Err(error) => Some(not_understood(error.to_string())),
             };
             let Some(outcome) = outcome else { return Ok(()) };
-            let mut text = serde_json::to_vec(&Answer { protocol: PROTOCOL, outcome })?;
-            text.push(b'\n');
-            stream.write_all(&text).await?;
-            stream.flush().await?;
+            say(&mut stream, outcome).await?;
         }
     }
 
@@ -132,6 +139,8 @@ impl Control {
                     }
                 }
                 Command::Upgrade { file } => self.hand_over(file).await,
+                // It has a connection for itself, and was taken before.
+                Command::AddPort { .. } => not_understood("a port is added by the first call of a connection".to_owned()),
             }
         };
         tokio::select! {
@@ -242,11 +251,20 @@ impl Control {
             open_connections: self.board.open_connections() as u64,
             targets,
             releases,
+            added_ports: Some(self.added_ports()),
         }
     }
 }
 
-fn not_understood(reason: String) -> Outcome {
+/// Answers a call.
+pub(crate) async fn say(stream: &mut BufReader<UnixStream>, outcome: Outcome) -> std::io::Result<()> {
+    let mut text = serde_json::to_vec(&Answer { protocol: PROTOCOL, outcome })?;
+    text.push(b'\n');
+    stream.write_all(&text).await?;
+    stream.flush().await
+}
+
+pub(crate) fn not_understood(reason: String) -> Outcome {
     Outcome::Refused(Refusal::NotUnderstood { reason })
 }
 

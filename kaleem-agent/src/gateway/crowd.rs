@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::added_port::{AddedPort, Through};
 use super::shard::Shard;
 use super::target::{Cut, now};
 use super::tunnel::Handover;
@@ -32,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     /// Place of the port it came in by.
     pub(crate) listener: usize,
+    /// The port container whose port that is, if it is one's.
+    through: Option<Through>,
     /// Its address as `X-Forwarded-For` has it.
     pub(crate) forwarded_for: HeaderValue,
     /// Whether what it says of its own client is believed.
@@ -54,7 +58,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// `peer` is whom it speaks for, `from` where the connection comes from: another where a proxy in front named its client.
-    pub(crate) fn new(shard: &Rc<Shard>, peer: SocketAddr, from: IpAddr, listener: usize) -> Rc<Self> {
+    pub(crate) fn new(shard: &Rc<Shard>, peer: SocketAddr, from: IpAddr, listener: usize, through: Option<Through>) -> Rc<Self> {
         // An IPv4 client of a socket for both is shown as what it is.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let forwarded_for = match peer.ip() {
@@ -65,6 +69,7 @@ impl Client {
             shard: shard.clone(),
             peer,
             listener,
+            through,
             believed: shard.settings.believes(from),
             forwarded_for: forwarded_for.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             upstream: RefCell::new(None),
@@ -106,9 +111,14 @@ impl Client {
         self.since.set(self.shard.coarse_now());
     }
 
+    /// Whether it is asked to come back by another connection.
+    pub(crate) fn is_to_leave(&self) -> bool {
+        self.shard.is_leaving() || self.through.as_ref().is_some_and(|through| through.port().is_going())
+    }
+
     /// What is to become of it, as things stand.
     pub(crate) fn fate(&self) -> Fate {
-        if self.hang_up.get() {
+        if self.hang_up.get() || self.through.as_ref().is_some_and(|through| through.port().is_cut()) {
             return Fate::Abort;
         }
         match self.lane.borrow().as_ref() {
@@ -191,6 +201,15 @@ impl Crowd {
             if client.fate() != Fate::Live {
                 client.wake();
             }
+        }
+    }
+
+    /// Ends connections of a port container on which nothing runs.
+    pub(crate) fn hang_up_at(&self, port: &Arc<AddedPort>) {
+        let is_its = |client: &&Rc<Client>| client.through.as_ref().is_some_and(|through| Arc::ptr_eq(through.port(), port));
+        for client in self.clients.borrow().values().filter(is_its).filter(|client| !client.busy.get()) {
+            client.hang_up.set(true);
+            client.wake();
         }
     }
 

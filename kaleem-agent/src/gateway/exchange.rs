@@ -88,7 +88,7 @@ pub(crate) async fn exchange(client: Rc<Client>, request: Request<Incoming>) -> 
         Ok((response, flight)) => answer(&mut asked, response, flight),
         Err(refused) => refuse(&client, refused, asked.entry.take()),
     };
-    if (client.shard.is_leaving() || client.witness.borrow().is_lost()) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if (client.is_to_leave() || client.witness.borrow().is_lost()) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

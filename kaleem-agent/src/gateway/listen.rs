@@ -85,18 +85,45 @@ impl fmt::Display for ListenSpec {
 }
 
 impl ListenSpec {
+    /// As an argument has it.
+    pub(crate) fn to_argument(&self) -> String {
+        let place = self.address.map_or_else(|| self.port.to_string(), |address| SocketAddr::new(address, self.port).to_string());
+        let mode = match self.mode {
+            Mode::Http => "http",
+            Mode::Tcp => "tcp",
+        };
+        let accept = if self.accept_proxy { ",accept-proxy" } else { "" };
+        let send = if self.send_proxy { ",send-proxy" } else { "" };
+        format!("{place}/{mode}{accept}{send}")
+    }
+
+    /// Whether what arrives at both goes to the same port of an instance and is understood in the same way.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let of = |spec: &Self| (spec.port, spec.mode, spec.accept_proxy, spec.send_proxy);
+        of(self) == of(other)
+    }
+
+    /// Binds the port without listening: a client is refused until somebody does. Another such socket may have it, too.
+    pub(crate) fn bind_shared(&self) -> io::Result<Socket> {
+        self.each_address(|address| bind(address, Sharing::WithOwn))
+    }
+
+    fn each_address<T>(&self, open: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+        match self.address {
+            Some(address) => open(SocketAddr::new(address, self.port)),
+            // A container without IPv6 has no `::` to bind.
+            None => open(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port))
+                .or_else(|_| open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port))),
+        }
+    }
+
     /// Opens the port.
     ///
     /// # Errors
     ///
     /// [`GatewayError::Listen`], for example when another process has the port.
     pub(crate) fn bind(&self) -> Result<TcpListener, GatewayError> {
-        let attempt = || match self.address {
-            Some(address) => bind(SocketAddr::new(address, self.port)),
-            // A container without IPv6 has no `::` to bind.
-            None => bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port))
-                .or_else(|_| bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port))),
-        };
+        let attempt = || self.each_address(|address| bind(address, Sharing::WithNobody).and_then(listen));
         let mut patience = PREDECESSOR;
         loop {
             match attempt() {
@@ -111,7 +138,21 @@ impl ListenSpec {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Who else may have the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    WithNobody,
+    /// Sockets of the same user.
+    WithOwn,
+}
+
+/// Lets connections in.
+pub(crate) fn listen(socket: Socket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
@@ -120,9 +161,9 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     // Inherited by what is accepted, which spares a call for each connection.
     socket.set_tcp_nodelay(true)?;
+    socket.set_reuse_port(sharing == Sharing::WithOwn)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Opens the control socket, which only the gateway's user and root may use.
@@ -164,7 +205,11 @@ mod tests {
             ("unknown option", "3000/http,fast", false),
             ("nobody could connect", "0/http", false),
         ] {
-            assert_eq!(text.parse::<ListenSpec>().is_ok(), ok, "{why}: {text}");
+            let spec = text.parse::<ListenSpec>();
+            assert_eq!(spec.is_ok(), ok, "{why}: {text}");
+            if let Ok(spec) = spec {
+                assert_eq!(spec.to_argument(), text, "{why}");
+            }
         }
     }
 }

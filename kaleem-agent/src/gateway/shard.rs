@@ -10,9 +10,11 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::GatewayError;
 use super::access_log::AccessLog;
+use super::added_port::{AddedPort, OVERLAP};
 use super::arguments::Settings;
 use super::balance;
 use super::connection;
@@ -44,7 +46,20 @@ pub(crate) enum ShardMessage {
         peer: SocketAddr,
         /// Place of the port it came in by.
         listener: usize,
+        /// The port container whose port that is, if it is one's.
+        added: Option<Arc<AddedPort>>,
     },
+    /// Accept at another socket, too.
+    Accept {
+        /// The socket.
+        listener: std::net::TcpListener,
+        /// Place of its port.
+        place: usize,
+        /// The port container whose port that is.
+        added: Arc<AddedPort>,
+    },
+    /// Accept nothing more for a port container that goes, and close its connections on which nothing runs.
+    Part(Arc<AddedPort>),
     /// Look at all connections: some may have to end.
     Look,
     /// Accept nothing more; ask clients to come back elsewhere with the next answer.
@@ -104,7 +119,7 @@ impl Shard {
 
     /// The port with that place.
     pub(crate) fn spec(&self, listener: usize) -> Option<&ListenSpec> {
-        self.settings.listen.get(listener)
+        self.board.places.get(listener)
     }
 
     /// Counts a connection as gone.
@@ -129,7 +144,7 @@ impl Shard {
                 let same = known.lanes.iter().find(|lane| Arc::ptr_eq(&lane.target, target));
                 same.cloned().or_else(|| {
                     let meter = target.meter(self.index)?;
-                    Some(Rc::new(Lane::new(target.clone(), meter, self.settings.listen.len())))
+                    Some(Rc::new(Lane::new(target.clone(), meter, self.board.places.count())))
                 })
             })
             .collect();
@@ -219,11 +234,12 @@ impl Shard {
         view.lanes.iter().for_each(|lane| lane.sweep(self.coarse_now()));
     }
 
-    fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, listener: usize) {
+    fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, listener: usize, added: Option<Arc<AddedPort>>) {
         if let Some(load) = self.board.loads.get(self.index) {
             load.fetch_add(1, Ordering::SeqCst);
         }
         let shard = self.clone();
+        let through = added.map(AddedPort::enter);
         tokio::task::spawn_local(async move {
             let Some(spec) = shard.spec(listener).cloned() else { return shard.one_less() };
             let mut stream = stream;
@@ -235,7 +251,7 @@ impl Shard {
                     Ok(Err(_)) | Err(_) => return shard.one_less(),
                 }
             }
-            let client = Client::new(&shard, named, peer.ip(), listener);
+            let client = Client::new(&shard, named, peer.ip(), listener, through);
             let _place = shard.crowd.join(&client);
             match spec.mode {
                 Mode::Http => connection::serve(&client, stream).await,
@@ -244,7 +260,7 @@ impl Shard {
         });
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener, place: usize) {
+    async fn accept(self: Rc<Self>, listener: TcpListener, place: usize, added: Option<Arc<AddedPort>>) {
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -258,15 +274,15 @@ impl Shard {
             };
             let thread = balance::choose(&self.board, self.index);
             if thread == self.index {
-                self.serve(stream, peer, place);
+                self.serve(stream, peer, place, added.clone());
                 continue;
             }
             let Ok(stream) = stream.into_std() else { continue };
-            let message = ShardMessage::Serve { stream, peer, listener: place };
+            let message = ShardMessage::Serve { stream, peer, listener: place, added: added.clone() };
             if let Err(ShardMessage::Serve { stream, .. }) = self.board.tell_one(thread, message)
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                self.serve(stream, peer, place);
+                self.serve(stream, peer, place, added.clone());
             }
         }
     }
@@ -274,8 +290,9 @@ impl Shard {
     async fn run(self: Rc<Self>, listeners: Vec<TcpListener>, mut messages: mpsc::UnboundedReceiver<ShardMessage>) {
         let mut acceptors = tokio::task::JoinSet::new();
         for (place, listener) in listeners.into_iter().enumerate() {
-            acceptors.spawn_local(self.clone().accept(listener, place));
+            acceptors.spawn_local(self.clone().accept(listener, place, None));
         }
+        let mut at_added: Vec<(Arc<AddedPort>, AbortHandle)> = Vec::new();
         let mut sweeps = tokio::time::interval(SWEEP);
         loop {
             let message = tokio::select! {
@@ -287,10 +304,26 @@ impl Shard {
                 }
             };
             match message {
-                Some(ShardMessage::Serve { stream, peer, listener }) => {
+                Some(ShardMessage::Serve { stream, peer, listener, added }) => {
                     if let Ok(stream) = TcpStream::from_std(stream) {
-                        self.serve(stream, peer, listener);
+                        self.serve(stream, peer, listener, added);
                     }
+                }
+                Some(ShardMessage::Accept { listener, place, added }) => {
+                    if let Ok(listener) = TcpListener::from_std(listener) {
+                        let accepting = tokio::task::spawn_local(self.clone().accept(listener, place, Some(added.clone())));
+                        at_added.push((added, accepting.abort_handle()));
+                    }
+                }
+                Some(ShardMessage::Part(added)) => {
+                    at_added.retain(|(other, accepting)| {
+                        let stays = !Arc::ptr_eq(other, &added);
+                        if !stays {
+                            accepting.abort();
+                        }
+                        stays
+                    });
+                    self.crowd.hang_up_at(&added);
                 }
                 Some(ShardMessage::Look) => {
                     self.view();
@@ -299,6 +332,12 @@ impl Shard {
                 Some(ShardMessage::Leave) => {
                     self.leaving.set(true);
                     acceptors.shutdown().await;
+                    // Its port container has to find the next worker first.
+                    let at_added = std::mem::take(&mut at_added);
+                    tokio::task::spawn_local(async move {
+                        tokio::time::sleep(OVERLAP).await;
+                        at_added.iter().for_each(|(_, accepting)| accepting.abort());
+                    });
                 }
                 Some(ShardMessage::CloseIdle) => self.crowd.hang_up_idle(Duration::ZERO),
                 Some(ShardMessage::Stop) | None => return,

@@ -9,6 +9,7 @@ use kaleem_core::traffic::{Admission, Counts, HoldLimits, Refusal, Routing, Targ
 use tokio::sync::{mpsc, watch};
 
 use super::hold::{FIRST_LIMITS, Hold};
+use super::places::Places;
 use super::shard::ShardMessage;
 use super::target::Target;
 
@@ -57,7 +58,8 @@ pub(crate) enum Trust {
 #[derive(Debug)]
 pub(crate) struct Switchboard {
     threads: usize,
-    listeners: usize,
+    /// Ports by their places.
+    pub(crate) places: Places,
     version: AtomicU64,
     table: Mutex<Arc<Table>>,
     known: Mutex<Known>,
@@ -71,11 +73,11 @@ pub(crate) struct Switchboard {
 
 impl Switchboard {
     /// A switchboard without any routing: everything is held.
-    pub(crate) fn new(threads: usize, listeners: usize, doubts: mpsc::UnboundedSender<Doubt>) -> Self {
+    pub(crate) fn new(threads: usize, places: Places, doubts: mpsc::UnboundedSender<Doubt>) -> Self {
         let empty = Table { routing: None, targets: Vec::new(), order: Vec::new(), holds_all: true, limits: FIRST_LIMITS, cookie: None };
         Self {
             threads,
-            listeners,
+            places,
             version: AtomicU64::new(0),
             table: Mutex::new(Arc::new(empty)),
             known: Mutex::new(Known::default()),
@@ -142,7 +144,7 @@ impl Switchboard {
                 target.cut.clear();
                 target.believe_all();
                 if trust == Trust::Remembered {
-                    (0..self.listeners).for_each(|listener| self.doubt(&target, listener));
+                    (0..self.places.own()).for_each(|listener| self.doubt(&target, listener));
                 }
                 target.retired.store(false, Ordering::SeqCst);
             }

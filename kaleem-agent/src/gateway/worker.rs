@@ -19,6 +19,7 @@ use super::channel::{self, Hello, NOTHING_RAN, Request, ToSupervisor, ToWorker};
 use super::control::{Control, describe};
 use super::drain;
 use super::log;
+use super::places::Places;
 use super::shard::{self, ShardMessage, ShardStart};
 use super::state::StateFile;
 use super::switchboard::{Doubt, Switchboard, Trust};
@@ -68,7 +69,7 @@ async fn serve(hello: Hello, mut sockets: Vec<OwnedFd>, channel: OwnedFd) -> Res
 
     let threads = settings.thread_count();
     let (doubts, doubted) = mpsc::unbounded_channel();
-    let board = Arc::new(Switchboard::new(threads, settings.listen.len(), doubts));
+    let board = Arc::new(Switchboard::new(threads, Places::new(settings.listen.clone()), doubts));
     tokio::spawn(ask_doubted(board.clone(), settings.clone(), doubted));
     let state = StateFile::new(&settings.directory);
     let (routing, memory) = state.read();
@@ -102,6 +103,9 @@ async fn serve(hello: Hello, mut sockets: Vec<OwnedFd>, channel: OwnedFd) -> Res
         listening: std::sync::Mutex::new(None),
         rounds: std::sync::Mutex::default(),
         tickets: AtomicU64::new(0),
+        added: std::sync::Mutex::default(),
+        leaving: tokio::sync::watch::Sender::new(false),
+        stop_grace: settings.stop_grace,
     });
     let listening = tokio::spawn(control_state.clone().listen(control));
     control_state.listens_by(listening.abort_handle());
@@ -109,6 +113,7 @@ async fn serve(hello: Hello, mut sockets: Vec<OwnedFd>, channel: OwnedFd) -> Res
     let mut reader = BufReader::new(reader);
     let stopping = obey(&control_state, &mut reader, &to_supervisor).await;
     listening.abort();
+    control_state.leaving.send_replace(true);
     board.tell(|| ShardMessage::Leave);
     match stopping {
         Stopping::Gateway => stop(&board, &settings).await,
@@ -246,7 +251,7 @@ async fn ask_doubted(board: Arc<Switchboard>, settings: Arc<Settings>, mut doubt
 }
 
 async fn ask(board: Arc<Switchboard>, settings: Arc<Settings>, Doubt { target, listener }: Doubt) {
-    let Some(port) = settings.listen.get(listener).map(|spec| spec.port) else { return };
+    let Some(port) = board.places.get(listener).map(|spec| spec.port) else { return };
     let mut pause = SOONEST;
     loop {
         // A routing that came meanwhile has decided.

@@ -19,6 +19,8 @@ mod lifecycle;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod ports;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod switching;

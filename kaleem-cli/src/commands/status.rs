@@ -4,6 +4,7 @@ use kaleem_core::history::History;
 use kaleem_core::journal::Next;
 use kaleem_core::lease;
 use kaleem_core::names::ProjectName;
+use kaleem_core::observed::is_port_container;
 use kaleem_core::observed::owner::{Foreign, ForeignKind, Standing};
 use kaleem_core::release::{Release, Strategy};
 use kaleem_core::runtime::{Instance, InstanceHealth, InstanceStatus};
@@ -226,7 +227,11 @@ fn row(instance: &Instance, release: Option<&Release>, now: jiff::Timestamp) -> 
     let image = wanted.map_or_else(|| image(instance), |wanted| format!("{} {}", wanted.image.image, wanted.image.digest.short()));
     let name =
         if belongs { Cell::new(instance.name.as_str()) } else { Cell::styled(format!("{} (not of this release)", instance.name), WARN) };
-    let service = if gateway { Cell::styled("(gateway)", FAINT) } else { Cell::new(instance.service.as_str()) };
+    let service = match (gateway, is_port_container(instance)) {
+        (_, true) => Cell::styled("(port)", FAINT),
+        (true, false) => Cell::styled("(gateway)", FAINT),
+        (false, false) => Cell::new(instance.service.as_str()),
+    };
     vec![service, name, status, health, Cell::new(image), Cell::new(up), restarts]
 }
 

@@ -15,7 +15,7 @@ use crate::history::History;
 use crate::image::{Digest, ImageRef, ImageSource, PinnedImage};
 use crate::names::{GatewayName, PlanId, ProjectName, ReleaseId, ServiceName, SetId};
 use crate::observed::owner::Ownership;
-use crate::observed::{self, HostQuestions, Observed, ObservedImage, reality};
+use crate::observed::{self, HostQuestions, Observed, ObservedImage, live, reality};
 use crate::plan::gateway::GatewayPlace;
 use crate::plan::steps::{PlanData, PlanInput, plan};
 use crate::plan::target::{Resolved, companions, resolve};
@@ -105,6 +105,8 @@ impl Kaleem {
         let release = live.map_or_else(|| known.history.next_release(), |live| live.id);
         let mut observed = self.observe(&wanted, release, &definitions, image_ids, engine, known).await?;
         self.ask_gateways(&mut observed).await?;
+        // The same containers are made new, and so is a gateway that publishes what the file does not.
+        observed.live_gateways.retain(|name, live| live.stays.is_empty() || !wishes.recreate.contains(name));
         let compare = |before: &DefinitionId, after: &DefinitionId| compare_known(before, after, known, &definitions);
         let later = settle::settle(&mut wanted, &observed, &|name| left.contains_key(name) || wishes.recreate.contains(name), &compare);
         let find = |name: &ServiceName| project.services.get(name).map(|service| service.definition.clone());
@@ -130,7 +132,7 @@ impl Kaleem {
             plan.object(more);
         }
         let notes = images.into_iter().filter_map(|(service, image)| Some((service, image.note?))).collect();
-        Ok(Planned { plan, notes, definitions: definitions.into_values().collect() })
+        Ok(Planned { plan, notes, definitions: definitions.into_values().chain(Self::port_containers(&observed)).collect() })
     }
 
     /// Asks the gateways of what serves where they send, and which run another program than the one beside this one.
@@ -144,6 +146,11 @@ impl Kaleem {
             }
         }
         Ok(())
+    }
+
+    /// What the port containers of a plan are to be.
+    pub(super) fn port_containers(observed: &Observed) -> impl Iterator<Item = Definition> + '_ {
+        observed.live_gateways.values().flat_map(|live| &live.adds).map(|port| port.definition.clone())
     }
 
     /// The images of services that are left as they are: those of the release that serves, with what the engine knows of them.
@@ -276,7 +283,7 @@ impl Kaleem {
         observed.outdated_gateways.clear();
         let besides = Besides::data(&data);
         let plan = self.make(PlanKind::Rollback, release.id, &release.target, &observed, known, &definitions, &besides);
-        Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
+        Ok(Planned { plan, notes: BTreeMap::new(), definitions: Self::port_containers(&observed).collect() })
     }
 
     /// The ids that the images of a release have on this engine, as far as they are there.
@@ -314,7 +321,8 @@ impl Kaleem {
         let serving = history.serving().and_then(|id| history.release(id));
         observed.detached = reality::detached(&observed.instances, serving.as_ref(), &find);
         reality::keep_detached(&mut observed);
-        observed.live_gateways = reality::live(&observed.instances, target, &find);
+        let identify = |definition: &Definition| known.key.identify(definition).unwrap_or_else(|_| DefinitionId(String::new()));
+        observed.live_gateways = live::find(&observed, target, &find, &identify);
         let doors = observed::doors::find(&self.runtime, &self.probes, target, &observed).await;
         (observed.doors, observed.shut_doors) = (doors.open, doors.shut);
         Ok(observed)

@@ -70,7 +70,7 @@ impl Kaleem {
         let data = PlanData::Leave;
         let besides = Besides { hooks: &[], data: &data, left: &left, again: &again };
         let plan = self.make(PlanKind::Restart, release.id, &target, &observed, &known, &definitions, &besides);
-        Ok(Planned { plan, notes: BTreeMap::new(), definitions: Vec::new() })
+        Ok(Planned { plan, notes: BTreeMap::new(), definitions: Self::port_containers(&observed).collect() })
     }
 
     /// Has the containers of a service read their configuration again. Nothing is restarted.

@@ -15,7 +15,7 @@ use crate::definition::{HTTP_PORTS, PortBinding, Protocol};
 use crate::health::{DependencyKind, Door, Probes, Verdict};
 use crate::image::{ImageKind, ImageRef};
 use crate::names::{ContainerName, ProjectName, ServiceName};
-use crate::observed::{Observed, gateway_of, is_gateway};
+use crate::observed::{Observed, gateway_of, is_gateway, port_containers_of};
 use crate::release::Target;
 use crate::runtime::{Instance, InstanceStatus, Runtime, RuntimeError};
 
@@ -208,10 +208,11 @@ fn named_by(service: &ServiceName, path: &str) -> String {
 /// any more is no door: nothing is promised of it.
 fn published<'a>(known: &Known<'a>, service: &ServiceName) -> BTreeMap<PortBinding, &'a ServiceName> {
     let own = known.instances.iter().filter(|one| one.service == *service && !is_gateway(one));
-    let all = own.chain(gateway_of(known.project, service, known.instances));
+    let gateways = gateway_of(known.project, service, known.instances).into_iter().chain(port_containers_of(known.project, service, known.instances));
+    let all = own.chain(gateways);
     let ports = all.filter(|one| one.state.status == InstanceStatus::Running).flat_map(|one| one.ports.iter().cloned());
     let owner = |port: &PortBinding| {
-        let publishes = |described: &Described<'_>| described.ports.iter().any(|wanted| wanted.collides_with(port));
+        let publishes = |described: &Described<'_>| described.ports.iter().any(|wanted| wanted.collides(port));
         known.services.iter().find(|(_, described)| publishes(described)).map(|(name, _)| *name)
     };
     let tcp = ports.filter(|port| port.container.protocol == Protocol::Tcp && port.host_ports.is_some());

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::definition::{Definition, DefinitionId, NetworkAttachment, NetworkMode};
 use crate::image::Digest;
 use crate::names::{ContainerName, ReleaseId, ServiceName};
-use crate::observed::{Observed, gateway_of, is_gateway};
+use crate::observed::{Observed, is_gateway, is_port_container};
 use crate::release::{Release, Target};
-use crate::runtime::{Instance, InstanceStatus};
+use crate::runtime::Instance;
 use crate::traffic::{Admission, GatewayStats};
 
 /// What a gateway does with requests.
@@ -19,6 +19,8 @@ pub struct Sends {
     pub to: Vec<(ContainerName, ReleaseId)>,
     /// Whether all wait, whoever there is.
     pub holds: bool,
+    /// Whether its program takes the ports of port containers.
+    pub takes_ports: bool,
 }
 
 impl Sends {
@@ -28,6 +30,7 @@ impl Sends {
         Self {
             to: targets.map(|target| (target.instance.clone(), target.release)).collect(),
             holds: stats.routing.as_ref().is_some_and(|routing| routing.admission == Admission::Hold),
+            takes_ports: stats.added_ports.is_some(),
         }
     }
 
@@ -59,7 +62,7 @@ fn meant(
         let gateway = wanted.gateway.as_ref()?;
         (Some(&gateway.name) == instance.gateway.as_ref()).then(|| gateway.networks.clone())
     };
-    if is_gateway(instance) {
+    if is_gateway(instance) && !is_port_container(instance) {
         // What it is on may have changed since it was made.
         return serving?.target.services.values().find_map(of_release);
     }
@@ -70,30 +73,6 @@ fn meant(
         NetworkMode::Networks(wanted) => Some(wanted),
         _ => None,
     }
-}
-
-/// Services whose gateway is what `target` wants but for its networks, with those that it lacks: it joins them while it serves, and keeps its
-/// address and its ports. On what it is to leave it stays until it is recreated.
-pub fn live(
-    instances: &[Instance],
-    target: &Target,
-    find: &dyn Fn(&DefinitionId) -> Option<Definition>,
-) -> BTreeMap<ServiceName, Vec<NetworkAttachment>> {
-    let joins = |name: &ServiceName, wanted: &crate::release::Wanted| {
-        let gateway = wanted.gateway.as_ref()?;
-        let running = |one: &&Instance| one.state.status == InstanceStatus::Running;
-        let standing = gateway_of(&target.project, name, instances).filter(running)?;
-        let id = standing.definition.as_ref().filter(|id| **id != gateway.definition)?;
-        let (before, after) = (find(id)?, find(&gateway.definition)?);
-        let aligned = Definition { network: after.network.clone(), expose: after.expose.clone(), ..before };
-        // A name cannot be added to a connection.
-        let named = |attachment: &NetworkAttachment| match standing.networks.get(&attachment.network) {
-            Some(names) => attachment.aliases.iter().all(|alias| names.contains(alias)),
-            None => true,
-        };
-        (aligned == after && gateway.networks.iter().all(named)).then(|| standing.lacks(&gateway.networks))
-    };
-    target.services.iter().filter_map(|(name, wanted)| Some((name.clone(), joins(name, wanted)?))).collect()
 }
 
 /// Containers that Compose made, that the release which serves runs with, and that `target` wants just so: they stay whatever the engine says of

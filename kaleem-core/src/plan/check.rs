@@ -63,6 +63,7 @@ const RULES: &[Rule] = &[
     hand_overs,
     holds,
     outdated_gateways,
+    ports_that_stay,
     kept_addresses,
     shut_doors,
     client_addresses::rule,
@@ -77,7 +78,7 @@ const RULES: &[Rule] = &[
 /// Asks every rule.
 pub fn check(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     if plan.steps.is_empty() {
-        return owned_by_another(plan, observed);
+        return [owned_by_another(plan, observed), ports_that_stay(plan, observed)].concat();
     }
     let mut objections: Vec<Objection> = RULES.iter().flat_map(|rule| rule(plan, observed)).collect();
     objections.sort_by_key(|objection| std::cmp::Reverse(objection.severity));
@@ -175,7 +176,9 @@ pub(crate) fn port_text(binding: &PortBinding) -> String {
 
 fn starting(plan: &Plan) -> impl Iterator<Item = (&ServiceName, &Wanted)> {
     let changed = |name: &ServiceName| {
-        plan.changes.iter().any(|change| change.service == *name && matches!(change.kind, ChangeKind::Add | ChangeKind::Replace))
+        let makes = || plan.steps.iter().any(|step| matches!(step, Step::Create { instance } if instance.service == *name));
+        let is_replaced = |kind: ChangeKind| matches!(kind, ChangeKind::Add | ChangeKind::Replace);
+        plan.changes.iter().any(|change| change.service == *name && (is_replaced(change.kind) || makes()))
     };
     plan.release.target.services.iter().filter(move |(name, _)| changed(name))
 }
@@ -184,7 +187,7 @@ fn ports_of_others(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let mut found = Vec::new();
     for (name, wanted) in starting(plan) {
         for port in &wanted.ports {
-            if let Some((_, stranger)) = observed.foreign_ports.iter().find(|(other, _)| port.collides_with(other)) {
+            if let Some((_, stranger)) = observed.foreign_ports.iter().find(|(other, _)| port.collides(other)) {
                 let message = format!("the host's port {} is held by the container `{stranger}` of another project", port_text(port));
                 found.push(objection("port-taken", Severity::Refuse, Some(name), message, "stop that container, or publish another port"));
             }
@@ -203,7 +206,7 @@ fn ports_of_orphans(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let mut found = Vec::new();
     for (name, wanted) in starting(plan) {
         for port in &wanted.ports {
-            if let Some(orphan) = orphans().find(|orphan| orphan.ports.iter().any(|held| port.collides_with(held))) {
+            if let Some(orphan) = orphans().find(|orphan| orphan.ports.iter().any(|held| port.collides(held))) {
                 let text = port_text(port);
                 let message = format!("the host's port {text} is held by `{}`, whose service the compose file does not name", orphan.name);
                 let remedy = format!("stop it first (`docker stop {}`), or publish another port", orphan.name);
@@ -245,7 +248,7 @@ fn ports_twice(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
         plan.release.target.services.iter().flat_map(|(name, wanted)| wanted.ports.iter().map(move |port| (name, port))).collect();
     let mut found = Vec::new();
     for (index, (name, port)) in ports.iter().enumerate() {
-        if let Some((other, _)) = ports.iter().take(index).find(|(other, earlier)| other != name && port.collides_with(earlier)) {
+        if let Some((other, _)) = ports.iter().take(index).find(|(other, earlier)| other != name && port.collides(earlier)) {
             let message = format!("the services `{other}` and `{name}` both publish the host's port {}", port_text(port));
             found.push(objection("port-twice", Severity::Refuse, Some(name), message, "give one of them another port"));
         }
@@ -297,6 +300,22 @@ fn hand_overs(plan: &Plan, _observed: &Observed) -> Vec<Objection> {
         objection("hand-over", Severity::Warn, Some(name), message, remedy)
     });
     found.collect()
+}
+
+/// A container that runs cannot give a port back. It is said also where nothing would be done.
+fn ports_that_stay(plan: &Plan, observed: &Observed) -> Vec<Objection> {
+    let mut found = Vec::new();
+    for change in plan.changes.iter().filter(|change| change.interruption != Interruption::HandOver) {
+        let name = &change.service;
+        let stays = observed.live_gateways.get(name).filter(|_| plan.release.target.services.contains_key(name));
+        for port in stays.into_iter().flat_map(|live| &live.stays) {
+            let message =
+                format!("`{name}` no longer publishes the host's port {}: it stays open until its gateway is recreated", port_text(port));
+            let remedy = format!("to close it now, with a short gap for all ports of `{name}`: kaleem deploy --recreate {name}");
+            found.push(objection("port-stays", Severity::Warn, Some(name), message, &remedy));
+        }
+    }
+    found
 }
 
 fn holds(plan: &Plan, _observed: &Observed) -> Vec<Objection> {

@@ -23,6 +23,7 @@ mod data;
 mod hooks;
 mod left;
 mod moves;
+mod ports;
 mod repairs;
 mod restarts;
 mod rolling;
@@ -97,7 +98,10 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     for name in &order {
         match (input.target.services.get(name), input.left.get(name)) {
             (Some(wanted), Some(reason)) if !builder.loses_companion(wanted) => builder.leave_alone(name, wanted, reason),
-            (Some(wanted), _) => builder.service(name, wanted),
+            (Some(wanted), _) => {
+                builder.service(name, wanted);
+                builder.change_ports(name, wanted);
+            }
             (None, _) => {}
         }
     }
@@ -234,8 +238,8 @@ impl<'a> Builder<'a> {
         let mut old: Vec<&Instance> = all.iter().copied().filter(|instance| is_up(instance) && !kept.contains(&instance.name)).collect();
         let standing = self.gateway_of(name);
         if wanted.gateway.is_none() {
-            // It holds the ports and the name that the containers get back.
-            old.extend(standing.filter(|gateway| is_up(gateway)));
+            // They hold the ports and the name that the containers get back.
+            old.extend(standing.into_iter().chain(self.port_containers(name)).filter(|gateway| is_up(gateway)));
         }
         let stale = wanted.gateway.as_ref().is_some_and(|gateway| self.fitting(name, standing, gateway).is_none());
         let changed = kept.len() < slots.len() || !old.is_empty() || stale;

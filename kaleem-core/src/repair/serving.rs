@@ -6,14 +6,16 @@ use std::collections::BTreeSet;
 
 use super::host::Host;
 use super::{Damage, Repair, UNHEALTHY_BEFORE};
-use crate::definition::NetworkAttachment;
+use crate::definition::{NetworkAttachment, PortBinding};
 use crate::names::{ContainerName, ServiceName};
 use crate::observed::reality::{Sends, detached};
-use crate::observed::{gateway_of, is_gateway};
+use crate::observed::{gateway_of, is_gateway, port_containers_of};
 use crate::plan::Route;
+use crate::plan::check::port_text;
 use crate::release::{GateSettings, Release, Strategy, Wanted, WantedGateway};
 use crate::remedy::one_line;
-use crate::runtime::{Instance, InstanceHealth, InstanceStatus};
+use crate::runtime::{Instance, InstanceHealth, InstanceStatus, kaleem_labels};
+use crate::traffic::AddedPort;
 
 /// What makes again what is gone.
 const DEPLOY: &str = "kaleem deploy";
@@ -76,7 +78,10 @@ impl Host<'_> {
         let mut found = looked.others_with_its_names(gateway);
         let Some(traffic) = self.traffic else { return found };
         let sends = match traffic.stats(&gateway.name).await {
-            Ok(stats) => Sends::of(&stats),
+            Ok(stats) => {
+                found.extend(looked.ports(instance, stats.added_ports.as_deref()));
+                Sends::of(&stats)
+            }
             Err(error) => {
                 let message = format!("the gateway {container} of `{service}` runs and does not answer: {}", one_line(&error));
                 found.push(looked.damage("gateway-silent", message, Repair::by_hand(&format!("docker restart {container}"))));
@@ -180,6 +185,40 @@ impl Looked<'_> {
     fn has_ports_elsewhere(&self) -> bool {
         let mut own = self.instances.iter().filter(|instance| instance.service == *self.service && !is_gateway(instance));
         own.any(|instance| is_up(instance) && !instance.ports.is_empty())
+    }
+
+    /// Each port must be published, by the gateway or by a port container whose socket the gateway has.
+    fn ports(&self, gateway: &Instance, added: Option<&[AddedPort]>) -> Vec<Damage> {
+        let service = self.service;
+        let containers: Vec<&Instance> = port_containers_of(&self.release.target.project, service, self.instances).collect();
+        let running = |instance: &Instance| instance.state.status == InstanceStatus::Running;
+        let has = |instance: &Instance, port: &PortBinding| instance.ports.iter().any(|held| port.collides(held));
+        let mut found = Vec::new();
+        let wanted = self.release.target.services.get(service).into_iter().flat_map(|wanted| &wanted.ports);
+        // Which port the engine chooses nobody knows.
+        for port in wanted.filter(|port| port.host_ports.is_some_and(|(first, last)| first == last) && !has(gateway, port)) {
+            let Some(container) = containers.iter().find(|one| has(one, port)) else {
+                let message = format!("nothing publishes the port {} of `{service}`", port_text(port));
+                found.push(self.damage("port-closed", message, Repair::by_hand(DEPLOY)));
+                continue;
+            };
+            let name = container.name.clone();
+            if running(container) {
+                let taken = container.labels.get(kaleem_labels::PORT);
+                if added.is_some_and(|added| !added.iter().any(|one| Some(&one.name) == taken)) {
+                    let message = format!("the gateway of `{service}` does not serve the port {} of {name}", port_text(port));
+                    found.push(self.damage("port-silent", message, Repair::by_hand(&format!("docker restart {name}"))));
+                }
+                continue;
+            }
+            let message = format!("the port container {name} of `{service}` does not run: the port {} is closed", port_text(port));
+            let repair = match container.state.status {
+                InstanceStatus::Paused => Repair::Unpause { container: name },
+                _ => Repair::Start { container: name },
+            };
+            found.push(self.damage("port-closed", message, repair));
+        }
+        found
     }
 
     /// Containers that answer to the names of the gateway beside it: half of the clients pass the gateway by.

@@ -12,6 +12,8 @@ pub const DIGEST: &str = "kaleem.digest";
 pub const IMAGE: &str = "kaleem.image";
 /// The name of the gateway, on its container.
 pub const GATEWAY: &str = "kaleem.gateway";
+/// The port that it publishes for a gateway, on a port container, which carries that gateway's name, too.
+pub const PORT: &str = "kaleem.port";
 /// The project, on containers that only occupy an address for a moment.
 pub const PLACEHOLDER: &str = "kaleem.placeholder";
 /// The identity of the state directory from which it was created.

@@ -55,6 +55,8 @@ struct FakeGateway {
     running: BTreeMap<ContainerName, (u64, u64)>,
     held: u64,
     turn: usize,
+    /// Whether its program is too old to take the ports of port containers.
+    is_old: bool,
 }
 
 #[derive(Debug, Default)]
@@ -106,9 +108,17 @@ impl FakeTraffic {
             running: BTreeMap::new(),
             held: 0,
             turn: 0,
+            is_old: false,
         };
         let known = world.gateways.entry(gateway.clone()).or_insert(fresh);
         known.epoch += 1;
+    }
+
+    /// Has a gateway run a program that takes no ports of port containers, until it is upgraded.
+    pub fn set_old(&self, gateway: &GatewayName) {
+        if let Some(known) = self.world().gateways.get_mut(gateway) {
+            known.is_old = true;
+        }
     }
 
     /// Says whether an instance answers.
@@ -330,6 +340,7 @@ impl Traffic for FakeTraffic {
                 open_connections: 0,
                 targets: Vec::new(),
                 releases: BTreeMap::new(),
+                added_ports: (!known.is_old).then(Vec::new),
             };
             for (instance, (target, counts)) in &known.counts {
                 let (requests, streams) = known.running.get(instance).copied().unwrap_or_default();
@@ -366,6 +377,7 @@ impl Traffic for FakeTraffic {
             let known = world.gateways.get_mut(gateway);
             known.map(|known| {
                 known.epoch += 1;
+                known.is_old = false;
                 known.program = std::fs::read(binary).ok().map(|bytes| program_digest(&bytes));
                 known.version.clone()
             })

@@ -69,6 +69,15 @@ pub enum Command {
         /// Name of the binary in the gateway's directory.
         file: String,
     },
+    /// Accept the connections of a socket that the caller has bound, for as long as the caller stays connected. The answer is
+    /// [`Outcome::SendSocket`]; then the caller sends the socket with one byte, and gets a second answer. It closes its sending side when the
+    /// port is to go, and waits for the end of the connection: until then requests finish.
+    AddPort {
+        /// How the port is called, as in [`super::AddedPort`].
+        name: String,
+        /// The port inside the container and how it is understood, as `--listen` has it.
+        listen: String,
+    },
 }
 
 /// An answer.
@@ -97,6 +106,10 @@ pub enum Outcome {
         /// Its version.
         version: String,
     },
+    /// The socket may come.
+    SendSocket,
+    /// Its connections are accepted.
+    PortAdded,
     /// Nothing was done.
     Refused(Refusal),
 }

@@ -23,6 +23,18 @@ pub struct GatewayStats {
     pub targets: Vec<TargetStats>,
     /// What was counted by release, targets that are gone included.
     pub releases: BTreeMap<ReleaseId, Counts>,
+    /// Ports that port containers have added; `None` where the program is too old to take any.
+    #[serde(default)]
+    pub added_ports: Option<Vec<AddedPort>>,
+}
+
+/// A port that a port container has added to a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AddedPort {
+    /// Its name, as on the label of the port container.
+    pub name: String,
+    /// The port inside the container.
+    pub port: u16,
 }
 
 /// The process that serves.

@@ -11,6 +11,7 @@ mod matrix;
 mod mutants;
 mod needs;
 mod outcomes;
+mod ports;
 mod properties;
 mod quieted;
 mod repairs;

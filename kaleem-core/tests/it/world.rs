@@ -21,7 +21,7 @@ use kaleem_core::plan::older;
 use kaleem_core::runtime::{ImageFacts, InstanceStatus};
 use kaleem_core::testing::traffic_fake::{FakeAnswer, FakeTraffic};
 use kaleem_core::testing::{Behaviour, FakeBackupSets, FakeClock, FakeImage, FakeProbes, FakeRegistry, FakeRuntime};
-use kaleem_core::traffic::{DrainPolicy, DrainReport, GatewayStats, Routing, Target, Traffic, TrafficError};
+use kaleem_core::traffic::{AddedPort, DrainPolicy, DrainReport, GatewayStats, Routing, Target, Traffic, TrafficError};
 
 pub(crate) fn service_name(text: &str) -> ServiceName {
     text.parse().unwrap()
@@ -210,7 +210,8 @@ impl WorldTraffic {
         let mut there = None;
         for (name, found) in &snapshot.containers {
             self.fake.set_alive(name, running(found));
-            if found.labels.get("kaleem.gateway").map(String::as_str) == Some(gateway.as_str()) && running(found) {
+            let is_its = found.labels.get("kaleem.gateway").map(String::as_str) == Some(gateway.as_str());
+            if is_its && !found.labels.contains_key("kaleem.port") && running(found) {
                 there = Some(found.runs);
             }
         }
@@ -244,7 +245,17 @@ impl Traffic for WorldTraffic {
     }
     async fn stats(&self, gateway: &GatewayName) -> Result<GatewayStats, TrafficError> {
         self.look(gateway)?;
-        self.fake.stats(gateway).await
+        let mut stats = self.fake.stats(gateway).await?;
+        if let Some(added) = &mut stats.added_ports {
+            let snapshot = self.runtime.snapshot();
+            let of = |found: &&kaleem_core::testing::FakeContainer| {
+                found.labels.get("kaleem.gateway").map(String::as_str) == Some(gateway.as_str())
+            };
+            let running = snapshot.containers.values().filter(of).filter(|found| found.instance.state.status == InstanceStatus::Running);
+            let ports = running.filter_map(|found| Some((found.labels.get("kaleem.port")?.clone(), found.definition.ports.first()?)));
+            added.extend(ports.map(|(name, binding)| AddedPort { name, port: binding.container.port }));
+        }
+        Ok(stats)
     }
     async fn upgrade(&self, gateway: &GatewayName, binary: &Path) -> Result<String, TrafficError> {
         self.tick(Moment::Before)?;

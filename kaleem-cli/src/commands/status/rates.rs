@@ -227,6 +227,7 @@ mod tests {
                 .iter()
                 .map(|(id, requests, errors, millis)| (ReleaseId::new(*id), counts(*requests, *errors, *millis)))
                 .collect(),
+            added_ports: Some(Vec::new()),
         }
     }
 

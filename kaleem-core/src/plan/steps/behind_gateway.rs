@@ -8,7 +8,7 @@ use crate::definition::RestartPolicy;
 use crate::health::{Door, Question};
 use crate::names::{ContainerName, NetworkName, ServiceName};
 use crate::observed::clients::{Client, Keeps, Refresh};
-use crate::observed::gateway_of;
+use crate::observed::{gateway_of, is_port_container};
 use crate::plan::gateway::HOLD;
 use crate::plan::{HandedOver, KeptAddress, NewInstance, PlanKind, Reach, ReachExpectation, Role, Route, Step, WhenUndone};
 use crate::release::{GateSettings, Strategy, Wanted, WantedGateway};
@@ -166,7 +166,9 @@ impl<'a> Builder<'a> {
     /// The gateway that stands, where it runs and is what is wanted, or becomes that while it serves. Its program may be older: that is upgraded
     /// without replacing it.
     pub(super) fn fitting(&self, name: &ServiceName, standing: Option<&'a Instance>, wanted: &WantedGateway) -> Option<&'a Instance> {
-        let live = || self.input.observed.live_gateways.contains_key(name);
+        let sends = self.input.observed.sends.get(name);
+        let takes_ports = sends.is_some_and(|sends| sends.takes_ports);
+        let live = || self.input.observed.live_gateways.get(name).is_some_and(|live| live.adds.is_empty() || takes_ports);
         let same = |standing: &Instance| {
             standing.definition.as_ref() == Some(&wanted.definition) || self.input.observed.adoptable.contains(&standing.name)
         };
@@ -175,7 +177,8 @@ impl<'a> Builder<'a> {
 
     /// Connects a gateway to the networks that it joins while it serves.
     pub(super) fn join_live(&mut self, name: &ServiceName, standing: Option<&Instance>) {
-        let networks = self.input.observed.live_gateways.get(name).filter(|networks| !networks.is_empty());
+        let live = self.input.observed.live_gateways.get(name);
+        let networks = live.map(|live| &live.joins).filter(|networks| !networks.is_empty());
         if let (Some(standing), Some(networks)) = (standing, networks) {
             self.create.push(Step::Connect {
                 service: name.clone(),
@@ -230,12 +233,14 @@ impl<'a> Builder<'a> {
         let holders = self.holders(name, wanted);
         let own = standing.into_iter().filter(|standing| is_up(standing)).chain(old.iter().copied());
         let leaving: Vec<&Instance> = own.filter(|instance| !self.has_let_go(&instance.name)).collect();
+        let ports: Vec<&Instance> = self.port_containers(name).filter(|one| is_up(one) && !self.has_let_go(&one.name)).collect();
         let restart = RestartPolicy::Always;
-        if leaving.is_empty() && holders.is_empty() {
+        if leaving.is_empty() && holders.is_empty() && ports.is_empty() {
             self.switch.push(Step::Start { service: name.clone(), container, restart, stop: ORPHAN_STOP });
             return Vec::new();
         }
         let reloads = self.reloads(name, &leaving, std::slice::from_ref(&container));
+        let leaving: Vec<&Instance> = ports.into_iter().chain(leaving).collect();
         let mut from: Vec<HandedOver> = leaving.iter().map(|instance| self.handed_over(name, wanted, gateway, instance)).collect();
         for (other, holder) in &holders {
             from.push(self.handed_over(other, wanted, gateway, holder));
@@ -273,7 +278,8 @@ impl<'a> Builder<'a> {
 
     fn handed_over(&self, name: &ServiceName, wanted: &Wanted, gateway: &WantedGateway, instance: &Instance) -> HandedOver {
         let container = instance.name.clone();
-        let addresses = instance.addresses.clone();
+        // Nobody calls a port container by its address.
+        let addresses = if is_port_container(instance) { BTreeMap::new() } else { instance.addresses.clone() };
         match self.stop(name, wanted, instance) {
             Step::Stop { stop, restart, gate, again, .. } => {
                 let stop = StopPolicy { grace: stop.grace.min(gateway.hand_over), ..stop };

@@ -87,8 +87,9 @@ impl Builder<'_> {
             self.quiet.push(stop);
         }
         if wanted.gateway.is_none() {
-            // It holds the ports and the name that the containers get back.
-            if let Some(gateway) = standing.filter(|gateway| is_up(gateway)) {
+            // They hold the ports and the name that the containers get back.
+            let before: Vec<&Instance> = standing.into_iter().chain(self.port_containers(name)).filter(|one| is_up(one)).collect();
+            for gateway in before {
                 let stop = self.stop(name, wanted, gateway);
                 self.quiet.push(stop);
             }

@@ -35,8 +35,7 @@ impl Builder<'_> {
         let Some(previous) = self.previous() else { return };
         let restores = matches!(self.input.data, PlanData::Restore { .. });
         for (name, before) in previous.target.services.iter().filter(|(name, _)| !self.input.target.services.contains_key(*name)) {
-            let running: Vec<&Instance> =
-                self.gateway_of(name).into_iter().chain(self.of_service(name)).filter(|instance| is_up(instance)).collect();
+            let running: Vec<&Instance> = self.all_of(name).filter(|instance| is_up(instance)).collect();
             if running.is_empty() {
                 continue;
             }

@@ -16,8 +16,8 @@ impl<'a> Builder<'a> {
         others.dedup();
         let mut holders = Vec::new();
         for other in others.into_iter().filter(|other| *other != name && !self.input.left.contains_key(*other)) {
-            for instance in self.gateway_of(other).into_iter().chain(self.of_service(other)) {
-                let holds = instance.ports.iter().any(|held| wanted.ports.iter().any(|port| port.collides_with(held)));
+            for instance in self.gateway_of(other).into_iter().chain(self.port_containers(other)).chain(self.of_service(other)) {
+                let holds = instance.ports.iter().any(|held| wanted.ports.iter().any(|port| port.collides(held)));
                 if holds && is_up(instance) && !self.has_let_go(&instance.name) {
                     holders.push((other.clone(), instance));
                 }
@@ -43,7 +43,7 @@ impl<'a> Builder<'a> {
     /// What a plan says of the ports that a service takes.
     pub(super) fn taken_ports(&self, name: &ServiceName, wanted: &Wanted) -> Vec<String> {
         let holders = self.holders(name, wanted);
-        let from = |port: &PortBinding| holders.iter().find(|(_, instance)| instance.ports.iter().any(|held| port.collides_with(held)));
+        let from = |port: &PortBinding| holders.iter().find(|(_, instance)| instance.ports.iter().any(|held| port.collides(held)));
         let taken =
             wanted.ports.iter().filter_map(|port| from(port).map(|(other, _)| format!("port {} of {other}", check::port_text(port))));
         let mut taken: Vec<String> = taken.collect();

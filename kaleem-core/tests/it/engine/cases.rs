@@ -170,6 +170,11 @@ pub(super) fn cases() -> Vec<Case> {
         shape: Shape { name, before: Some(what.clone()), after: what, good: act != Act::EjectBad, gateways: Gateways::Yes },
         act,
     };
+    let two = |tag: &str| project(vec![api(tag).publishing(8081, 3000)]);
+    let grown = |name, act, before: Project, after: Project| Case {
+        shape: Shape { name, before: Some(before), after, good: true, gateways: Gateways::Grown },
+        act,
+    };
     let stored =
         || project(vec![api("v1").after("redis", DependencyCondition::ServiceStarted), service("redis", "redis:7").storing("redis")]);
     let back = |name, act, before: Project, after: Project, gateways| Case {
@@ -178,6 +183,10 @@ pub(super) fn cases() -> Vec<Case> {
     };
     deploys
         .chain([
+            grown("eject with a port container", Act::Eject, two("v1"), two("v1")),
+            grown("down with a port container", Act::Down, two("v1"), two("v1")),
+            grown("rollback past a port container", Act::Rollback, two("v1"), one("v2")),
+            back("rollback to fewer ports", Act::Rollback, one("v1"), two("v2"), Gateways::Yes),
             leave("eject", Act::Eject, both("v1")),
             leave("eject, bad", Act::EjectBad, one("v1")),
             leave("down", Act::Down, stored()),
@@ -238,6 +247,8 @@ enum Gateways {
     Yes,
     /// Only after the first release.
     Later,
+    /// They got all ports but the first of a service while they served.
+    Grown,
 }
 
 fn shapes() -> Vec<Shape> {
@@ -265,6 +276,21 @@ fn shapes() -> Vec<Shape> {
         redis.definition.restart = restart;
         project(vec![api(tag), redis])
     };
+    let two = |tag: &str| project(vec![api(tag).publishing(8081, 3000)]);
+    let three = |tag: &str| project(vec![api(tag).publishing(8081, 9000).publishing(8082, 3000)]);
+    let more = |mut project: Project, port: u16| {
+        let api = project.services.remove(&service_name("api")).unwrap();
+        project.services.insert(service_name("api"), api.publishing(port, 3000));
+        project
+    };
+    // Only what is replaced after it is bad.
+    let keeps_api = |mut project: Project| {
+        let old = many("v1").services.remove(&service_name("api")).unwrap();
+        project.services.insert(service_name("api"), old);
+        project
+    };
+    // It is made anew, with all ports.
+    let logged = |project: Project| setting(project, "api", |settings| settings.access_log = Some(true));
     let turns = |tag: &str| project(vec![api(tag).times(3)]);
     // Never more than two, and one may be away.
     let fewer = |tag: &str| {
@@ -349,6 +375,37 @@ fn shapes() -> Vec<Shape> {
             good: false,
             gateways: Gateways::Yes,
         },
+        Shape { name: "a port is added", before: Some(one("v1")), after: two("v1"), good: true, gateways: Gateways::Yes },
+        Shape {
+            name: "a port is added, and what comes after it is bad",
+            before: Some(many("v1")),
+            after: more(keeps_api(many("bad")), 8081),
+            good: false,
+            gateways: Gateways::Yes,
+        },
+        Shape { name: "a port of another kind", before: Some(one("v1")), after: three("v2"), good: true, gateways: Gateways::Yes },
+        Shape { name: "a port is removed", before: Some(two("v1")), after: one("v2"), good: true, gateways: Gateways::Grown },
+        Shape {
+            name: "a port is removed, and what comes after it is bad",
+            before: Some(more(many("v1"), 8081)),
+            after: keeps_api(many("bad")),
+            good: false,
+            gateways: Gateways::Grown,
+        },
+        Shape {
+            name: "a gateway takes all ports",
+            before: Some(two("v1")),
+            after: logged(two("v2")),
+            good: true,
+            gateways: Gateways::Grown,
+        },
+        Shape {
+            name: "a gateway takes all ports, bad",
+            before: Some(two("v1")),
+            after: logged(two("late")),
+            good: false,
+            gateways: Gateways::Grown,
+        },
         Shape { name: "needs something", before: Some(needing("v1")), after: needing("v2"), good: true, gateways: Gateways::No },
         Shape { name: "needs something, bad", before: Some(needing("v1")), after: needing("bad"), good: false, gateways: Gateways::Yes },
         Shape { name: "first deploy with a gateway", before: None, after: many("v1"), good: true, gateways: Gateways::Yes },
@@ -409,12 +466,18 @@ fn world(shape: &Shape) -> World {
 async fn prepared(shape: &Shape) -> World {
     let world = world(shape);
     if let Some(before) = &shape.before {
+        if shape.gateways == Gateways::Grown {
+            let mut fewer = before.clone();
+            fewer.services.values_mut().for_each(|service| service.definition.ports.truncate(1));
+            let ending = world.deploy(&fewer).await.unwrap();
+            assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{}: {ending:?}", shape.name);
+        }
         let before = match shape.gateways {
             Gateways::Later => setting(before.clone(), "api", |settings| {
                 settings.strategy = Some(StrategyName::Recreate);
                 settings.hold = lasting("0s");
             }),
-            Gateways::No | Gateways::Yes => before.clone(),
+            Gateways::No | Gateways::Yes | Gateways::Grown => before.clone(),
         };
         let ending = world.deploy(&before).await.unwrap();
         assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{}: {ending:?}", shape.name);
