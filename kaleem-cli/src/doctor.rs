@@ -1,6 +1,7 @@
 //! Rules that look for what will bite. What they look at is gathered once; a rule only judges.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -63,6 +64,8 @@ pub(crate) struct Patient<'a> {
     wiring: &'a Wiring,
     /// The engine, or why it cannot be used.
     engine: Result<EngineInfo, (String, String)>,
+    /// Where the engine keeps images and volumes, where it said so.
+    engine_root: Option<PathBuf>,
     instances: Vec<Instance>,
     /// Images which are on the engine, by service.
     images: BTreeMap<ServiceName, LocalImage>,
@@ -90,6 +93,7 @@ impl<'a> Patient<'a> {
             project,
             wiring,
             engine: Err((String::new(), String::new())),
+            engine_root: None,
             instances: Vec::new(),
             images: BTreeMap::new(),
             configurations: BTreeMap::new(),
@@ -105,7 +109,14 @@ impl<'a> Patient<'a> {
                 return patient;
             }
         };
-        patient.engine = runtime.engine().await.map_err(|error| failed(&error, one_line(&error)));
+        patient.engine = match runtime.root_directory().await {
+            Ok(root) => {
+                patient.engine_root = Some(root);
+                runtime.engine().await
+            }
+            Err(error) => Err(error),
+        }
+        .map_err(|error| failed(&error, one_line(&error)));
         patient.instances = runtime.list(&project.name).await.unwrap_or_default();
         if let Ok(history) = &patient.history {
             let reality = reality::ask(wiring, &project.name, history).await.unwrap_or_default();

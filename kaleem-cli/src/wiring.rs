@@ -52,12 +52,21 @@ pub(crate) struct Wiring {
     project: OnceLock<ProjectName>,
     /// Its files, where they were read.
     files: OnceLock<ProjectFiles>,
+    /// The engine, once it was connected to: an agreement on its API is for as long as this process lives.
+    runtime: OnceLock<Arc<dyn Runtime>>,
 }
 
 impl Wiring {
     /// Wires by the command line and the environment.
     pub(crate) fn new(global: Global, environment: Environment) -> Self {
-        Self { global, environment, clock: Arc::new(SystemClock), project: OnceLock::new(), files: OnceLock::new() }
+        Self {
+            global,
+            environment,
+            clock: Arc::new(SystemClock),
+            project: OnceLock::new(),
+            files: OnceLock::new(),
+            runtime: OnceLock::new(),
+        }
     }
 
     /// The environment.
@@ -170,14 +179,17 @@ impl Wiring {
     ///
     /// [`CliError::Engine`]
     pub(crate) async fn runtime(&self) -> Result<Arc<dyn Runtime>, CliError> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime.clone());
+        }
         let options = DockerOptions {
             endpoint: self.endpoint().map_err(|source| CliError::Engine { source })?,
             rootless_socket: self.environment.path("XDG_RUNTIME_DIR").map(|directory| directory.join("docker.sock")),
             credentials: self.credentials(),
             answer_timeout: ENGINE_ANSWER,
         };
-        let runtime = DockerRuntime::connect(&options).await.map_err(|source| CliError::Engine { source })?;
-        Ok(Arc::new(runtime))
+        let runtime: Arc<dyn Runtime> = Arc::new(DockerRuntime::connect(&options).await.map_err(|source| CliError::Engine { source })?);
+        Ok(self.runtime.get_or_init(|| runtime).clone())
     }
 
     fn endpoint(&self) -> Result<Option<String>, RuntimeError> {

@@ -14,6 +14,11 @@ use rustix::io::Errno;
 
 use crate::remedy::Remedy;
 
+mod append;
+pub mod power;
+
+pub use append::AppendFile;
+
 /// Mode of files that nobody else may read.
 pub const PRIVATE_FILE: u32 = 0o600;
 /// Mode of directories that nobody else may enter.
@@ -154,10 +159,65 @@ pub(crate) fn remedy_of(path: &Path, source: &io::Error) -> Option<String> {
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DurableError> {
     let failed = failure(FileOperation::Write, path);
     refuse_special(path)?;
-    let temporary = Temporary::write(path, bytes, mode).map_err(&failed)?;
+    let temporary = Temporary::write(path, bytes, mode, File::sync_all).map_err(&failed)?;
     rustix::fs::rename(&temporary.path, path).map_err(|errno| failed(errno.into()))?;
     temporary.keep();
     sync_parent(path).map_err(failed)
+}
+
+/// Writes several files of one directory in whole, those that do not hold these bytes already. The mode of each is [`PRIVATE_FILE`].
+///
+/// All of them are on disk afterwards. A reader of one sees the old or the new content, never a mix, also after a loss of power.
+///
+/// # Errors
+///
+/// As [`write_atomic`]; some of the files may have been written.
+pub fn write_missing(directory: &Path, files: &[(String, Vec<u8>)]) -> Result<(), DurableError> {
+    for (name, bytes) in files {
+        let path = directory.join(name);
+        refuse_special(&path)?;
+        match read(&path) {
+            Ok(found) if found == *bytes => continue,
+            Err(error) if !error.is_missing() => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+        let failed = failure(FileOperation::Write, &path);
+        let temporary = Temporary::write(&path, bytes, PRIVATE_FILE, File::sync_all).map_err(&failed)?;
+        rustix::fs::rename(&temporary.path, &path).map_err(|errno| failed(errno.into()))?;
+        temporary.keep();
+    }
+    // Whoever wrote one that is there may have died before its sync; of a directory that is on disk the kernel knows it.
+    open(directory, OFlags::RDONLY | OFlags::DIRECTORY)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failure(FileOperation::Write, directory))
+}
+
+/// Writes a file in whole, in place of the one that may be there, without waiting for the disk: for what means nothing after a loss of power.
+///
+/// A reader sees the old or the new content, never a mix. After a loss of power the file may be the old one, empty, or gone.
+///
+/// # Errors
+///
+/// As [`write_atomic`].
+pub fn write_fleeting(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DurableError> {
+    let failed = failure(FileOperation::Write, path);
+    refuse_special(path)?;
+    let temporary = Temporary::write(path, bytes, mode, |_| Ok(())).map_err(&failed)?;
+    rustix::fs::rename(&temporary.path, path).map_err(|errno| failed(errno.into()))?;
+    temporary.keep();
+    Ok(())
+}
+
+/// Removes what [`write_fleeting`] wrote, without waiting for the disk; a file that is gone already is no error.
+///
+/// # Errors
+///
+/// [`DurableError::Failed`], after which the file is still there.
+pub fn remove_fleeting(path: &Path) -> Result<(), DurableError> {
+    match rustix::fs::unlink(path) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(failure(FileOperation::Remove, path)(errno.into())),
+    }
 }
 
 /// Writes a file in whole, if nothing is at that path yet.
@@ -170,7 +230,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DurableE
 /// the very last sync failed.
 pub fn create_new(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let failed = failure(FileOperation::Write, path);
-    let temporary = Temporary::write(path, bytes, PRIVATE_FILE).map_err(&failed)?;
+    let temporary = Temporary::write(path, bytes, PRIVATE_FILE, File::sync_all).map_err(&failed)?;
     let placed = match rustix::fs::link(&temporary.path, path) {
         // Some file systems have no hard links.
         Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK | Errno::NOSYS) => {
@@ -304,108 +364,6 @@ pub fn remove_leftovers(directory: &Path) -> Result<(), DurableError> {
     Ok(())
 }
 
-/// A file that only grows, line by line; each line is on disk before [`AppendFile::append_line`] returns.
-#[derive(Debug)]
-pub struct AppendFile {
-    file: File,
-    path: PathBuf,
-    length_bytes: u64,
-    poisoned: bool,
-}
-
-impl AppendFile {
-    /// Opens a file to append to it; one that is not there is made, with mode [`PRIVATE_FILE`].
-    ///
-    /// # Errors
-    ///
-    /// [`DurableError::NotAFile`], [`DurableError::Failed`]; no content was changed.
-    pub fn open(path: &Path) -> Result<Self, DurableError> {
-        let failed = failure(FileOperation::Write, path);
-        refuse_special(path)?;
-        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = match open(path, flags) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, flags, PRIVATE_FILE)
-                .and_then(|file| file.sync_all().map(|()| file))
-                .and_then(|file| sync_parent(path).map(|()| file)),
-            opened => opened,
-        }
-        .map_err(&failed)?;
-        check_plain(path, &file).map_err(&failed)??;
-        let length_bytes = file.metadata().map_err(failed)?.len();
-        Ok(Self { file, path: path.to_owned(), length_bytes, poisoned: false })
-    }
-
-    /// Length of the file.
-    pub fn length_bytes(&self) -> u64 {
-        self.length_bytes
-    }
-
-    /// Writes one line and its end in a single write, and waits until it is on disk.
-    ///
-    /// # Errors
-    ///
-    /// [`DurableError::LineBreak`]; [`DurableError::Failed`], after which a part of the line may be on disk if even taking
-    /// it back failed, and every later append is [`DurableError::Poisoned`]: the file must be opened and read again.
-    pub fn append_line(&mut self, line: &[u8]) -> Result<(), DurableError> {
-        if line.contains(&b'\n') {
-            return Err(DurableError::LineBreak { path: self.path.clone() });
-        }
-        self.check_sound()?;
-        let mut whole = Vec::with_capacity(line.len() + 1);
-        whole.extend_from_slice(line);
-        whole.push(b'\n');
-        let written = match self.file.write(&whole) {
-            Ok(written) if written == whole.len() => self.file.sync_data(),
-            // The rest would only fit if space came free just now; asking for it tells the reason.
-            Ok(written) => self
-                .file
-                .write_all(whole.get(written..).unwrap_or_default())
-                .and_then(|()| Err(io::Error::new(io::ErrorKind::WriteZero, "the line could only be written in two parts"))),
-            Err(error) => Err(error),
-        };
-        match written {
-            Ok(()) => {
-                self.length_bytes += whole.len() as u64;
-                Ok(())
-            }
-            Err(source) => {
-                self.poisoned = true;
-                // A torn line is for the reader to find; taking it back is only a courtesy.
-                self.file.set_len(self.length_bytes).and_then(|()| self.file.sync_data()).ok();
-                Err(DurableError::Failed { operation: FileOperation::Write, path: self.path.clone(), source })
-            }
-        }
-    }
-
-    /// Cuts the file to `length_bytes`: takes back a torn line that a crash left at its end.
-    ///
-    /// # Errors
-    ///
-    /// [`DurableError::Failed`], also when the file is shorter than that; later appends are [`DurableError::Poisoned`].
-    pub fn truncate_to(&mut self, length_bytes: u64) -> Result<(), DurableError> {
-        self.check_sound()?;
-        let result = if length_bytes > self.length_bytes {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is only {} bytes long", self.length_bytes)))
-        } else {
-            self.file.set_len(length_bytes).and_then(|()| self.file.sync_all())
-        };
-        match result {
-            Ok(()) => {
-                self.length_bytes = length_bytes;
-                Ok(())
-            }
-            Err(source) => {
-                self.poisoned = true;
-                Err(DurableError::Failed { operation: FileOperation::Truncate, path: self.path.clone(), source })
-            }
-        }
-    }
-
-    fn check_sound(&self) -> Result<(), DurableError> {
-        if self.poisoned { Err(DurableError::Poisoned { path: self.path.clone() }) } else { Ok(()) }
-    }
-}
-
 /// A file beside the one that is meant, removed when it is not kept.
 struct Temporary {
     path: PathBuf,
@@ -413,14 +371,14 @@ struct Temporary {
 }
 
 impl Temporary {
-    fn write(target: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
+    fn write(target: &Path, bytes: &[u8], mode: u32, settle: fn(&File) -> io::Result<()>) -> io::Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let path = parent(target).join(format!("{TEMPORARY_PREFIX}{}{TEMPORARY_SUFFIX}", hex::encode(random)));
         let mut file = create(&path, OFlags::WRONLY | OFlags::NOFOLLOW, mode)?;
         let temporary = Self { path, kept: false };
         file.write_all(bytes)?;
-        file.sync_all()?;
+        settle(&file)?;
         Ok(temporary)
     }
 

@@ -17,6 +17,7 @@ use crate::journal::{Event, Evidence, Journal, JournalError, Next};
 use crate::mutant::{Mutant, is_planted};
 use crate::names::{ContainerName, ServiceName};
 use crate::outcome::Outcome;
+use crate::plan::Step;
 use crate::remedy::{Remedy, one_line};
 use crate::runtime::{PullProgress, Runtime};
 use crate::state::{DefinitionKey, StateDirectory};
@@ -321,6 +322,16 @@ impl Engine {
         journal.append(event, self.clock.now())
     }
 
+    /// Writes down that a step begins. What touches the host waits until that is on disk.
+    fn begin(&self, journal: &mut Journal, index: usize, step: &Step) -> Result<(), JournalError> {
+        let event = Event::Started { step: index };
+        if perform::only_looks(step) || is_planted(Mutant::UnsyncedIntent) {
+            journal.note(&event, self.clock.now())
+        } else {
+            self.append(journal, &event)
+        }
+    }
+
     fn abort_requested(&self, journal: &Journal) -> bool {
         self.state.abort_request(journal.progress().plan().id).exists()
     }
@@ -341,7 +352,7 @@ impl Engine {
         let again = if journal.progress().frozen_at() == Some(index) { Attempt::AfterFailure } else { Attempt::First };
         let late = is_planted(Mutant::LateIntent);
         if !late {
-            self.append(journal, &Event::Started { step: index })?;
+            self.begin(journal, index, step)?;
         }
         (self.observer)(Notice::Started { step: index, what: step.to_string() });
         let begun = self.clock.monotonic();
@@ -354,13 +365,14 @@ impl Engine {
         };
         let result = self.patiently(index, PERFORM_PATIENCE, || self.perform(&plan, index, step, again, &abort)).await;
         if late {
-            self.append(journal, &Event::Started { step: index })?;
+            self.begin(journal, index, step)?;
         }
         let took_ms = u64::try_from((self.clock.monotonic().saturating_sub(begun)).as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(seen) => {
                 let evidence = Evidence { took_ms, seen };
-                self.append(journal, &Event::Done { step: index, evidence: evidence.clone() })?;
+                // Where a loss of power takes this line the step is done again, as it may be. What touches the host next waits for it.
+                journal.note(&Event::Done { step: index, evidence: evidence.clone() }, self.clock.now())?;
                 (self.observer)(Notice::Done { step: index, evidence });
             }
             // The wish that cut it short is taken in by the loop.

@@ -42,7 +42,7 @@ pub mod owning;
 mod giving_back;
 mod builder;
 mod planning;
-pub mod program;
+mod program;
 pub mod restart;
 pub mod wishes;
 
@@ -66,6 +66,7 @@ pub struct Kaleem {
     author: Option<String>,
     files: Option<ProjectFiles>,
     gateways: Option<GatewayParts>,
+    programs: Arc<program::Programs>,
     hook_environment: BTreeMap<String, String>,
     backups: Option<Arc<dyn BackupSets>>,
 }
@@ -223,6 +224,7 @@ impl Kaleem {
                 files: None,
                 owner,
                 gateways: None,
+                programs: Arc::default(),
                 hook_environment: BTreeMap::new(),
                 backups: None,
             },
@@ -280,8 +282,7 @@ impl Kaleem {
 
     /// Whether services can get gateways here: their program is there, and needs nothing beside itself.
     pub fn has_gateways(&self) -> bool {
-        let program = self.gateways.as_ref().and_then(|parts| durable::read(&parts.program).ok());
-        program.is_some_and(|bytes| program::is_static(&bytes))
+        self.gateways.as_ref().is_some_and(|parts| matches!(self.programs.digest(&parts.program), Ok(Some(_))))
     }
 
     /// What `kaleem deploy` would do. Nothing is changed, not even the state directory.
@@ -416,9 +417,7 @@ impl Kaleem {
         if !refusals.is_empty() {
             return Err(KaleemError::Refused { objections: refusals });
         }
-        for definition in &planned.definitions {
-            work.state.put_definition(&work.key, definition).map_err(|source| KaleemError::State { source })?;
-        }
+        work.state.put_definitions(&work.key, &planned.definitions).map_err(|source| KaleemError::State { source })?;
         let path = work.state.journal(planned.plan.id);
         let plan = Plan { by: self.author.clone(), ..planned.plan.clone() };
         let journal = Journal::begin(&path, &plan, self.clock.now()).map_err(|source| KaleemError::Journal { source })?;

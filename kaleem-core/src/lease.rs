@@ -170,7 +170,7 @@ impl Drop for Lease {
         // A heartbeat that is being written on another thread would put the record back.
         *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         // A record that stays behind is read as that of a dead holder.
-        durable::remove(&self.record).ok();
+        durable::remove_fleeting(&self.record).ok();
         // Closing is not enough: a child between its fork and its exec still has the file open.
         flock(&self.lock, FlockOperation::Unlock).ok();
     }
@@ -191,7 +191,8 @@ async fn beat(record: PathBuf, mut holder: Holder, clock: Arc<dyn Clock>, over: 
 
 fn write(record: &Path, holder: &Holder) -> Result<(), DurableError> {
     let text = serde_json::to_vec(holder).unwrap_or_default();
-    durable::write_atomic(record, &text, durable::PRIVATE_FILE)
+    // A holder that lost its power is dead: its record need not outlive it.
+    durable::write_fleeting(record, &text, durable::PRIVATE_FILE)
 }
 
 /// Who holds the lease of the state directory `root`, as far as is written down; it may be dead.

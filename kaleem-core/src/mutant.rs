@@ -8,6 +8,8 @@
 pub enum Mutant {
     /// `Started` is written after the host was touched instead of before.
     LateIntent,
+    /// `Started` is written before the host is touched, and not waited for: a loss of power takes it.
+    UnsyncedIntent,
     /// A step that failed is taken for one that did nothing, and is not taken back.
     FailedStepNotUndone,
     /// Going back begins with the oldest step.

@@ -4,7 +4,7 @@
 //! repeated after a crash. Nothing here decides anything.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -260,12 +260,6 @@ pub struct EngineInfo {
     pub os: String,
     /// In OCI's words: `amd64`, `arm64`.
     pub architecture: String,
-    /// Where the engine keeps images and volumes.
-    pub root_directory: String,
-    /// Whether containers survive a restart of the engine.
-    pub live_restore: bool,
-    /// Whether the engine runs without root rights.
-    pub rootless: bool,
 }
 
 /// Progress of a pull.
@@ -424,11 +418,16 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// [`RuntimeError`] when the engine could not be asked.
     async fn neighbours(&self, networks: &[NetworkName]) -> Result<Vec<Neighbour>, RuntimeError>;
-    /// The engine itself.
+    /// The engine itself, as it was when it was connected to: every plan asks, and engines take their time over an answer.
     ///
     /// # Errors
     /// [`RuntimeError`] when the engine could not be asked.
     async fn engine(&self) -> Result<EngineInfo, RuntimeError>;
+    /// Where the engine keeps images and volumes, on its own host.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the engine could not be asked.
+    async fn root_directory(&self) -> Result<PathBuf, RuntimeError>;
 }
 
 /// What is inside a container.

@@ -283,26 +283,23 @@ impl StateDirectory {
         Ok(DefinitionKey(bytes))
     }
 
-    /// Keeps a definition under its identity; one that is kept already is not written again.
+    /// Keeps definitions under their identities; one that is kept already is not written again.
     ///
     /// # Errors
     ///
     /// [`StateError`]
-    pub fn put_definition(&self, key: &DefinitionKey, definition: &Definition) -> Result<DefinitionId, StateError> {
-        let text = serde_json::to_vec(definition).map_err(|source| StateError::Encode { source })?;
-        let id = key.identify_text(&text);
-        let path = self.definition_file(&id);
-        match durable::create_new(&path, &text) {
-            Ok(()) => Ok(id),
-            Err(DurableError::Exists { .. }) => {
-                // A damaged one would never be noticed until somebody needs it.
-                if durable::read(&path).map_err(|source| self.failed(source))? != text {
-                    durable::write_atomic(&path, &text, durable::PRIVATE_FILE).map_err(|source| self.failed(source))?;
-                }
-                Ok(id)
-            }
-            Err(source) => Err(self.failed(source)),
+    pub fn put_definitions(&self, key: &DefinitionKey, definitions: &[Definition]) -> Result<Vec<DefinitionId>, StateError> {
+        let mut ids = Vec::with_capacity(definitions.len());
+        let mut files = Vec::with_capacity(definitions.len());
+        for definition in definitions {
+            let text = serde_json::to_vec(definition).map_err(|source| StateError::Encode { source })?;
+            let id = key.identify_text(&text);
+            files.push((format!("{id}.json"), text));
+            ids.push(id);
         }
+        // A damaged one, too, is written again: it would never be noticed until somebody needs it.
+        durable::write_missing(&self.definitions(), &files).map_err(|source| self.failed(source))?;
+        Ok(ids)
     }
 
     /// Removes definitions that none of `needed` is. The caller holds the lease.

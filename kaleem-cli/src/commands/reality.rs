@@ -28,7 +28,7 @@ pub(crate) struct Reality {
 ///
 /// # Errors
 ///
-/// [`CliError::Engine`], [`CliError::Repair`] when the engine cannot be asked.
+/// [`CliError::Engine`] when the engine cannot be asked.
 pub(crate) async fn ask(wiring: &Wiring, project: &ProjectName, history: &History) -> Result<Reality, CliError> {
     let runtime = wiring.runtime().await?;
     let traffic = wiring.traffic();
@@ -39,9 +39,8 @@ pub(crate) async fn ask(wiring: &Wiring, project: &ProjectName, history: &Histor
     let settings = wiring.project().map(|project| project.settings).unwrap_or_default();
     let decides = |service: &ServiceName| settings.decides_health(service);
     let host = Host { runtime: &runtime, traffic: Some(&traffic), find: &find, history, project, decides: &decides };
-    let found = host.look_at_serving().await.map_err(|source| CliError::Repair { source })?;
-    let (warnings, faults) = found.into_iter().partition(Damage::is_warning);
     let all = runtime.list(project).await.map_err(|source| CliError::Engine { source })?;
+    let (warnings, faults) = host.look_at_serving(&all).await.into_iter().partition(Damage::is_warning);
     let others = |instance: &kaleem_core::runtime::Instance| instance.release.is_none() && instance.state.status == InstanceStatus::Running;
     Ok(Reality { faults, warnings, has_others: all.iter().any(others) })
 }

@@ -86,9 +86,8 @@ pub(super) fn open_plan(patient: &Patient<'_>) -> Vec<Answer> {
 
 /// Another set of the images fits on the disk of the engine.
 pub(super) fn disk(patient: &Patient<'_>) -> Vec<Answer> {
-    let Ok(engine) = &patient.engine else { return Vec::new() };
+    let Some(root) = patient.engine_root.as_deref() else { return Vec::new() };
     // An engine elsewhere keeps its images where we cannot look.
-    let root = Path::new(&engine.root_directory);
     let Ok(space) = rustix::fs::statvfs(root) else { return Vec::new() };
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     let mut sizes: Vec<(&str, u64)> = patient.images.values().map(|image| (image.id.as_str(), image.facts.size_bytes)).collect();

@@ -16,6 +16,45 @@ use crate::runtime::{InstanceStatus, OwnedContainer, RuntimeError, kaleem_labels
 /// Time between two looks at a container that runs to its end.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Whether a step changes nothing on the host. That it was begun may be forgotten with a loss of power: it is begun again.
+pub(crate) fn only_looks(step: &Step) -> bool {
+    match step {
+        Step::Baseline { .. }
+        | Step::Gate { .. }
+        | Step::Needs { .. }
+        | Step::Watch { .. }
+        | Step::FrontDoor { .. }
+        | Step::VerifyBackup { .. }
+        | Step::Commit { .. } => true,
+        Step::Hook { .. }
+        | Step::CreateNetwork { .. }
+        | Step::CreateVolume { .. }
+        | Step::Pull { .. }
+        | Step::Pin { .. }
+        | Step::Create { .. }
+        | Step::Start { .. }
+        | Step::RunToEnd { .. }
+        | Step::BackUp { .. }
+        | Step::RestoreData { .. }
+        | Step::Stop { .. }
+        | Step::Steer { .. }
+        | Step::Hold { .. }
+        | Step::Drain { .. }
+        | Step::StartApart { .. }
+        | Step::HandOver { .. }
+        | Step::Revive { .. }
+        | Step::Connect { .. }
+        | Step::Reload { .. }
+        | Step::Upgrade { .. }
+        | Step::Update { .. }
+        | Step::Rename { .. }
+        | Step::Remove { .. }
+        | Step::Unpin { .. }
+        | Step::RemoveNetwork { .. }
+        | Step::RemoveVolume { .. } => false,
+    }
+}
+
 impl Engine {
     /// Carries out a step. Answers what was seen, for the journal.
     pub(crate) async fn perform(
@@ -91,7 +130,7 @@ impl Engine {
                 let reloaded = Reloaded { service, container, of, kept: kept.as_ref() };
                 self.reload(plan, &reloaded, step).await
             }
-            Step::FrontDoor { doors, .. } => self.ask_doors(doors, cut_short).await,
+            Step::FrontDoor { doors, .. } => self.ask_doors(plan, doors, cut_short).await,
             Step::Upgrade { gateway, program, digest, .. } => self.upgrade(gateway, program, digest).await,
             // The container runs: a start leaves it running and gives it the policy.
             Step::Update { container, restart, .. } => {

@@ -197,11 +197,30 @@ impl Journal {
     /// [`JournalError::Illegal`] for an event that cannot follow (nothing was written), [`JournalError::File`] when the disk
     /// refused: then nothing more may be done to the host.
     pub fn append(&mut self, event: &Event, at: Timestamp) -> Result<(), JournalError> {
+        self.take(event, at, AppendFile::append_line)
+    }
+
+    /// Writes an event down without waiting for the disk: the next [`Journal::append`] does that for both. It outlives this process, but
+    /// perhaps not a loss of power. So it is for what may be lost, since the same is done again then and nothing on the host hangs on it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::append`].
+    pub fn note(&mut self, event: &Event, at: Timestamp) -> Result<(), JournalError> {
+        self.take(event, at, AppendFile::add_line)
+    }
+
+    fn take(
+        &mut self,
+        event: &Event,
+        at: Timestamp,
+        write: fn(&mut AppendFile, &[u8]) -> Result<(), DurableError>,
+    ) -> Result<(), JournalError> {
         let mut progress = self.progress.clone();
         let illegal = |source| JournalError::Illegal { path: self.path.clone(), line: 0, source };
         progress.apply(event).map_err(illegal)?;
         let (line, sum) = encode(&self.sum, at, event)?;
-        self.file.append_line(line.as_bytes()).map_err(|source| JournalError::File { source })?;
+        write(&mut self.file, line.as_bytes()).map_err(|source| JournalError::File { source })?;
         self.sum = sum;
         self.progress = progress;
         Ok(())

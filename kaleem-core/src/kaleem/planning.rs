@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest as _, Sha256};
 
 use super::wishes::{self, Wishes};
-use super::{Kaleem, KaleemError, Planned, RollbackData, contents, program};
+use super::{Kaleem, KaleemError, Planned, RollbackData, contents};
 use crate::config::settings::backup::{BackupWhen, ServiceBackup};
 use crate::config::{Hook, Project};
 use crate::definition::{Definition, DefinitionId};
-use crate::durable;
 use crate::engine::labels;
 use crate::history::History;
 use crate::image::{Digest, ImageRef, ImageSource, PinnedImage};
@@ -23,7 +22,7 @@ use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, instance_name, pin
 use crate::release::{Release, Target, WantedGateway};
 use crate::runtime::{EngineInfo, InstanceSpec};
 use crate::state::{DefinitionKey, StateDirectory};
-use crate::traffic::protocol::program_digest;
+use crate::traffic::protocol::program_name;
 
 /// What is known of a project before it is looked at.
 pub(super) struct Known<'a> {
@@ -173,14 +172,9 @@ impl Kaleem {
 
     /// What gateways are made from here. Their image is made when `make` says so and it is not there.
     pub(super) async fn gateway_place(&self, make: MakeImage) -> Result<Option<GatewayPlace>, KaleemError> {
-        let Some(parts) = self.gateways.as_ref().filter(|parts| parts.program.is_file()) else { return Ok(None) };
+        let (Some(parts), Some(digest)) = (&self.gateways, self.gateway_digest()?) else { return Ok(None) };
         let failed = |source| KaleemError::Runtime { source };
-        let bytes = durable::read(&parts.program).map_err(|source| KaleemError::GatewayProgram { source })?;
-        if !program::is_static(&bytes) {
-            return Ok(None);
-        }
-        let digest = hex::encode(Sha256::digest(&bytes));
-        let text = format!("kaleem.invalid/gateway:{}", program_digest(&bytes));
+        let text = format!("kaleem.invalid/gateway:{}", program_name(&digest));
         // Twelve hexadecimal digits are a tag.
         let Ok(image) = text.parse::<ImageRef>() else { return Ok(None) };
         let found = match (self.runtime.image(&text).await.map_err(failed)?, make) {
@@ -224,9 +218,13 @@ impl Kaleem {
 
     /// The beginning of the SHA-256 of the program that gateways are made from here.
     pub(super) fn gateway_program(&self) -> Result<Option<String>, KaleemError> {
-        let Some(parts) = self.gateways.as_ref().filter(|parts| parts.program.is_file()) else { return Ok(None) };
-        let bytes = durable::read(&parts.program).map_err(|source| KaleemError::GatewayProgram { source })?;
-        Ok(program::is_static(&bytes).then(|| program_digest(&bytes)))
+        Ok(self.gateway_digest()?.map(|digest| program_name(&digest).to_owned()))
+    }
+
+    /// The SHA-256 of that program.
+    fn gateway_digest(&self) -> Result<Option<String>, KaleemError> {
+        let Some(parts) = &self.gateways else { return Ok(None) };
+        self.programs.digest(&parts.program).map_err(|source| KaleemError::GatewayProgram { source })
     }
 
     /// What there is to see before gateways go.

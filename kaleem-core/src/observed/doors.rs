@@ -10,7 +10,7 @@ use futures_util::future;
 use super::nginx::Directive;
 use super::proxy::{ProxyKind, nginx_configurations};
 use super::routes::{Route, routes};
-use crate::config::{Project, Service};
+use crate::config::Project;
 use crate::definition::{HTTP_PORTS, PortBinding, Protocol};
 use crate::health::{DependencyKind, Door, Probes, Verdict};
 use crate::image::{ImageKind, ImageRef};
@@ -55,7 +55,11 @@ struct Known<'a> {
 pub(crate) async fn find(runtime: &Arc<dyn Runtime>, probes: &Arc<dyn Probes>, target: &Target, observed: &Observed) -> Doors {
     let known = Known {
         project: &target.project,
-        services: target.services.iter().map(|(name, wanted)| (name, Described { image: Some(&wanted.image.image), ports: &wanted.ports })).collect(),
+        services: target
+            .services
+            .iter()
+            .map(|(name, wanted)| (name, Described { image: Some(&wanted.image.image), ports: &wanted.ports }))
+            .collect(),
         instances: observed.instances.as_slice(),
         looked: &observed.looked,
     };
@@ -154,8 +158,10 @@ pub(crate) async fn propose(
     project: &Project,
 ) -> Result<Vec<Proposal>, RuntimeError> {
     let instances = runtime.list(&project.name).await?;
-    let described = |service: &'_ Service| Described { image: service.image.as_ref(), ports: &service.definition.ports };
-    let services = project.services.values().map(|service| (&service.name, described(service)));
+    let services = project
+        .services
+        .values()
+        .map(|service| (&service.name, Described { image: service.image.as_ref(), ports: &service.definition.ports }));
     let looked = BTreeMap::new();
     let known = Known { project: &project.name, services: services.collect(), instances: &instances, looked: &looked };
     let is_store = |service: &ServiceName| {
@@ -208,7 +214,8 @@ fn named_by(service: &ServiceName, path: &str) -> String {
 /// any more is no door: nothing is promised of it.
 fn published<'a>(known: &Known<'a>, service: &ServiceName) -> BTreeMap<PortBinding, &'a ServiceName> {
     let own = known.instances.iter().filter(|one| one.service == *service && !is_gateway(one));
-    let gateways = gateway_of(known.project, service, known.instances).into_iter().chain(port_containers_of(known.project, service, known.instances));
+    let gateways =
+        gateway_of(known.project, service, known.instances).into_iter().chain(port_containers_of(known.project, service, known.instances));
     let all = own.chain(gateways);
     let ports = all.filter(|one| one.state.status == InstanceStatus::Running).flat_map(|one| one.ports.iter().cloned());
     let owner = |port: &PortBinding| {

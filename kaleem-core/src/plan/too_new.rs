@@ -89,15 +89,7 @@ mod tests {
     use crate::definition::{HealthTest, Healthcheck, Mount, NetworkAttachment};
 
     fn engine(api: &str) -> EngineInfo {
-        EngineInfo {
-            version: "20.10.24".to_owned(),
-            api_version: api.to_owned(),
-            os: "linux".to_owned(),
-            architecture: "amd64".to_owned(),
-            root_directory: "/var/lib/docker".to_owned(),
-            live_restore: false,
-            rootless: false,
-        }
+        EngineInfo { version: "20.10.24".to_owned(), api_version: api.to_owned(), os: "linux".to_owned(), architecture: "amd64".to_owned() }
     }
 
     #[test]

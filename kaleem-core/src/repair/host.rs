@@ -61,17 +61,14 @@ impl Host<'_> {
         Ok(found)
     }
 
-    /// What of the live release does not serve, asked of the engine and of the gateways. Nothing is changed. Nothing is said while a plan is open:
-    /// what serves is not decided then.
-    ///
-    /// # Errors
-    ///
-    /// [`RepairError::Runtime`] when the engine cannot be asked.
-    pub async fn look_at_serving(&self) -> Result<Vec<Damage>, RepairError> {
+    /// What of the live release does not serve, by all containers of the project and by what the gateways say. Nothing is changed. Nothing is
+    /// said while a plan is open: what serves is not decided then.
+    pub async fn look_at_serving(&self, instances: &[Instance]) -> Vec<Damage> {
         let live = self.history.serving().filter(|_| self.history.open().is_none()).and_then(|id| self.history.release(id));
-        let Some(live) = live else { return Ok(Vec::new()) };
-        let instances = self.ask("list the containers", self.runtime.list(self.project).await)?;
-        Ok(self.serving(&live, &instances).await)
+        match live {
+            Some(live) => self.serving(&live, instances).await,
+            None => Vec::new(),
+        }
     }
 
     fn ask<T>(&self, what: &str, answer: Result<T, crate::runtime::RuntimeError>) -> Result<T, RepairError> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bollard::{BollardRequest, ClientVersion, Docker};
 
 use crate::registry::PullCredentials;
-use crate::runtime::RuntimeError;
+use crate::runtime::{EngineInfo, RuntimeError};
 
 mod failure;
 mod limits;
@@ -79,6 +79,7 @@ pub struct DockerRuntime {
     client: Docker,
     endpoint: String,
     api: ApiVersion,
+    engine: EngineInfo,
     credentials: Arc<dyn PullCredentials>,
     answer_timeout: Duration,
 }
@@ -169,6 +170,7 @@ impl DockerRuntime {
             client: plain.clone(),
             endpoint: name,
             api: OLDEST,
+            engine: EngineInfo { version: String::new(), api_version: String::new(), os: String::new(), architecture: String::new() },
             credentials: Arc::clone(&options.credentials),
             answer_timeout: options.answer_timeout,
         };
@@ -183,6 +185,13 @@ impl DockerRuntime {
         // An engine that no longer speaks the version this was written for is asked in the oldest that it does speak.
         let api = spoken.min(NEWEST).max(least);
         runtime.api = api;
+        runtime.engine = EngineInfo {
+            // Distributions append their own name: `20.10.24+dfsg1`.
+            version: version.version.unwrap_or_default().split('+').next().unwrap_or_default().to_owned(),
+            api_version: api.to_string(),
+            os: version.os.unwrap_or_default(),
+            architecture: version.arch.unwrap_or_default(),
+        };
         runtime.client = plain.with_request_modifier(move |request| with_version(request, api));
         Ok(runtime)
     }

@@ -23,11 +23,14 @@ pub const PROGRAM_PREFIX: &str = "kaleem-agent-";
 
 /// The beginning of the SHA-256 of a program, by which gateways tell which one they run.
 pub fn program_digest(bytes: &[u8]) -> String {
+    program_name(&hex::encode(Sha256::digest(bytes))).to_owned()
+}
+
+/// The part of a program's SHA-256 that is [`program_digest`].
+pub fn program_name(digest: &str) -> &str {
     /// Hexadecimal digits: enough to tell the programs of one host apart.
     const DIGITS: usize = 12;
-    let mut digest = hex::encode(Sha256::digest(bytes));
-    digest.truncate(DIGITS);
-    digest
+    digest.get(..DIGITS).unwrap_or(digest)
 }
 
 /// A call.

@@ -141,6 +141,68 @@ fn lines_are_appended_after_what_is_there_and_a_torn_end_can_be_cut() {
 }
 
 #[test]
+fn an_added_line_is_read_at_once_and_is_on_disk_with_the_next_that_is_appended() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("journal");
+    let kept = || durable::power::kept_bytes(&path);
+    let mut file = AppendFile::open(&path).unwrap();
+    assert_eq!(kept(), Some(0));
+    file.add_line(b"one").unwrap();
+    assert_eq!(
+        (durable::read(&path).unwrap(), file.length_bytes(), kept()),
+        (b"one\n".to_vec(), 4, Some(0)),
+        "a loss of power may take it"
+    );
+    assert!(matches!(file.add_line(b"two\nthree"), Err(DurableError::LineBreak { .. })));
+    file.append_line(b"two").unwrap();
+    assert_eq!((durable::read(&path).unwrap(), kept()), (b"one\ntwo\n".to_vec(), Some(8)));
+    // Another process goes on with what this one added.
+    file.add_line(b"three").unwrap();
+    let mut again = AppendFile::open(&path).unwrap();
+    assert_eq!((again.length_bytes(), kept()), (14, Some(8)));
+    again.append_line(b"four").unwrap();
+    assert_eq!(kept(), Some(19));
+}
+
+#[test]
+fn of_several_files_those_that_are_right_already_stay_untouched() {
+    let home = tempfile::tempdir().unwrap();
+    let files = [("a.json".to_owned(), b"one".to_vec()), ("b.json".to_owned(), b"two".to_vec())];
+    durable::write_missing(home.path(), &files).unwrap();
+    let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&fs::metadata(home.path().join(name)).unwrap());
+    let before = (inode("a.json"), inode("b.json"));
+    fs::write(home.path().join("b.json"), b"damaged").unwrap();
+    let more = [files[0].clone(), files[1].clone(), ("c.json".to_owned(), b"three".to_vec())];
+    durable::write_missing(home.path(), &more).unwrap();
+    for (name, bytes) in &more {
+        assert_eq!((&durable::read(&home.path().join(name)).unwrap(), mode_of(&home.path().join(name))), (bytes, 0o600), "{name}");
+    }
+    assert_eq!(inode("a.json"), before.0, "it was right");
+    assert_ne!(inode("b.json"), before.1, "it was damaged, and is another file now");
+    assert_eq!(everything_in(home.path()), ["a.json", "b.json", "c.json"]);
+    symlink("c.json", home.path().join("d.json")).unwrap();
+    let linked = [("d.json".to_owned(), b"x".to_vec())];
+    assert!(matches!(durable::write_missing(home.path(), &linked), Err(DurableError::NotAFile { .. })));
+}
+
+#[test]
+fn what_need_not_outlive_the_machine_is_written_and_removed_as_a_whole_all_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("lease");
+    durable::write_fleeting(&path, b"one", 0o600).unwrap();
+    durable::write_fleeting(&path, b"two", 0o600).unwrap();
+    assert_eq!(
+        (durable::read(&path).unwrap(), mode_of(&path), everything_in(home.path())),
+        (b"two".to_vec(), 0o600, vec!["lease".to_owned()])
+    );
+    durable::remove_fleeting(&path).unwrap();
+    durable::remove_fleeting(&path).unwrap();
+    assert!(everything_in(home.path()).is_empty());
+    symlink("elsewhere", &path).unwrap();
+    assert!(matches!(durable::write_fleeting(&path, b"x", 0o600), Err(DurableError::NotAFile { .. })));
+}
+
+#[test]
 fn listing_is_sorted_and_leaves_out_unfinished_writes() {
     let home = tempfile::tempdir().unwrap();
     for name in ["b", "a", ".kaleem-0011223344556677.tmp", ".hidden"] {

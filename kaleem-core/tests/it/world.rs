@@ -344,6 +344,11 @@ impl World {
 
     /// A world in which gateways can be set up.
     pub(crate) fn with_gateways() -> Self {
+        Self::with_gateways_and_probes(Arc::new(FakeProbes))
+    }
+
+    /// The same with other probes.
+    pub(crate) fn with_gateways_and_probes(probes: Arc<dyn Probes>) -> Self {
         let world = Self::new();
         let program = world.directory.path().join("kaleem-agent");
         // The smallest header of a static program: one segment, which is loaded.
@@ -351,7 +356,7 @@ impl World {
         bytes[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
         (bytes[0x20], bytes[0x36], bytes[0x38], bytes[0x40]) = (0x40, 0x38, 1, 1);
         kaleem_core::durable::write_atomic(&program, &bytes, 0o755).unwrap();
-        let kaleem = Kaleem::builder(Arc::new(world.runtime.clone()), world.registry.clone(), Arc::new(FakeProbes))
+        let kaleem = Kaleem::builder(Arc::new(world.runtime.clone()), world.registry.clone(), probes)
             .state_directory(world.directory.path())
             .hook_environment(hook_environment())
             .owner("a test")

@@ -1,6 +1,7 @@
 //! Probes of the kinds `container` and `command`: with an engine that does as it is told, and with the real one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,10 @@ impl Inspect for FakeInspect {
     }
 
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
+        Err(broken())
+    }
+
+    async fn root_directory(&self) -> Result<PathBuf, RuntimeError> {
         Err(broken())
     }
 }

@@ -183,7 +183,10 @@ impl Session<'_> {
             let _lease = self.lease().await?;
             let definition = identified.iter().find(|(known, _)| known == id).map(|(_, definition)| *definition);
             let result = match definition {
-                Some(definition) => self.state.put_definition(&key, definition).map(drop).map_err(|source| RepairError::State { source }),
+                Some(definition) => {
+                    let put = self.state.put_definitions(&key, std::slice::from_ref(definition));
+                    put.map(drop).map_err(|source| RepairError::State { source })
+                }
                 None => Err(RepairError::Elsewhere { what: damage.repair.to_string() }),
             };
             self.done(&damage, result);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bollard::models::{
@@ -293,21 +294,12 @@ impl Inspect for DockerRuntime {
     }
 
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
-        let operation = "describe itself";
-        let version = async { self.ask(operation, self.client.version()).await.map_err(Failure::into_error) };
-        let info = async { self.ask(operation, self.client.info()).await.map_err(Failure::into_error) };
-        let (version, info) = futures_util::try_join!(version, info)?;
-        let version_text = version.version.unwrap_or_default();
-        Ok(EngineInfo {
-            // Distributions append their own name: `20.10.24+dfsg1`.
-            version: version_text.split('+').next().unwrap_or_default().to_owned(),
-            api_version: self.api.to_string(),
-            os: version.os.unwrap_or_default(),
-            architecture: version.arch.unwrap_or_default(),
-            root_directory: info.docker_root_dir.unwrap_or_default(),
-            live_restore: info.live_restore_enabled.unwrap_or(false),
-            rootless: info.security_options.iter().flatten().any(|option| option.contains("rootless")),
-        })
+        Ok(self.engine.clone())
+    }
+
+    async fn root_directory(&self) -> Result<PathBuf, RuntimeError> {
+        let info = self.ask("describe itself", self.client.info()).await.map_err(Failure::into_error)?;
+        Ok(info.docker_root_dir.unwrap_or_default().into())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -447,6 +448,10 @@ impl Inspect for FakeRuntime {
 
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
         self.call(FakeOperation::Engine, &"engine", |world| Ok(world.engine.clone()))
+    }
+
+    async fn root_directory(&self) -> Result<PathBuf, RuntimeError> {
+        self.call(FakeOperation::Engine, &"engine", |_| Ok("/var/lib/docker".into()))
     }
 }
 

@@ -111,9 +111,6 @@ impl World {
             api_version: "1.41".to_owned(),
             os: "linux".to_owned(),
             architecture: "amd64".to_owned(),
-            root_directory: "/var/lib/docker".to_owned(),
-            live_restore: false,
-            rootless: false,
         };
         Self {
             containers: BTreeMap::new(),

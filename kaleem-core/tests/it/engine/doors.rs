@@ -1,7 +1,7 @@
 //! The front door: what clients got before a plan they get after it, from the address that they know.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use crate::world::{ServiceExt, World, container, lasting, project, service, sett
 #[derive(Default)]
 struct Street {
     shut: AtomicBool,
+    asked: AtomicUsize,
 }
 
 #[async_trait]
@@ -33,6 +34,7 @@ impl Probes for Street {
     }
 
     async fn ask_door(&self, door: &Door, _timeout: Duration) -> Finding {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let verdict = if self.shut.load(Ordering::SeqCst) { Verdict::Fail } else { Verdict::Ok };
         Finding::new(verdict, format!("{door} answered {}", if verdict == Verdict::Ok { 200 } else { 502 }))
     }
@@ -114,6 +116,37 @@ async fn a_door_that_gives_no_answer_before_a_plan_does_not_judge_it() {
     let world = world(&street).await;
     street.shut.store(true, Ordering::SeqCst);
     assert!(matches!(world.deploy(&shop("v2")).await.unwrap(), Ending::Over(Outcome::Deployed { .. })));
+}
+
+/// Deploys, and answers how often a door was asked at each look of the plan at it.
+async fn answers_at_each_look(world: &World, street: &Street, project: &kaleem_core::config::Project) -> usize {
+    let work = world.kaleem.work(&world.project()).await.unwrap();
+    let planned = world.kaleem.deploy_plan(&work, project, &std::collections::BTreeMap::new()).await.unwrap();
+    let looks: usize = planned.plan.steps.iter().map(|step| if let Step::FrontDoor { doors, .. } = step { doors.len() } else { 0 }).sum();
+    street.asked.store(0, Ordering::SeqCst);
+    let ending = world.kaleem.start(work, &planned).unwrap().finish().await.unwrap();
+    assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{ending:?}");
+    street.asked.load(Ordering::SeqCst) / looks
+}
+
+#[tokio::test]
+async fn more_answers_are_wanted_where_no_time_lies_between_them() {
+    let street = Arc::new(Street::default());
+    let world = World::with_gateways_and_probes(Arc::clone(&street) as Arc<dyn Probes>);
+    for image in ["registry.example/app:v1", "registry.example/app:v2", "registry.example/app:v3", "nginx:1"] {
+        world.push(image, Behaviour::Healthy);
+    }
+    let without_gateway = setting(shop("v1"), "api", |settings| {
+        settings.strategy = Some(StrategyName::Recreate);
+        settings.hold = lasting("0s");
+    });
+    world.deploy(&without_gateway).await.unwrap();
+    assert_eq!(answers_at_each_look(&world, &street, &shop("v2")).await, 3, "a gateway takes the port over");
+    assert_eq!(
+        answers_at_each_look(&world, &street, &shop("v3")).await,
+        5,
+        "the gateway is told to send elsewhere, and nothing else moves"
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kaleem_core::durable::power;
 use kaleem_core::engine::Ending;
 use kaleem_core::lease;
 use kaleem_core::outcome::Outcome;
@@ -119,8 +120,46 @@ pub(super) async fn resume_after_every_death(case: &Case, meanwhile: &(dyn Fn(&W
     assert!(at > 6 || case.is_upgrade() && at > 3, "{}: the reaper saw {at} places only", case.name());
 }
 
+/// What a loss of power leaves of the newest journal: what was waited for. Answers how many bytes it took.
+fn lose_power(world: &World) -> u64 {
+    let plans = world.directory.path().join("shop/plans");
+    let journals = std::fs::read_dir(plans).unwrap().map(|entry| entry.unwrap().path());
+    let newest = journals.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).max().unwrap();
+    let kept = power::kept_bytes(&newest).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&newest).unwrap();
+    let lost = file.metadata().unwrap().len() - kept;
+    file.set_len(kept).unwrap();
+    lost
+}
+
+/// The host of kaleem loses its power at every place in turn; the engine may be on another host, and goes on.
+async fn resume_after_every_loss_of_power(case: &Case) {
+    let lost = AtomicUsize::new(0);
+    resume_after_every_death(case, &|world| {
+        if is_open(world) && lose_power(world) > 0 {
+            lost.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    assert!(lost.load(Ordering::SeqCst) > 0, "{}: every line was waited for", case.name());
+}
+
+/// The same, taken back.
+pub(super) async fn abort_after_every_loss_of_power(case: &Case) {
+    abort_after_every(case, &|world| {
+        if is_open(world) {
+            lose_power(world);
+        }
+    })
+    .await;
+}
+
 /// Dies at every place in turn, takes it back, and looks at what is left.
 pub(super) async fn abort_after_every_death(case: &Case) {
+    abort_after_every(case, &|_| {}).await;
+}
+
+async fn abort_after_every(case: &Case, meanwhile: &(dyn Fn(&World) + Sync)) {
     let (before, after) = expected(case).await;
     let mut at = 0;
     loop {
@@ -129,6 +168,7 @@ pub(super) async fn abort_after_every_death(case: &Case) {
             break;
         }
         let place = format!("{}, death {at}", case.name());
+        meanwhile(&world);
         if is_open(&world) {
             match world.abort().await.unwrap() {
                 Ending::Over(Outcome::Deployed { .. }) => assert_eq!(left(&world).await, after, "{place}: it was committed"),
@@ -169,6 +209,20 @@ async fn what_fails_in_the_watch_of_a_batch_is_found_after_an_old_one_was_stoppe
 async fn death_at_any_call_or_write_then_abort_leaves_nothing_behind() {
     for case in cases() {
         abort_after_every_death(&case).await;
+    }
+}
+
+#[tokio::test]
+async fn a_loss_of_power_at_any_call_or_write_then_resume_ends_as_if_nothing_had_happened() {
+    for case in cases() {
+        resume_after_every_loss_of_power(&case).await;
+    }
+}
+
+#[tokio::test]
+async fn a_loss_of_power_at_any_call_or_write_then_abort_leaves_nothing_behind() {
+    for case in cases() {
+        abort_after_every_loss_of_power(&case).await;
     }
 }
 

@@ -6,7 +6,7 @@ use kaleem_core::mutant::{Mutant, plant};
 
 use super::cases::{Case, cases};
 use super::faults::lose_every_answer_for_good;
-use super::matrix::{abort_after_every_death, resume_after_every_death};
+use super::matrix::{abort_after_every_death, abort_after_every_loss_of_power, resume_after_every_death};
 
 /// Runs a matrix over one kind of plan in this thread, with and without the fault: sound it must pass, with the fault it must not.
 fn must_be_caught(mutant: Mutant, case: &str, matrix: &impl AsyncFn(&Case)) {
@@ -25,6 +25,11 @@ fn must_be_caught(mutant: Mutant, case: &str, matrix: &impl AsyncFn(&Case)) {
 #[test]
 fn an_intent_that_is_written_late_is_caught_by_the_matrix_of_aborted_deaths() {
     must_be_caught(Mutant::LateIntent, "one service", &async |case| abort_after_every_death(case).await);
+}
+
+#[test]
+fn an_intent_that_is_not_on_disk_is_caught_by_the_matrix_of_lost_power() {
+    must_be_caught(Mutant::UnsyncedIntent, "one service", &async |case| abort_after_every_loss_of_power(case).await);
 }
 
 #[test]

@@ -8,7 +8,6 @@ use kaleem_core::engine::Ending;
 use kaleem_core::names::ServiceName;
 use kaleem_core::outcome::Outcome;
 use kaleem_core::plan::{ChangeKind, Step};
-use kaleem_core::remedy::Remedy as _;
 use kaleem_core::repair::Damage;
 use kaleem_core::repair::host::Host;
 use kaleem_core::runtime::Runtime;
@@ -44,7 +43,7 @@ pub(super) async fn faults_where(world: &World, decides: &(dyn Fn(&ServiceName) 
     let find = |id: &kaleem_core::definition::DefinitionId| state.definition(&key, id).ok();
     let (traffic, history) = (Some(world.traffic.as_ref() as &dyn kaleem_core::traffic::Traffic), &history);
     let host = Host { runtime: &runtime, traffic, find: &find, history, project: &project, decides };
-    host.look_at_serving().await.unwrap_or_else(|error| panic!("{error}: {}", error.remedy()))
+    host.look_at_serving(&runtime.list(&project).await.unwrap()).await
 }
 
 pub(super) fn kinds(faults: &[Damage]) -> Vec<&str> {
