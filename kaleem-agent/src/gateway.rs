@@ -55,9 +55,9 @@ pub fn run(arguments: GatewayArguments) -> ExitCode {
 }
 
 /// Runs the process of a port container until it is told to end.
-pub fn run_port(arguments: PortArguments) -> ExitCode {
+pub fn run_port(arguments: &PortArguments) -> ExitCode {
     stay_small();
-    end(port_container::run(&arguments))
+    end(port_container::run(arguments))
 }
 
 /// Runs a worker with what its supervisor hands over.

@@ -31,7 +31,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Gateway(arguments) => gateway::run(*arguments),
-        Command::GatewayPort(arguments) => gateway::run_port(arguments),
+        Command::GatewayPort(arguments) => gateway::run_port(&arguments),
         Command::GatewayWorker => gateway::run_worker(),
     }
 }
