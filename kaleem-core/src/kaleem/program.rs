@@ -98,7 +98,8 @@ mod tests {
         let path = directory.path().join("agent");
         let programs = Programs::default();
         assert_eq!(programs.digest(&path).unwrap(), None, "there is none");
-        std::fs::write(&path, program(1)).unwrap();
+        let put = |bytes: &[u8]| crate::durable::write_atomic(&path, bytes, 0o755).unwrap();
+        put(&program(1));
         let first = programs.digest(&path).unwrap().unwrap();
         assert_eq!(first.len(), 64);
         let read = |programs: &Programs| programs.last.lock().unwrap().as_ref().map(|(_, digest)| digest.clone());
@@ -106,12 +107,10 @@ mod tests {
         // What is remembered is the answer, as long as the file is the same one.
         programs.last.lock().unwrap().as_mut().unwrap().1 = Some("remembered".to_owned());
         assert_eq!(programs.digest(&path).unwrap().as_deref(), Some("remembered"));
-        let next = directory.path().join("next");
-        std::fs::write(&next, program(2)).unwrap();
-        std::fs::rename(&next, &path).unwrap();
+        put(&program(2));
         let second = programs.digest(&path).unwrap().unwrap();
         assert!(second != first && second.len() == 64, "{second}");
-        std::fs::write(&path, b"#!/bin/sh\n").unwrap();
+        put(b"#!/bin/sh\n");
         assert_eq!(programs.digest(&path).unwrap(), None, "a script needs a shell");
     }
 

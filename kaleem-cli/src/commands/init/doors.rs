@@ -1,6 +1,8 @@
 //! `[front-door]` in what `kaleem init` writes: what the file said stays, and what is found now comes after it. A door that gives no answer is
 //! a comment: named, each plan would warn of it.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use kaleem_core::config::Project;
 use kaleem_core::observed::doors::{DoorOrigin, Proposal};
 
@@ -36,8 +38,9 @@ pub(super) fn write(text: &mut String, project: &Project, proposals: &[Proposal]
         }
         let origin = match &one.origin {
             DoorOrigin::Port { service, port } => {
-                let host = port.host_ports.map_or(0, |(first, _)| first);
-                format!("`{service}` publishes port {host}")
+                let (host, _) = port.host_ports.unwrap_or_default();
+                let address = port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                format!("`{service}` publishes {}", SocketAddr::new(address, host))
             }
             DoorOrigin::Route { nginx, service, path } => format!("`{nginx}` passes {path} to `{service}`"),
         };
