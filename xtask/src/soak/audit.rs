@@ -32,6 +32,9 @@ pub(super) enum Last {
     Killed,
 }
 
+/// Owner marks of a project: the one that counts, and one before it that a killed process had no time to remove.
+const MOST_MARKS: usize = 2;
+
 /// Everything that nobody refers to, one line each. Nobody is at work on the project.
 pub(super) fn leaks(place: &Place, audited: Audited<'_>, history: &History, last: Last) -> Result<Vec<String>, TaskError> {
     let Audited { project, state, keep } = audited;
@@ -40,6 +43,8 @@ pub(super) fn leaks(place: &Place, audited: Audited<'_>, history: &History, last
         let text = Program::new(place, "docker").args(words).args(["--filter", label]).output()?;
         Ok(text.lines().map(str::to_owned).collect())
     };
+    // Volumes without data by which the engine knows whose project it is.
+    let mark = format!("kaleem.owner.{project}.");
     let mut found = Vec::new();
     for label in [format!("label=com.docker.compose.project={project}"), format!("label=kaleem.project={project}")] {
         for line in ask(&["ps", "--all", "--format", "{{.Names}} {{.State}}"], &label)? {
@@ -57,7 +62,12 @@ pub(super) fn leaks(place: &Place, audited: Audited<'_>, history: &History, last
                 found.push(format!("the network {name} belongs to no release"));
             }
         }
-        for name in ask(&["volume", "ls", "--format", "{{.Name}}"], &label)? {
+        let (marks, volumes): (Vec<String>, Vec<String>) =
+            ask(&["volume", "ls", "--format", "{{.Name}}"], &label)?.into_iter().partition(|name| name.starts_with(&mark));
+        if marks.len() > MOST_MARKS {
+            found.push(format!("there are {} owner marks: {}", marks.len(), marks.join(", ")));
+        }
+        for name in volumes {
             if !known.volumes.contains(&name) {
                 found.push(format!("the volume {name} belongs to no release"));
             }
