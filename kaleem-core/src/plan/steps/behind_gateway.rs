@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Builder, ORPHAN_STOP, Slot, is_up, start};
-use crate::definition::RestartPolicy;
+use crate::definition::{DefinitionId, RestartPolicy};
 use crate::health::{Door, Question};
 use crate::names::{ContainerName, NetworkName, ServiceName};
 use crate::observed::clients::{Client, Keeps, Refresh};
@@ -205,6 +205,31 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Creates a container that runs the gateway's program, under this name or, where that is taken, under one with the plan's number.
+    pub(super) fn create_gateway(
+        &mut self,
+        name: &ServiceName,
+        gateway: &WantedGateway,
+        plain: &ContainerName,
+        definition: &DefinitionId,
+    ) -> ContainerName {
+        let taken = self.input.observed.instances.iter().any(|instance| instance.name == *plain);
+        let container = if taken { ContainerName::fitting(&format!("{plain}-{}", self.input.id)) } else { plain.clone() };
+        self.create.push(Step::Create {
+            instance: NewInstance {
+                name: container.clone(),
+                service: name.clone(),
+                number: 0,
+                release: self.input.release,
+                image: gateway.image.clone(),
+                definition: definition.clone(),
+                companions: BTreeMap::new(),
+                role: Role::Gateway(gateway.name.clone()),
+            },
+        });
+        container
+    }
+
     /// Brings up a gateway where none fits. It is ready before anybody loses anything; what has published ports now gives them over
     /// in one short step; what has only the name is stopped after the gateway sends: the answer is what comes after that.
     pub(super) fn new_gateway(
@@ -215,21 +240,7 @@ impl<'a> Builder<'a> {
         standing: Option<&'a Instance>,
         old: &[&Instance],
     ) -> Vec<Step> {
-        let taken = self.input.observed.instances.iter().any(|instance| instance.name == gateway.container);
-        let container =
-            if taken { ContainerName::fitting(&format!("{}-{}", gateway.container, self.input.id)) } else { gateway.container.clone() };
-        self.create.push(Step::Create {
-            instance: NewInstance {
-                name: container.clone(),
-                service: name.clone(),
-                number: 0,
-                release: self.input.release,
-                image: gateway.image.clone(),
-                definition: gateway.definition.clone(),
-                companions: BTreeMap::new(),
-                role: Role::Gateway(gateway.name.clone()),
-            },
-        });
+        let container = self.create_gateway(name, gateway, &gateway.container, &gateway.definition);
         let holders = self.holders(name, wanted);
         let own = standing.into_iter().filter(|standing| is_up(standing)).chain(old.iter().copied());
         let leaving: Vec<&Instance> = own.filter(|instance| !self.has_let_go(&instance.name)).collect();

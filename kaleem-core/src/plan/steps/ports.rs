@@ -1,16 +1,15 @@
 //! Ports that a gateway gets and loses while it serves: each one that is new is published by a port container.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Builder, ORPHAN_STOP};
 use crate::definition::RestartPolicy;
 use crate::health::Question;
-use crate::names::{ContainerName, ServiceName};
+use crate::names::ServiceName;
 use crate::observed::live::{LiveGateway, PortContainer, container_name};
 use crate::observed::port_containers_of;
 use crate::plan::check::port_text;
-use crate::plan::{ChangeKind, NewInstance, Role, Step};
+use crate::plan::{ChangeKind, Step};
 use crate::release::{GateSettings, Wanted, WantedGateway};
 use crate::runtime::Instance;
 
@@ -72,20 +71,7 @@ impl<'a> Builder<'a> {
 
     fn add_port(&mut self, name: &ServiceName, gateway: &WantedGateway, port: &PortContainer) {
         let plain = container_name(&gateway.container, &port.binding);
-        let taken = self.input.observed.instances.iter().any(|instance| instance.name == plain);
-        let container = if taken { ContainerName::fitting(&format!("{plain}-{}", self.input.id)) } else { plain };
-        self.create.push(Step::Create {
-            instance: NewInstance {
-                name: container.clone(),
-                service: name.clone(),
-                number: 0,
-                release: self.input.release,
-                image: gateway.image.clone(),
-                definition: port.id.clone(),
-                companions: BTreeMap::new(),
-                role: Role::Gateway(gateway.name.clone()),
-            },
-        });
+        let container = self.create_gateway(name, gateway, &plain, &port.id);
         self.switch.push(Step::Start {
             service: name.clone(),
             container: container.clone(),
