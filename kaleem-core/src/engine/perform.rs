@@ -130,7 +130,7 @@ impl Engine {
                 let reloaded = Reloaded { service, container, of, kept: kept.as_ref() };
                 self.reload(plan, &reloaded, step).await
             }
-            Step::FrontDoor { doors, .. } => self.ask_doors(plan, doors, cut_short).await,
+            Step::FrontDoor { doors, .. } => self.ask_doors(doors, cut_short).await,
             Step::Upgrade { gateway, program, digest, .. } => self.upgrade(gateway, program, digest).await,
             // The container runs: a start leaves it running and gives it the policy.
             Step::Update { container, restart, .. } => {
