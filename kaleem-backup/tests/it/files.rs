@@ -160,6 +160,38 @@ async fn a_tar_that_is_cut_or_leads_elsewhere_replaces_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_restore_left_beside_goes_with_the_next() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("uploads");
+    std::fs::create_dir(&root).unwrap();
+    let source = source(&root);
+    let (_, bytes) = export(&source).await.unwrap();
+    let stay = [
+        ".kaleem-restore-0123456789ab-other",
+        ".kaleem-restore-0123456789ag-uploads",
+        ".kaleem-restore-0123456789abcd-uploads",
+        ".kaleem-restore-f111ed012345-uploads",
+        "kaleem-restore-0123456789ab-uploads",
+    ];
+    let left = place.path().join(".kaleem-restore-0123456789ab-uploads");
+    for directory in stay.iter().map(|name| place.path().join(name)).chain([left.clone()]) {
+        std::fs::create_dir(&directory).unwrap();
+        create_new(&directory.join("half"), b"of a fi").unwrap();
+    }
+    // Another restore fills this one now.
+    let filled = std::fs::File::open(place.path().join(stay[3])).unwrap();
+    rustix::fs::flock(&filled, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    source.restore(stream(&bytes), RestoreMode::Replace).await.unwrap();
+    assert!(!left.exists());
+    for name in stay {
+        assert!(place.path().join(name).join("half").exists(), "{name}");
+    }
+    drop(filled);
+    source.restore(stream(&bytes), RestoreMode::Replace).await.unwrap();
+    assert!(!place.path().join(stay[3]).exists(), "its process is dead now");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_not_there_is_an_error_and_not_an_empty_one() {
     let place = tempfile::tempdir().unwrap();
     assert!(source(&place.path().join("missing")).inspect().await.is_err());

@@ -1,55 +1,90 @@
 //! Unpacking a tree beside its place, and exchanging the two.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::format::tree::{Entry, Shape, copy};
 
-/// A directory beside another, removed with everything in it when it is dropped.
-pub(super) struct Beside(PathBuf);
+/// First part of the name of a directory beside.
+const MARK: &str = ".kaleem-restore-";
+
+/// A directory beside another, removed with everything in it when it is dropped; one of a process that was killed goes with the next.
+pub(super) struct Beside {
+    path: PathBuf,
+    /// Locked as long as somebody fills it: what is left of a killed process is not.
+    _lock: File,
+}
 
 impl Beside {
     pub(super) fn new(place: &Path) -> io::Result<Self> {
         let name = place.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
-        let mut beside = std::ffi::OsString::from(".kaleem-restore-");
+        remove_left_behind(place, name);
+        let mut beside = OsString::from(MARK);
         beside.push(crate::random::digits::<6>()?);
         beside.push("-");
         beside.push(name);
         let path = place.with_file_name(beside);
         rustix::fs::mkdir(&path, Mode::RWXU)?;
-        Ok(Self(path))
+        let lock = File::open(&path)?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { path, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Puts it in the place of the other, which is then beside and goes. Mode and owner of the place stay.
     pub(super) fn exchange(self, place: &Path) -> io::Result<()> {
-        rustix::fs::syncfs(File::open(&self.0)?)?;
+        rustix::fs::syncfs(File::open(&self.path)?)?;
         match rustix::fs::statat(CWD, place, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(old) => {
-                rustix::fs::chownat(CWD, &self.0, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)), AtFlags::empty())?;
-                rustix::fs::chmodat(CWD, &self.0, Mode::from_raw_mode(old.st_mode & 0o7777), AtFlags::empty())?;
-                rustix::fs::renameat_with(CWD, &self.0, CWD, place, RenameFlags::EXCHANGE)?;
+                rustix::fs::chownat(CWD, &self.path, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)), AtFlags::empty())?;
+                rustix::fs::chmodat(CWD, &self.path, Mode::from_raw_mode(old.st_mode & 0o7777), AtFlags::empty())?;
+                rustix::fs::renameat_with(CWD, &self.path, CWD, place, RenameFlags::EXCHANGE)?;
             }
-            Err(Errno::NOENT) => rustix::fs::renameat_with(CWD, &self.0, CWD, place, RenameFlags::NOREPLACE)?,
+            Err(Errno::NOENT) => rustix::fs::renameat_with(CWD, &self.path, CWD, place, RenameFlags::NOREPLACE)?,
             Err(errno) => return Err(errno.into()),
         }
-        let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent)?.sync_all()
+        File::open(parent_of(place))?.sync_all()
     }
+}
+
+/// Removes what killed processes left beside this place; what cannot be removed has a name that says what it is.
+fn remove_left_behind(place: &Path, name: &OsStr) {
+    for entry in std::fs::read_dir(parent_of(place)).into_iter().flatten().flatten() {
+        let theirs = entry.file_name();
+        let digits = theirs
+            .as_encoded_bytes()
+            .strip_prefix(MARK.as_bytes())
+            .and_then(|rest| rest.strip_suffix(name.as_encoded_bytes()))
+            .and_then(|rest| rest.strip_suffix(b"-"));
+        let is_ours = digits.is_some_and(|digits| digits.len() == 12 && digits.iter().all(u8::is_ascii_hexdigit));
+        let nobody_fills_it = || {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::open(entry.path(), flags, Mode::empty())
+                .is_ok_and(|directory| rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive).is_ok())
+        };
+        if is_ours && nobody_fills_it() {
+            std::fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
+
+fn parent_of(place: &Path) -> &Path {
+    place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
         // What cannot be removed has a name that says what it is.
-        std::fs::remove_dir_all(&self.0).ok();
+        std::fs::remove_dir_all(&self.path).ok();
     }
 }
 
