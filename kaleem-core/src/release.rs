@@ -32,14 +32,14 @@ pub struct Release {
     /// The backup set that was made before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<SetId>,
-    /// Containers that kaleem did not make and whose own health check failed already when it took them over. They stay as they are, so that they
-    /// still fail is no fault of a release.
+    /// Containers that kaleem did not make and whose own health check failed or had not passed yet when it took them over, and has not passed in
+    /// a plan since. They stay as they are, so that they fail is no fault of a release.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unhealthy_before: BTreeSet<ContainerName>,
 }
 
 impl Release {
-    /// Asks nothing of services whose containers were unhealthy before kaleem came: that they fail the same check again is no reason not to go back.
+    /// Asks nothing of services whose containers were not healthy before kaleem came: that they fail the same check again is no reason not to go back.
     pub(crate) fn forgive_unhealthy(&mut self) {
         for (name, wanted) in &mut self.target.services {
             let unhealthy = |names: &Vec<ContainerName>| names.iter().any(|name| self.unhealthy_before.contains(name));

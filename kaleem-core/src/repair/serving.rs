@@ -159,7 +159,7 @@ impl Looked<'_> {
                 Some(self.damage("serving-restarting", message, Repair::by_hand(&format!("docker logs --tail 50 {name}"))))
             }
             InstanceStatus::Running if instance.state.health == InstanceHealth::Unhealthy && before && !self.decided => {
-                let message = format!("`{service}` was unhealthy before kaleem came, and still is: the health check of {name} fails");
+                let message = format!("`{service}` was not healthy before kaleem came, and is not now: the health check of {name} fails");
                 let advice =
                     format!("if that check is not meant for `{service}`: `none = true` under `[services.{service}.health]` in kaleem.toml");
                 Some(self.damage(UNHEALTHY_BEFORE, message, Repair::by_hand(&advice)))

@@ -36,7 +36,7 @@ pub(super) fn now(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     found
 }
 
-/// What was unhealthy before kaleem came and stays as it is does not fail a plan. It is a warning once, and a note in later plans.
+/// What was not healthy before kaleem came and stays as it is does not fail a plan. What fails is a warning once, and a note in later plans.
 pub(super) fn before(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let release = &plan.release;
     let known = observed.releases.iter().find(|release| Some(release.id) == observed.serving);
@@ -44,8 +44,14 @@ pub(super) fn before(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     for (name, containers) in &release.instances {
         for container in containers.iter().filter(|container| release.unhealthy_before.contains(*container)) {
             let again = known.is_some_and(|known| known.unhealthy_before.contains(container));
-            let severity = if again { Severity::Note } else { Severity::Warn };
-            let message = format!("`{name}` was unhealthy before kaleem came ({container}), and is kept as it is");
+            let instance = observed.instances.iter().find(|instance| instance.name == *container);
+            let starting = instance.is_some_and(|instance| instance.state.health == InstanceHealth::Starting);
+            let severity = if again || starting { Severity::Note } else { Severity::Warn };
+            let message = if starting {
+                format!("`{name}` has not passed its health check yet ({container}), and is kept as it is")
+            } else {
+                format!("`{name}` was unhealthy before kaleem came ({container}), and is kept as it is")
+            };
             found.push(objection("unhealthy-before", severity, Some(name), message, &remedy(name)));
         }
     }

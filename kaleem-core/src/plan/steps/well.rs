@@ -15,16 +15,18 @@ impl Builder<'_> {
         instance.state.status == InstanceStatus::Running && (ignored || instance.state.health != InstanceHealth::Unhealthy)
     }
 
-    /// Remembers containers that stay as they are, that kaleem did not make, and that were unhealthy when it first saw them.
+    /// Remembers containers that stay as they are, that kaleem did not make, and that have not been healthy since it first saw them: one that
+    /// is still starting may never have passed its check either.
     pub(super) fn note_unhealthy(&mut self, name: &ServiceName, wanted: &Wanted, slots: &[Slot<'_>]) {
         for slot in slots {
             let Slot::Kept(instance) = slot else { continue };
-            let fails = instance.state.status == InstanceStatus::Running && instance.state.health == InstanceHealth::Unhealthy;
+            let unproved = matches!(instance.state.health, InstanceHealth::Unhealthy | InstanceHealth::Starting);
+            let unproved = unproved && instance.state.status == InstanceStatus::Running;
             let known = self.previous().filter(|release| release.instances.get(name).is_some_and(|names| names.contains(&instance.name)));
             let before = known.map_or(instance.release.is_none(), |release| release.unhealthy_before.contains(&instance.name));
             // A rollback asks nothing of it, and it may still be known.
             let counts = wanted.gate.asks_docker() || self.input.kind == PlanKind::Rollback;
-            if fails && before && counts {
+            if unproved && before && counts {
                 self.unhealthy_before.insert(self.final_name(wanted, slot));
             }
         }

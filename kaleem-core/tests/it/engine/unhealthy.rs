@@ -28,6 +28,12 @@ fn unchecked(project: Project) -> Project {
 
 /// Compose has started a worker that inherits the check of the API's image, and time has passed.
 async fn world(behaviour: Behaviour) -> World {
+    let world = just_started(behaviour).await;
+    time_passes(&world).await;
+    world
+}
+
+async fn just_started(behaviour: Behaviour) -> World {
     let world = World::new();
     for tag in ["v1", "v2"] {
         world.push(&format!("registry.example/app:{tag}"), Behaviour::Healthy);
@@ -37,7 +43,6 @@ async fn world(behaviour: Behaviour) -> World {
     world.runtime.pull(&pinned, None, &|_| {}).await.unwrap();
     world.runtime.add_network(&"shop_default".parse().unwrap(), Some(&world.project()));
     world.runtime.adopt_compose_container(&world.project(), &service_name("worker"), 1, &pinned, worker("v1").definition).unwrap();
-    time_passes(&world).await;
     world
 }
 
@@ -98,6 +103,27 @@ async fn a_worker_with_the_image_of_an_api_is_taken_over_as_it_is_although_the_i
     assert!(is_deployed(&ending), "{ending:?}");
     assert_eq!(world.running(), ["shop-worker-1"]);
     assert_eq!(kinds(&faults(&world).await), ["unhealthy-before"]);
+}
+
+#[tokio::test]
+async fn what_was_still_starting_when_kaleem_came_has_never_been_healthy_until_a_plan_finds_it_so() {
+    let world = just_started(Behaviour::NeverHealthy).await;
+    let (severity, text) = said(&world, &app("v1", "v1"), "unhealthy-before").await.unwrap();
+    assert_eq!(severity, Severity::Note, "{text}");
+    assert!(text.contains("`worker` has not passed its health check yet (shop-worker-1)"), "{text}");
+    world.deploy(&app("v1", "v1")).await.unwrap();
+    time_passes(&world).await;
+    let found = faults(&world).await;
+    assert_eq!(kinds(&found), ["unhealthy-before"], "{found:?}");
+    let ending = world.deploy(&app("v2", "v1")).await.unwrap();
+    assert!(is_deployed(&ending), "{ending:?}");
+    // It can pass after all: from now on it is expected to.
+    world.runtime.set_container_behaviour(&container("shop-worker-1"), Behaviour::Healthy);
+    time_passes(&world).await;
+    world.deploy(&app("v1", "v1")).await.unwrap();
+    world.runtime.set_container_behaviour(&container("shop-worker-1"), Behaviour::NeverHealthy);
+    time_passes(&world).await;
+    assert_eq!(kinds(&faults(&world).await), ["serving-unhealthy"]);
 }
 
 #[tokio::test]

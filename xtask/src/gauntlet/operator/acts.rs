@@ -8,8 +8,8 @@ use crate::gauntlet::operator::stage::Stage;
 use crate::gauntlet::operator::traffic::ask;
 use crate::load::Route;
 
-/// Neither `container_name` nor the published port can be that of three.
-const SCALED: &str = "services:\n  api:\n    container_name: !reset null\n    ports: !reset []\n    deploy: { replicas: 3 }\n";
+/// The published port and `container_name` stay: the gateway has both.
+const SCALED: &str = "services:\n  api:\n    deploy: { replicas: 3 }\n";
 const NETWORK: &str = "services:\n  api:\n    networks: [default, metrics]\nnetworks:\n  metrics: {}\n";
 const VARIABLE: &str = "services:\n  api:\n    environment: { FEATURE: \"on\" }\n";
 const LABELLED: &str = "services:\n  api:\n    labels: { team: shop }\n";
