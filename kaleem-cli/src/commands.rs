@@ -126,15 +126,15 @@ fn open_plan(wiring: &Wiring, project: &ProjectName, history: &History) -> Optio
     let of = plan.steps.len();
     Some(match entry.progress.next() {
         Next::Stuck { step, .. } => (
-            format!("{what} is stuck: step {} of {of} could not be taken back", step + 1),
+            format!("{what} is stuck: step {} of {of} could not be rolled back", step + 1),
             "see why with `kaleem status`; mend it and run `kaleem resume`, or settle it with `kaleem resolve`",
         ),
         Next::Run(step) => (
             format!("{what} was interrupted at step {} of {of}", step + 1),
-            "go on with `kaleem resume`, or take it back with `kaleem abort`",
+            "continue with `kaleem resume`, or roll back with `kaleem abort`",
         ),
         Next::Undo(step) => (
-            format!("{what} was interrupted while it was taken back, at step {} of {of}", step + 1),
+            format!("{what} was interrupted while it was rolled back, at step {} of {of}", step + 1),
             "finish taking it back with `kaleem resume`",
         ),
         Next::Finish(_) | Next::Over(_) => (format!("{what} was interrupted at its very end"), "finish it with `kaleem resume`"),

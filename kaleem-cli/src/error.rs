@@ -88,7 +88,7 @@ pub(crate) enum CliError {
     },
     #[error("`--build {service}`: the compose file does not say how to build `{service}`, or another image was chosen for it")]
     NotBuildable { service: ServiceName, known: String },
-    #[error("the plan {plan} is stuck: step {step} could not be taken back")]
+    #[error("the plan {plan} is stuck: step {step} could not be rolled back")]
     Stuck { plan: PlanId, step: usize },
     #[error("{} exists already", path.display())]
     Exists { path: PathBuf },

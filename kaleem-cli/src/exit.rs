@@ -37,7 +37,7 @@ pub(crate) enum Exit {
     Aborted,
     /// 12: it ended in the middle; `kaleem resume` goes on.
     Interrupted,
-    /// 13: a step could not be taken back; a person is asked.
+    /// 13: a step could not be rolled back; a person is asked.
     Stuck,
     /// 20: a dependency fails (`kaleem health`); nothing was touched.
     Unhealthy,

@@ -125,7 +125,7 @@ pub enum Notice {
         /// Who.
         by: String,
     },
-    /// A step is being taken back.
+    /// A step is being rolled back.
     Undoing {
         /// The step.
         step: usize,
@@ -139,7 +139,7 @@ pub enum Notice {
         /// How long it took.
         took: Duration,
     },
-    /// A step could not be taken back.
+    /// A step could not be rolled back.
     UndoFailed {
         /// The step.
         step: usize,
@@ -201,7 +201,7 @@ pub enum Ending {
     Over(Outcome),
     /// It was asked to leave: the journal is open, and can be resumed.
     Left,
-    /// A step could not be taken back.
+    /// A step could not be rolled back.
     Stuck {
         /// Which.
         step: usize,

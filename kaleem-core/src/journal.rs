@@ -57,7 +57,7 @@ pub enum Event {
         /// Which.
         step: usize,
     },
-    /// A step could not be taken back: the plan is stuck until it is tried again, or settled by a person.
+    /// A step could not be rolled back: the plan is stuck until it is tried again, or settled by a person.
     UndoFailed {
         /// Which.
         step: usize,

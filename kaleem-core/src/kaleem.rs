@@ -172,7 +172,7 @@ pub struct OpenPlan {
     pub plan: Plan,
     /// What comes next.
     pub next: Next,
-    /// Whether it is being taken back.
+    /// Whether it is being rolled back.
     pub going_back: bool,
     /// Who works on it; `None` when it was interrupted.
     pub holder: Option<Holder>,

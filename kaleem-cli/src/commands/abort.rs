@@ -44,7 +44,7 @@ pub(crate) async fn run(wiring: &Wiring, printer: &Printer) -> Result<Exit, CliE
         let reality = reality::ask(wiring, &project, work.history()).await.unwrap_or_default();
         return Ok(printer.nothing_to_do(work.history(), &reality));
     };
-    printer.note(&format!("taking plan {} ({} to {}) back", plan.id, plan.kind, plan.release.id));
+    printer.note(&format!("rolling back plan {} ({} to {})", plan.id, plan.kind, plan.release.id));
     let run = kaleem.abort(work).map_err(|source| CliError::Kaleem { source })?;
     Ok(carry_out(wiring, printer, &project, &plan, run).await?.exit)
 }
@@ -53,8 +53,8 @@ async fn ask(wiring: &Wiring, printer: &Printer, kaleem: &Kaleem, project: &Proj
     kaleem.request_abort(project).map_err(|source| CliError::Kaleem { source })?;
     let root = wiring.state(project).root().to_owned();
     match lease::holder(&root) {
-        Some(holder) => printer.note(&format!("asked {} (process {} on {}) to go back", holder.owner, holder.pid, holder.host)),
-        None => printer.note("asked the process that works on it to go back"),
+        Some(holder) => printer.note(&format!("asked {} (process {} on {}) to roll back", holder.owner, holder.pid, holder.host)),
+        None => printer.note("asked the process that works on it to roll back"),
     }
     let watch = Stopwatch::start(wiring.clock());
     while watch.took() < PATIENCE {

@@ -115,7 +115,7 @@ fn show_open(wiring: &Wiring, printer: &Printer, project: &ProjectName, history:
             Next::Run(step) | Next::Undo(step) => format!(", step {} of {}", step + 1, plan.steps.len()),
             Next::Stuck { .. } | Next::Finish(_) | Next::Over(_) => String::new(),
         };
-        let direction = if entry.progress.is_going_back() { "is being taken back" } else { "is under way" };
+        let direction = if entry.progress.is_going_back() { "is being rolled back" } else { "is under way" };
         printer.result(&format!(
             "{} plan {} ({} to {}) {direction}{step}: {} (process {} on {}, since {})",
             paint(WARN, "running:"),

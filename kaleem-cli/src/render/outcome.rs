@@ -71,7 +71,7 @@ impl Printer {
             }
             Ending::Over(Outcome::RolledBack { step, error, .. }) => {
                 let what = plan.step_text(*step);
-                self.label("error", BAD, &format!("{subject} was taken back, because a step failed: {what}"));
+                self.label("error", BAD, &format!("{subject} was rolled back because a step failed: {what}"));
                 self.label("cause", BAD, error);
                 self.label("help", HELP, "mend it and deploy again; every step is in `kaleem show` of the release");
                 Some(error.clone())
@@ -82,18 +82,18 @@ impl Printer {
                 None
             }
             Ending::Over(Outcome::Aborted { by, .. }) => {
-                self.label("error", BAD, &format!("{subject} was taken back, because {by} asked for it"));
+                self.label("error", BAD, &format!("{subject} was rolled back because {by} asked for it"));
                 self.label("help", HELP, "deploy again when you are ready");
                 None
             }
             Ending::Left => {
                 self.label("error", BAD, &format!("left in the middle: plan {} to {release} is open", plan.id));
-                self.label("help", HELP, "go on with `kaleem resume`, or take it back with `kaleem abort`");
+                self.label("help", HELP, "continue with `kaleem resume`, or roll back with `kaleem abort`");
                 None
             }
             Ending::Stuck { step, error, commands } => {
                 let what = plan.step_text(*step);
-                self.label("error", BAD, &format!("plan {} is stuck: this could not be taken back: {what}", plan.id));
+                self.label("error", BAD, &format!("plan {} is stuck: this step could not be rolled back: {what}", plan.id));
                 self.label("cause", BAD, error);
                 let mut help = "mend what is in its way, then run `kaleem resume`; or do by hand".to_owned();
                 for command in commands {

@@ -135,7 +135,7 @@ pub enum StepError {
         set: SetId,
     },
     /// What was watched after the switch is bad.
-    #[error("the new release of `{service}` did not stand the watch")]
+    #[error("the new release of `{service}` failed while kaleem watched it")]
     Watch {
         /// The service.
         service: ServiceName,

@@ -32,7 +32,7 @@ const FAILURES: u32 = 3;
 /// Time beyond its window that a watch goes on while an instance has failed some questions, and not so many that it counts.
 const UNDECIDED: Duration = Duration::from_secs(10);
 
-/// Why a new release did not stand the watch.
+/// Why a new release failed while kaleem watched it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {

@@ -88,7 +88,7 @@ pub enum Next {
     Run(usize),
     /// Take this step back.
     Undo(usize),
-    /// Wait for a person: this step could not be taken back.
+    /// Wait for a person: this step could not be rolled back.
     Stuck {
         /// Which.
         step: usize,
@@ -161,7 +161,7 @@ impl Progress {
         self.plan.steps.iter().zip(&self.steps).any(|(step, status)| matches!(step, Step::Commit { .. }) && begun(status))
     }
 
-    /// Whether it is being taken back.
+    /// Whether it is being rolled back.
     pub fn is_going_back(&self) -> bool {
         self.back.is_some() && self.frozen().is_none()
     }

@@ -163,9 +163,9 @@ impl Remedy for KaleemError {
             Self::Owned { foreign } => foreign.remedy(),
             Self::Journal { source } => source.remedy(),
             Self::Refused { objections } => objections.first().map_or_else(String::new, |objection| objection.remedy.clone()),
-            Self::Interrupted { .. } => "go on with `kaleem resume`, or take it back with `kaleem abort`".to_owned(),
+            Self::Interrupted { .. } => "continue with `kaleem resume`, or roll back with `kaleem abort`".to_owned(),
             Self::NothingOpen => "see what serves with `kaleem status`".to_owned(),
-            Self::NotStuck => "go on with `kaleem resume`, or take it back with `kaleem abort`".to_owned(),
+            Self::NotStuck => "continue with `kaleem resume`, or roll back with `kaleem abort`".to_owned(),
             Self::NoSuchRelease { known, .. } => match known.as_slice() {
                 [] => "deploy first: `kaleem deploy`".to_owned(),
                 [one] => format!("name it to go there all the same: `kaleem rollback {one}`"),

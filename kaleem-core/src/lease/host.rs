@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::runtime::RuntimeFlavor;
+
 use super::worker::{self, Life, Turn};
 use super::{LeaseError, busy_worker};
 use crate::clock::Clock;
@@ -134,8 +136,11 @@ impl HostLock {
         self.replace(next).await;
     }
 
-    /// Gives the lock back. The owner stays.
+    /// Gives the lock back. The owner stays, unless nothing was ever planned: a question alone owns nothing.
     pub async fn release(mut self) {
+        if self.is_unused() {
+            return self.give_up().await;
+        }
         let next = OwnerMark { number: self.mark.number + 1, worker: None, ..self.mark.clone() };
         self.replace(next).await;
         self.turn = None;
@@ -147,6 +152,10 @@ impl HostLock {
             self.runtime.remove_mark(&self.project, mark.number).await.ok();
         }
         self.turn = None;
+    }
+
+    fn is_unused(&self) -> bool {
+        self.mark.owner.plan == PlanId(0)
     }
 
     async fn replace(&mut self, next: OwnerMark) {
@@ -163,14 +172,23 @@ impl Drop for HostLock {
             return;
         }
         // For other processes, as long as this one lives on. They see it anyway when this one ends.
-        let (runtime, project, mark) = (self.runtime.clone(), self.project.clone(), self.mark.clone());
-        if let Ok(handle) = tokio::runtime::Handle::try_current() {
-            handle.spawn(async move {
-                let next = OwnerMark { number: mark.number + 1, worker: None, ..mark.clone() };
-                if matches!(runtime.put_mark(&project, &next).await, Ok(put) if put == next) {
-                    runtime.remove_mark(&project, mark.number).await.ok();
-                }
-            });
+        let (runtime, project, mark, unused) = (self.runtime.clone(), self.project.clone(), self.mark.clone(), self.is_unused());
+        let Ok(handle) = tokio::runtime::Handle::try_current() else { return };
+        if unused {
+            let removed = async move { runtime.remove_mark(&project, mark.number).await.ok() };
+            if handle.runtime_flavor() == RuntimeFlavor::MultiThread {
+                // Waited for: a program often ends right after this, and the mark would claim a project that nobody has.
+                tokio::task::block_in_place(|| handle.block_on(removed));
+            } else {
+                handle.spawn(removed);
+            }
+            return;
         }
+        handle.spawn(async move {
+            let next = OwnerMark { number: mark.number + 1, worker: None, ..mark.clone() };
+            if matches!(runtime.put_mark(&project, &next).await, Ok(put) if put == next) {
+                runtime.remove_mark(&project, mark.number).await.ok();
+            }
+        });
     }
 }

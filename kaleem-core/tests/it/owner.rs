@@ -126,6 +126,20 @@ async fn a_deploy_that_fails_after_the_state_was_lost_goes_back_to_what_served()
     assert!(is_deployed(&world.deploy(&shop("2")).await.unwrap()), "it can be settled afterwards");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_asked_owns_nothing() {
+    let world = world();
+    let work = world.kaleem.work(&world.project()).await.unwrap();
+    let error = world.kaleem.rollback_plan(&work, None).await.unwrap_err();
+    assert!(matches!(error, KaleemError::NoSuchRelease { .. } | KaleemError::NothingReleased), "{error:?}");
+    assert_eq!(world.runtime.marks(&world.project()).await.unwrap().len(), 1, "nobody else may work meanwhile");
+    drop(work);
+    assert_eq!(world.runtime.marks(&world.project()).await.unwrap(), []);
+    assert!(is_deployed(&world.deploy(&shop("1")).await.unwrap()));
+    drop(world.kaleem.work(&world.project()).await.unwrap());
+    assert_eq!(world.runtime.marks(&world.project()).await.unwrap().len(), 1, "what was deployed is owned");
+}
+
 #[tokio::test]
 async fn a_state_directory_that_was_restored_is_settled_by_one_deploy() {
     // Without the mark only labels tell of releases: containers that were kept have those of the release that made them.

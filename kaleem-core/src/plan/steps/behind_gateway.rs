@@ -175,6 +175,24 @@ impl<'a> Builder<'a> {
         standing.filter(|standing| is_up(standing)).filter(|standing| same(standing) || live())
     }
 
+    /// What is printed of a service of which only the gateway is recreated.
+    pub(super) fn why_another_gateway(&self, name: &ServiceName, wanted: &WantedGateway) -> String {
+        let before = self.previous().and_then(|release| release.target.services.get(name)?.gateway.as_ref());
+        match (self.gateway_of(name), before) {
+            (None, None) => "gets a gateway".to_owned(),
+            (None, Some(_)) => "its gateway is gone".to_owned(),
+            (Some(standing), _) if !is_up(standing) => "its gateway does not run".to_owned(),
+            (Some(_), before) => {
+                let fields = before.map_or_else(Vec::new, |before| (self.input.compare)(&before.definition, &wanted.definition));
+                if fields.is_empty() {
+                    "its gateway is not the one of the live release".to_owned()
+                } else {
+                    format!("gateway ({})", fields.join(", "))
+                }
+            }
+        }
+    }
+
     /// Connects a gateway to the networks that it joins while it serves.
     pub(super) fn join_live(&mut self, name: &ServiceName, standing: Option<&Instance>) {
         let live = self.input.observed.live_gateways.get(name);

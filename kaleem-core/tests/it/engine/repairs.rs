@@ -80,6 +80,9 @@ async fn whatever_is_done_to_what_serves_is_seen_and_repaired_by_one_deploy() {
         assert!(!plan.is_empty(), "{why}: there is something to do");
         let change = &plan.changes[0];
         assert_ne!(change.kind, ChangeKind::Keep, "{why}: {change:?}");
+        if kind.starts_with("gateway") && change.kind == ChangeKind::Replace {
+            assert!(change.fields.iter().any(|field| field.contains("gateway")), "{why}: {change:?}");
+        }
         let ending = world.deploy(&app("v1")).await.unwrap();
         assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{why}: {ending:?}");
         assert_eq!(faults(&world).await, [], "{why}: afterwards, all is well: {:?}", world.containers());
