@@ -21,7 +21,7 @@ use kaleem_core::remedy::one_line;
 use kaleem_core::runtime::docker::{DockerOptions, DockerRuntime, endpoint_of_context};
 use kaleem_core::runtime::{Runtime, RuntimeError};
 use kaleem_core::secret::Secret;
-use kaleem_core::state::StateDirectory;
+use kaleem_core::state::{StateDirectory, gateway_directory};
 use kaleem_core::traffic::SocketTraffic;
 use kaleem_health::{Dependencies, StandardProbes};
 
@@ -252,10 +252,10 @@ impl Wiring {
         SocketTraffic::new(self.gateway_directory())
     }
 
-    /// Below it each gateway has its directory: beside the projects, or where those of a project are that was taken over.
+    /// Below it each gateway has its directory: next to the state directory, or where those of a project are that was taken over.
     fn gateway_directory(&self) -> PathBuf {
         let taken_over = self.project.get().and_then(|project| self.state(project).gateways());
-        taken_over.unwrap_or_else(|| self.state_base().join(".gateways"))
+        taken_over.unwrap_or_else(|| gateway_directory(&self.state_base()))
     }
 
     /// What services need, read off the files when a gate asks for it: going back and resuming need no sound files.

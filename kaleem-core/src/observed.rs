@@ -46,6 +46,8 @@ pub struct Observed {
     pub drift: BTreeMap<ContainerName, Vec<String>>,
     /// Containers of the project that lack networks which they are to be on, or names there, as somebody disconnected them.
     pub detached: BTreeMap<ContainerName, Vec<NetworkAttachment>>,
+    /// Services whose gateway cannot be steered any more: its control socket was removed.
+    pub lost_gateways: BTreeSet<ServiceName>,
     /// Where gateways of the release that serves send now, as far as they answer.
     pub sends: BTreeMap<ServiceName, reality::Sends>,
     /// Those of them that differ in labels alone, which a running container cannot be given.
@@ -402,6 +404,7 @@ pub async fn observe_host(
         adoptable,
         drift,
         detached: BTreeMap::new(),
+        lost_gateways: BTreeSet::new(),
         sends: BTreeMap::new(),
         relabelled,
         networks,

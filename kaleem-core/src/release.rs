@@ -44,7 +44,7 @@ impl Release {
         for (name, wanted) in &mut self.target.services {
             let unhealthy = |names: &Vec<ContainerName>| names.iter().any(|name| self.unhealthy_before.contains(name));
             if wanted.gate.asks_docker() && self.instances.get(name).is_some_and(unhealthy) {
-                wanted.gate = GateSettings { question: Question::Running, steady: UNCHECKED_STEADY, ..wanted.gate.clone() };
+                wanted.gate = wanted.gate.only_running();
             }
         }
     }
@@ -324,5 +324,10 @@ impl GateSettings {
     /// Whether the health that Docker reports counts: only where nothing else is asked, such as what `kaleem.toml` says.
     pub fn asks_docker(&self) -> bool {
         self.question == Question::Healthcheck
+    }
+
+    /// The same gate for a container that only has to run, and to go on running.
+    pub(crate) fn only_running(&self) -> Self {
+        Self { question: Question::Running, steady: UNCHECKED_STEADY, ..self.clone() }
     }
 }

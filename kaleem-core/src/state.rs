@@ -4,6 +4,7 @@
 //! `lease` (who works on the project now). All files are mode 0600 in directories of mode 0700.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,6 +21,33 @@ const KEY_BYTES: usize = 64;
 const IDENTITY_BYTES: usize = 16;
 /// Hexadecimal digits of a definition's identity: 128 bits.
 const ID_DIGITS: usize = 32;
+
+/// Where the gateways of the projects below `base` have their directories.
+///
+/// That is next to `base`, so that a state directory which is lost or restored takes no gateway out of reach; inside it where such a directory is
+/// there already, or where others could put one next to it.
+pub fn gateway_directory(base: &Path) -> PathBuf {
+    let inside = base.join(".gateways");
+    let (Some(parent), Some(name)) = (base.parent(), base.file_name()) else { return inside };
+    let mut beside = name.to_os_string();
+    beside.push("-gateways");
+    let beside = parent.join(beside);
+    let owner = base.metadata().map_or_else(|_| rustix::process::geteuid().as_raw(), |found| found.uid());
+    let fits = match beside.symlink_metadata() {
+        Ok(found) => found.is_dir() && found.mode() & 0o077 == 0 && [owner, rustix::process::geteuid().as_raw()].contains(&found.uid()),
+        Err(_) => !inside.is_dir() && is_ours_alone(parent),
+    };
+    if fits { beside } else { inside }
+}
+
+/// Whether nobody else can put anything into a directory, or into the one in which it would be made, and this process can.
+fn is_ours_alone(directory: &Path) -> bool {
+    let there = directory.ancestors().find(|ancestor| ancestor.is_dir());
+    there.is_some_and(|there| {
+        let others_write = there.metadata().is_ok_and(|found| found.mode() & 0o022 != 0);
+        !others_write && rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok()
+    })
+}
 
 /// Why the state directory cannot be used. The host was not touched.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,7 @@ use kaleem_core::registry::PullCredentials;
 use kaleem_core::registry::oci::{DockerConfig, OciOptions, OciRegistry};
 use kaleem_core::remedy::chain;
 use kaleem_core::runtime::docker::{DockerOptions, DockerRuntime};
+use kaleem_core::state::gateway_directory;
 use kaleem_core::traffic::SocketTraffic;
 use kaleem_health::StandardProbes;
 
@@ -85,7 +86,7 @@ pub(crate) async fn connect(environment: &BTreeMap<String, String>, state: &Path
     let probes = Arc::new(StandardProbes::new(runtime.clone()));
     let builder = Kaleem::builder(runtime, registry, probes).state_directory(state).owner("cargo xtask deploy");
     let Some(program) = environment.get("KALEEM_AGENT") else { return Ok(builder.build()) };
-    let directory = state.join(".gateways");
+    let directory = gateway_directory(state);
     let control = GatewayControl { traffic: Arc::new(SocketTraffic::new(&directory)), directory, user: GATEWAY_USER };
     Ok(builder.gateways(GatewayParts { control, program: PathBuf::from(program) }).build())
 }

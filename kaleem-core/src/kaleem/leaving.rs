@@ -12,7 +12,7 @@ use crate::plan::leaving::{self, Program};
 use crate::plan::steps::PlanData;
 use crate::plan::target::{Resolved, resolve};
 use crate::plan::{PlanKind, pin_tag, replicas};
-use crate::release::Release;
+use crate::release::{Release, Target};
 use crate::runtime::Instance;
 use crate::traffic::{GatewayStats, TrafficError};
 
@@ -41,18 +41,18 @@ impl Kaleem {
         let history = self.history(project)?;
         let Some(release) = history.serving().and_then(|id| history.release(id)) else { return Ok(Vec::new()) };
         let instances = self.runtime.list(project).await.map_err(|source| KaleemError::Runtime { source })?;
-        self.view_gateways(&release, &instances).await
+        self.view_gateways(&release.target, &instances).await
     }
 
-    pub(super) async fn view_gateways(&self, release: &Release, instances: &[Instance]) -> Result<Vec<GatewayView>, KaleemError> {
+    pub(super) async fn view_gateways(&self, target: &Target, instances: &[Instance]) -> Result<Vec<GatewayView>, KaleemError> {
         let Some(parts) = &self.gateways else { return Ok(Vec::new()) };
         let place = self.gateway_place(MakeImage::No).await?;
         let current = self.gateway_program()?;
         let mut views = Vec::new();
-        for (service, wanted) in &release.target.services {
+        for (service, wanted) in &target.services {
             let Some(gateway) = &wanted.gateway else { continue };
             let stats = parts.control.traffic.stats(&gateway.name).await;
-            let instance = gateway_of(&release.target.project, service, instances).cloned();
+            let instance = gateway_of(&target.project, service, instances).cloned();
             // A program that was put in while it ran says which it is; else it is the one of its image.
             let upgraded = stats.as_ref().ok().and_then(|stats| stats.worker.program.clone());
             let of_image =
@@ -84,7 +84,7 @@ impl Kaleem {
             (_, _, None) => Program { path: std::path::PathBuf::new(), digest: String::new() },
         };
         let instances = self.runtime.list(&release.target.project).await.map_err(|source| KaleemError::Runtime { source })?;
-        let views = self.view_gateways(&release, &instances).await?;
+        let views = self.view_gateways(&release.target, &instances).await?;
         let wanted: Vec<(ServiceName, Option<String>)> = views
             .into_iter()
             .filter(|view| if services.is_empty() { !view.is_current } else { services.contains(&view.service) })

@@ -22,6 +22,7 @@ use crate::plan::{NewInstance, Plan, PlanKind, Role, compare, instance_name, pin
 use crate::release::{Release, Target, WantedGateway};
 use crate::runtime::{EngineInfo, InstanceSpec};
 use crate::state::{DefinitionKey, StateDirectory};
+use crate::traffic::TrafficError;
 use crate::traffic::protocol::program_name;
 
 /// What is known of a project before it is looked at.
@@ -103,7 +104,7 @@ impl Kaleem {
         let live = known.history.serving().and_then(|id| known.history.release(id)).filter(|live| live.target == wanted);
         let release = live.map_or_else(|| known.history.next_release(), |live| live.id);
         let mut observed = self.observe(&wanted, release, &definitions, image_ids, engine, known).await?;
-        self.ask_gateways(&mut observed).await?;
+        self.ask_gateways(&mut observed, &wanted).await?;
         // The same containers are made new, and so is a gateway that publishes what the file does not.
         observed.live_gateways.retain(|name, live| live.stays.is_empty() || !wishes.recreate.contains(name));
         let compare = |before: &DefinitionId, after: &DefinitionId| compare_known(before, after, known, &definitions);
@@ -135,10 +136,19 @@ impl Kaleem {
     }
 
     /// Asks the gateways of what serves where they send, and which run another program than the one beside this one.
-    pub(super) async fn ask_gateways(&self, observed: &mut Observed) -> Result<(), KaleemError> {
-        let Some(release) = observed.releases.iter().find(|release| Some(release.id) == observed.serving) else { return Ok(()) };
-        for view in self.view_gateways(release, &observed.instances).await? {
-            let Ok(stats) = &view.stats else { continue };
+    /// Asks the gateways of the release that serves; where none is known, those that stand where `wanted` has some.
+    pub(super) async fn ask_gateways(&self, observed: &mut Observed, wanted: &Target) -> Result<(), KaleemError> {
+        let release = observed.releases.iter().find(|release| Some(release.id) == observed.serving);
+        let target = release.map_or(wanted, |release| &release.target);
+        for view in self.view_gateways(target, &observed.instances).await? {
+            let stats = match &view.stats {
+                Ok(stats) => stats,
+                Err(TrafficError::Unreachable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    observed.lost_gateways.insert(view.service);
+                    continue;
+                }
+                Err(_) => continue,
+            };
             observed.sends.insert(view.service.clone(), reality::Sends::of(stats));
             if !view.is_current {
                 observed.outdated_gateways.insert(view.service);
@@ -276,7 +286,7 @@ impl Kaleem {
             observed.drift.remove(&container);
             observed.adoptable.insert(container);
         }
-        self.ask_gateways(&mut observed).await?;
+        self.ask_gateways(&mut observed, &release.target).await?;
         // Only a deploy says that a program is older.
         observed.outdated_gateways.clear();
         let besides = Besides::data(&data);

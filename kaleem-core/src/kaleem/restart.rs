@@ -62,7 +62,7 @@ impl Kaleem {
             }
         }
         let mut observed = self.observe(&target, release.id, &definitions, BTreeMap::new(), engine, &known).await?;
-        self.ask_gateways(&mut observed).await?;
+        self.ask_gateways(&mut observed, &target).await?;
         // Only a deploy says that a program is older.
         observed.outdated_gateways.clear();
         let left = target.services.keys().filter(|name| !restarted.contains(name)).map(|name| (name.clone(), String::new())).collect();

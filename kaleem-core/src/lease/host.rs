@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::RuntimeFlavor;
 
@@ -17,6 +18,9 @@ use crate::runtime::{Runtime, RuntimeError};
 
 /// How often a mark is asked for that somebody else got at the same moment and gave up again.
 const ATTEMPTS: u32 = 5;
+
+/// How long a lock that was not used waits for its mark to be removed.
+const REMOVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The right to work on a project of this engine, until it is dropped.
 pub struct HostLock {
@@ -175,12 +179,16 @@ impl Drop for HostLock {
         let (runtime, project, mark, unused) = (self.runtime.clone(), self.project.clone(), self.mark.clone(), self.is_unused());
         let Ok(handle) = tokio::runtime::Handle::try_current() else { return };
         if unused {
-            let removed = async move { runtime.remove_mark(&project, mark.number).await.ok() };
-            if handle.runtime_flavor() == RuntimeFlavor::MultiThread {
-                // Waited for: a program often ends right after this, and the mark would claim a project that nobody has.
-                tokio::task::block_in_place(|| handle.block_on(removed));
-            } else {
-                handle.spawn(removed);
+            let (done, removed) = std::sync::mpsc::channel();
+            let waits = handle.runtime_flavor() == RuntimeFlavor::MultiThread;
+            handle.spawn(async move {
+                runtime.remove_mark(&project, mark.number).await.ok();
+                // Nobody waits any more where it took too long.
+                done.send(()).ok();
+            });
+            if waits {
+                // A program often ends right after this, and the mark would claim a project that nobody has.
+                removed.recv_timeout(REMOVED_WITHIN).ok();
             }
             return;
         }

@@ -248,6 +248,8 @@ impl<'a> Builder<'a> {
         }
         self.instances.insert(name.clone(), slots.iter().map(|slot| self.final_name(wanted, slot)).collect());
         self.note_unhealthy(name, wanted, &slots);
+        let held_to = self.held_to(name, wanted);
+        let wanted = held_to.as_ref();
         self.explain(name, wanted, &slots, &old, stale);
         self.connect_reused(name, &slots);
         self.join_live(name, standing);

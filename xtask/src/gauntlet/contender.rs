@@ -5,6 +5,7 @@ use std::time::Duration;
 use kaleem_core::clock::{Clock, SystemClock};
 use kaleem_core::names::GatewayName;
 use kaleem_core::remedy::chain;
+use kaleem_core::state::gateway_directory;
 use kaleem_core::traffic::{SocketTraffic, Traffic};
 
 use crate::fail::TaskError;
@@ -127,7 +128,7 @@ pub(super) fn upgrade_gateway(field: &Field<'_>) -> Result<(), TaskError> {
     let gateway: GatewayName = format!("{}-api-gateway", field.name()).parse().map_err(|error| wrong(format!("{error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| TaskError::Start { program: "an async runtime".to_owned(), source })?;
-    let traffic = SocketTraffic::new(field.state().join(".gateways"));
+    let traffic = SocketTraffic::new(gateway_directory(&field.state()));
     let upgraded = runtime.block_on(traffic.upgrade(&gateway, &field.agent()));
     upgraded.map(drop).map_err(|error| wrong(chain(&error).join(": ")))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kaleem_core::backup::set::COMMIT_FILE;
 use kaleem_core::history::History;
 use kaleem_core::plan::pin_tag;
-use kaleem_core::state::StateDirectory;
+use kaleem_core::state::{StateDirectory, gateway_directory};
 
 use crate::fail::TaskError;
 use crate::place::Place;
@@ -82,7 +82,7 @@ pub(super) fn leaks(place: &Place, audited: Audited<'_>, history: &History, last
     // The state of the project, and beside it that of its gateways.
     let base = state.root().parent().unwrap_or(state.root());
     files(base, last, &mut found);
-    for path in children(&base.join(".gateways")) {
+    for path in children(&gateway_directory(base)) {
         if !known.gateways.contains(&name_of(&path)) {
             found.push(format!("the gateway directory {} belongs to no kept release", path.display()));
         }

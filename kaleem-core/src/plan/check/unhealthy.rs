@@ -19,7 +19,7 @@ pub(super) fn now(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let mut found = Vec::new();
     for change in plan.changes.iter().filter(|change| change.kind == ChangeKind::Replace) {
         let name = &change.service;
-        let own_check = plan.release.target.services.get(name).is_some_and(|wanted| wanted.gate.asks_docker());
+        let own_check = plan.release.target.services.get(name).is_some_and(|wanted| wanted.gate.asks_docker()) && !is_excused(plan, name);
         let unhealthy = |instance: &&Instance| {
             // An engine calls what was stopped unhealthy, too.
             let running = instance.state.status == InstanceStatus::Running;
@@ -36,7 +36,14 @@ pub(super) fn now(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     found
 }
 
-/// What was not healthy before kaleem came and stays as it is does not fail a plan. What fails is a warning once, and a note in later plans.
+/// Whether the new containers of a service have to pass no check, because nobody has seen the old ones pass it.
+fn is_excused(plan: &Plan, name: &ServiceName) -> bool {
+    let replaced = plan.changes.iter().any(|change| change.service == *name && change.kind == ChangeKind::Replace);
+    let containers = plan.release.instances.get(name).into_iter().flatten();
+    replaced && containers.into_iter().any(|container| plan.release.unhealthy_before.contains(container))
+}
+
+/// What was not healthy before kaleem came does not fail a plan. What fails is a warning once, and a note in later plans.
 pub(super) fn before(plan: &Plan, observed: &Observed) -> Vec<Objection> {
     let release = &plan.release;
     let known = observed.releases.iter().find(|release| Some(release.id) == observed.serving);
@@ -46,8 +53,10 @@ pub(super) fn before(plan: &Plan, observed: &Observed) -> Vec<Objection> {
             let again = known.is_some_and(|known| known.unhealthy_before.contains(container));
             let instance = observed.instances.iter().find(|instance| instance.name == *container);
             let starting = instance.is_some_and(|instance| instance.state.health == InstanceHealth::Starting);
-            let severity = if again || starting { Severity::Note } else { Severity::Warn };
-            let message = if starting {
+            let severity = if (again || starting) && !is_excused(plan, name) { Severity::Note } else { Severity::Warn };
+            let message = if is_excused(plan, name) {
+                format!("`{name}` was unhealthy before kaleem came, so {container} only has to run: its health check is not waited for")
+            } else if starting {
                 format!("`{name}` has not passed its health check yet ({container}), and is kept as it is")
             } else {
                 format!("`{name}` was unhealthy before kaleem came ({container}), and is kept as it is")

@@ -172,7 +172,9 @@ impl<'a> Builder<'a> {
         let same = |standing: &Instance| {
             standing.definition.as_ref() == Some(&wanted.definition) || self.input.observed.adoptable.contains(&standing.name)
         };
-        standing.filter(|standing| is_up(standing)).filter(|standing| same(standing) || live())
+        // What can be steered no more has to be replaced while it still serves.
+        let lost = self.input.observed.lost_gateways.contains(name);
+        standing.filter(|standing| is_up(standing) && !lost).filter(|standing| same(standing) || live())
     }
 
     /// What is printed of a service of which only the gateway is recreated.
@@ -182,6 +184,7 @@ impl<'a> Builder<'a> {
             (None, None) => "gets a gateway".to_owned(),
             (None, Some(_)) => "its gateway is gone".to_owned(),
             (Some(standing), _) if !is_up(standing) => "its gateway does not run".to_owned(),
+            (Some(_), _) if self.input.observed.lost_gateways.contains(name) => "the control socket of its gateway was removed".to_owned(),
             (Some(_), before) => {
                 let fields = before.map_or_else(Vec::new, |before| (self.input.compare)(&before.definition, &wanted.definition));
                 if fields.is_empty() {

@@ -5,13 +5,17 @@
 //! leave the heir with half an interface when it joins too early: it is waited for the end of the predecessor's process and for its
 //! ports, and where joining fails all the same the heir is started anew, which always works and takes a moment longer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bollard::models::{ContainerInspectResponse, EndpointResource, EndpointSettings, NetworkConnectRequest, NetworkDisconnectRequest};
+use bollard::models::{
+    ContainerInspectResponse, EndpointResource, EndpointSettings, EventMessage, NetworkConnectRequest, NetworkDisconnectRequest,
+};
 use bollard::query_parameters::{EventsOptions, InspectNetworkOptions, KillContainerOptions, StartContainerOptions};
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, future};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::addresses::address_of;
@@ -41,6 +45,21 @@ const CONNECT: &str = "connect the container to its network";
 enum Joined {
     Now,
     Before,
+}
+
+/// Ends once all of `awaited`, containers and networks, were seen to part; `false` where the engine stops telling.
+async fn parted(
+    mut awaited: BTreeSet<(String, String)>,
+    mut events: BoxStream<'static, Result<EventMessage, bollard::errors::Error>>,
+) -> bool {
+    while !awaited.is_empty() {
+        let Some(Ok(event)) = events.next().await else { return false };
+        let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+        if let (Some(container), Some(network)) = (attributes.get("container"), attributes.get("name")) {
+            awaited.remove(&(container.clone(), network.clone()));
+        }
+    }
+    true
 }
 
 impl DockerRuntime {
@@ -130,6 +149,9 @@ impl DockerRuntime {
                 self.stop_found(&found, &one.stop).await?;
             }
         }
+        let inherited: BTreeMap<NetworkName, Ipv4Addr> =
+            Leaving::addresses_of(from).into_iter().filter_map(|(network, address)| Some((network, address.parse().ok()?))).collect();
+        let mut departures = self.departures(leaving.iter().map(|(found, _)| found), &inherited)?;
         let begun = Instant::now();
         future::try_join_all(leaving.iter().map(|(found, one)| self.end(found, one))).await?;
         // One that has joined already holds its ports itself.
@@ -137,10 +159,10 @@ impl DockerRuntime {
         if !is_alive(&heir) || has_joined.is_none_or(HashMap::is_empty) {
             self.wait_for_ports(&heir).await;
         }
-        let inherited: BTreeMap<NetworkName, Ipv4Addr> =
-            Leaving::addresses_of(from).into_iter().filter_map(|(network, address)| Some((network, address.parse().ok()?))).collect();
-        for (network, address) in &inherited {
-            self.wait_for_address(network, *address, &heir_id).await;
+        if !matches!(tokio::time::timeout(ADDRESS_FREE, departures.join_next()).await, Ok(Some(Ok(true)))) {
+            for (network, address) in &inherited {
+                self.wait_for_address(network, *address, &heir_id).await;
+            }
         }
         let joined = self.join_all(&heir_id, is_alive(&heir), networks, &inherited).await;
         if joined.is_err() {
@@ -152,6 +174,33 @@ impl DockerRuntime {
             self.stop_found(found, &one.stop).await?;
         }
         Ok(took)
+    }
+
+    /// Listens from now on for containers that leave the networks on which the heir inherits their address: the engine tells it once the address
+    /// is free, and lists it as gone a moment before. `false` where there is nothing to be seen.
+    fn departures<'c>(
+        &self,
+        leaving: impl Iterator<Item = &'c ContainerInspectResponse>,
+        inherited: &BTreeMap<NetworkName, Ipv4Addr>,
+    ) -> Result<JoinSet<bool>, RuntimeError> {
+        let mut awaited = BTreeSet::new();
+        for found in leaving {
+            let id = id_of(found)?;
+            let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+            let networks = networks.into_iter().flat_map(HashMap::keys);
+            awaited
+                .extend(networks.filter(|name| inherited.keys().any(|key| key.as_str() == *name)).map(|name| (id.clone(), name.clone())));
+        }
+        let list = |text: &str| vec![text.to_owned()];
+        let filters = HashMap::from([("type".to_owned(), list("network")), ("event".to_owned(), list("disconnect"))]);
+        let client = self.client.clone();
+        // Ends with the set.
+        let mut listening = JoinSet::new();
+        listening.spawn(async move {
+            let events = client.events(Some(EventsOptions { filters: Some(filters), ..EventsOptions::default() })).boxed();
+            !awaited.is_empty() && parted(awaited, events).await
+        });
+        Ok(listening)
     }
 
     /// Asks a container to end, and answers when its process is gone, which is before the engine has tidied up.

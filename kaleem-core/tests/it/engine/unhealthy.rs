@@ -143,7 +143,10 @@ async fn what_was_healthy_when_kaleem_came_and_fails_later_is_a_fault() {
 
 #[tokio::test]
 async fn one_that_must_pass_the_check_that_fails_now_is_told_with_the_ways_out_and_both_of_them_work() {
-    let world = world(Behaviour::NeverHealthy).await;
+    let world = world(Behaviour::Healthy).await;
+    world.deploy(&app("v1", "v1")).await.unwrap();
+    world.runtime.set_container_behaviour(&container("shop-worker-1"), Behaviour::NeverHealthy);
+    time_passes(&world).await;
     let (severity, text) = said(&world, &app("v1", "v2"), "unhealthy-now").await.unwrap();
     assert_eq!(severity, Severity::Warn, "{text}");
     for part in ["shop-worker-1", "is rolled back", "`[services.worker.health]`", "healthcheck: {disable: true}"] {
@@ -160,6 +163,41 @@ async fn one_that_must_pass_the_check_that_fails_now_is_told_with_the_ways_out_a
         let ending = world.deploy(&project).await.unwrap();
         assert!(is_deployed(&ending), "{why}: {ending:?}");
         assert_eq!(kinds(&faults(&world).await), [""; 0], "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_nobody_has_seen_healthy_is_replaced_and_only_has_to_run() {
+    // At the take-over itself, and later.
+    for takes_over_first in [false, true] {
+        let world = world(Behaviour::NeverHealthy).await;
+        if takes_over_first {
+            world.deploy(&app("v1", "v1")).await.unwrap();
+        }
+        assert_eq!(said(&world, &app("v1", "v2"), "unhealthy-now").await, None);
+        let (severity, text) = said(&world, &app("v1", "v2"), "unhealthy-before").await.unwrap();
+        assert_eq!(severity, Severity::Warn, "{text}");
+        assert!(text.contains("only has to run") && text.contains("`[services.worker.health]`"), "{text}");
+        let ending = world.deploy(&app("v1", "v2")).await.unwrap();
+        assert!(is_deployed(&ending), "{ending:?}");
+        assert!(!world.running().contains(&"shop-worker-1".to_owned()), "{:?}", world.running());
+        time_passes(&world).await;
+        assert_eq!(kinds(&faults(&world).await), ["unhealthy-before"], "it is no fault of the release either");
+        let ending = world.deploy(&app("v2", "v2")).await.unwrap();
+        assert!(is_deployed(&ending), "{ending:?}");
+        // One that does not even run is bad.
+        world.push_with("registry.example/worker:v3", Behaviour::CrashesAfter(1), FakeImage::with_healthcheck);
+        let ending = world.deploy(&app("v2", "v3")).await.unwrap();
+        assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{ending:?}");
+        // Once it has been healthy it has to be so again.
+        let name = world.running().into_iter().find(|name| name.contains("worker")).unwrap();
+        world.runtime.set_container_behaviour(&container(&name), Behaviour::Healthy);
+        time_passes(&world).await;
+        world.deploy(&app("v1", "v2")).await.unwrap();
+        world.runtime.set_container_behaviour(&container(&name), Behaviour::NeverHealthy);
+        time_passes(&world).await;
+        assert_eq!(kinds(&faults(&world).await), ["serving-unhealthy"]);
+        assert!(said(&world, &app("v1", "v1"), "unhealthy-now").await.is_some());
     }
 }
 
