@@ -62,6 +62,8 @@ struct FakeGateway {
 #[derive(Debug, Default)]
 struct World {
     gateways: BTreeMap<GatewayName, FakeGateway>,
+    /// Those whose control socket was removed.
+    lost: BTreeSet<GatewayName>,
     /// Instances that answer.
     alive: BTreeSet<ContainerName>,
     findings: BTreeMap<ContainerName, Finding>,
@@ -110,8 +112,14 @@ impl FakeTraffic {
             turn: 0,
             is_old: false,
         };
+        world.lost.remove(gateway);
         let known = world.gateways.entry(gateway.clone()).or_insert(fresh);
         known.epoch += 1;
+    }
+
+    /// Removes the control socket of a gateway, which serves on and can be steered no more until it is started again.
+    pub fn lose(&self, gateway: &GatewayName) {
+        self.world().lost.insert(gateway.clone());
     }
 
     /// Has a gateway run a program that takes no ports of port containers, until it is upgraded.
@@ -199,6 +207,9 @@ impl FakeTraffic {
         match fault {
             Some(TrafficFault::Unreachable) => Err(unreachable()),
             Some(TrafficFault::Refuses(source)) => Err(TrafficError::Refused { gateway: gateway.clone(), operation, source }),
+            _ if world.lost.contains(gateway) => {
+                Err(TrafficError::Unreachable { gateway: gateway.clone(), source: std::io::ErrorKind::NotFound.into() })
+            }
             _ if !world.gateways.contains_key(gateway) => Err(unreachable()),
             Some(TrafficFault::LostAnswer) => Ok(true),
             None => Ok(false),

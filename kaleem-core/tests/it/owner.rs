@@ -13,6 +13,7 @@ use kaleem_core::observed::owner::{ForeignKind, Standing};
 use kaleem_core::outcome::Outcome;
 use kaleem_core::remedy::Remedy;
 use kaleem_core::runtime::Marks;
+use kaleem_core::state::gateway_directory;
 use kaleem_core::testing::Behaviour;
 
 use crate::world::{ServiceExt, World, container, project, service, strategy};
@@ -124,6 +125,30 @@ async fn a_deploy_that_fails_after_the_state_was_lost_goes_back_to_what_served()
     assert!(matches!(ending, Ending::Over(Outcome::RolledBack { .. })), "{ending:?}");
     assert_eq!(world.routed("api").await.unwrap(), ["shop-api-r2-1"]);
     assert!(is_deployed(&world.deploy(&shop("2")).await.unwrap()), "it can be settled afterwards");
+}
+
+#[test]
+fn gateways_are_next_to_the_state_directory_unless_others_could_put_them_there() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let home = tempfile::tempdir().unwrap();
+    let (base, beside) = (home.path().join("kaleem"), home.path().join("kaleem-gateways"));
+    let inside = base.join(".gateways");
+    let mode = |path: &Path, mode: u32| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    assert_eq!(gateway_directory(&base), beside, "neither is there");
+    assert_eq!(gateway_directory(&home.path().join("not/there/yet/kaleem")), home.path().join("not/there/yet/kaleem-gateways"));
+    mode(home.path(), 0o777);
+    assert_eq!(gateway_directory(&base), inside, "everybody could make it");
+    mode(home.path(), 0o700);
+    std::fs::create_dir_all(&inside).unwrap();
+    assert_eq!(gateway_directory(&base), inside, "it was there before");
+    std::fs::create_dir(&beside).unwrap();
+    mode(&beside, 0o700);
+    assert_eq!(gateway_directory(&base), beside);
+    mode(&beside, 0o770);
+    assert_eq!(gateway_directory(&base), inside, "others can write there");
+    std::fs::remove_dir(&beside).unwrap();
+    symlink("/tmp", &beside).unwrap();
+    assert_eq!(gateway_directory(&base), inside, "a link is not followed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

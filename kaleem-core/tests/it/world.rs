@@ -183,7 +183,8 @@ pub(crate) type TrafficHook = dyn Fn(Moment) -> Option<TrafficError> + Send + Sy
 pub(crate) struct WorldTraffic {
     pub(crate) fake: FakeTraffic,
     runtime: FakeRuntime,
-    up: std::sync::Mutex<std::collections::BTreeSet<(GatewayName, u64)>>,
+    /// Gateways' containers that were seen, and in which of their runs.
+    up: std::sync::Mutex<std::collections::BTreeSet<(ContainerName, u64)>>,
     around_calls: std::sync::Mutex<Option<Arc<TrafficHook>>>,
 }
 
@@ -212,13 +213,13 @@ impl WorldTraffic {
             self.fake.set_alive(name, running(found));
             let is_its = found.labels.get("kaleem.gateway").map(String::as_str) == Some(gateway.as_str());
             if is_its && !found.labels.contains_key("kaleem.port") && running(found) {
-                there = Some(found.runs);
+                there = Some((name.clone(), found.runs));
             }
         }
-        let Some(runs) = there else {
+        let Some(run) = there else {
             return Err(TrafficError::Unreachable { gateway: gateway.clone(), source: std::io::ErrorKind::ConnectionRefused.into() });
         };
-        if self.up.lock().unwrap().insert((gateway.clone(), runs)) {
+        if self.up.lock().unwrap().insert(run) {
             self.fake.start(gateway);
         }
         Ok(())

@@ -109,6 +109,39 @@ async fn a_gateway_that_sends_elsewhere_is_steered_again() {
 }
 
 #[tokio::test]
+async fn a_gateway_whose_control_socket_was_removed_is_recreated_by_one_deploy() {
+    // With the state directory that made it, and with all of it lost.
+    for state_is_lost in [false, true] {
+        let world = world().await;
+        world.traffic.fake.lose(&"shop-api-gateway".parse().unwrap());
+        assert_eq!(kinds(&faults(&world).await), ["gateway-silent"]);
+        if state_is_lost {
+            std::fs::remove_dir_all(world.kaleem.state(&world.project()).root()).unwrap();
+        }
+        let plan = world.plan(&app("v1")).await.plan;
+        assert_eq!(plan.changes[0].kind, ChangeKind::Replace, "lost: {state_is_lost}: {plan:?}");
+        assert_eq!(plan.changes[0].fields, ["the control socket of its gateway was removed"]);
+        let ending = world.deploy(&app("v1")).await.unwrap();
+        let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+        assert!(matches!(ending, Ending::Over(Outcome::Deployed { .. })), "{ending:?}: {steps:#?}");
+        assert_eq!(faults(&world).await, [], "lost: {state_is_lost}");
+        assert_eq!(world.routed("api").await.unwrap(), ["shop-api-r1-1"]);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_state_directory_leaves_a_gateway_as_it_is_that_has_taken_a_port_while_it_served() {
+    let world = world().await;
+    let more = || project(vec![service("api", "registry.example/app:v1").publishing(8080, 3000).publishing(8081, 3000)]);
+    world.deploy(&more()).await.unwrap();
+    let before = world.running();
+    std::fs::remove_dir_all(world.kaleem.state(&world.project()).root()).unwrap();
+    world.deploy(&more()).await.unwrap();
+    assert_eq!(world.running(), before);
+    assert_eq!(faults(&world).await, []);
+}
+
+#[tokio::test]
 async fn what_compose_put_next_to_a_gateway_is_replaced_by_a_deploy() {
     let world = world().await;
     // `docker compose up -d api`: what kaleem made of the service is gone, and another container has its name.

@@ -45,9 +45,10 @@ pub(super) fn show(rows: &[Row]) {
     }
 }
 
-/// How long take-overs turned requests away: the median of the worst doors.
-pub(super) fn taken_over(rows: &[Row]) -> Option<Duration> {
-    median(rows.iter().filter(|row| row.scene == Scene::TakeOver).map(|row| row.tally.refused()))
+/// How long take-overs turned requests away: the median of all doors, and the worst of them.
+pub(super) fn taken_over(rows: &[Row]) -> Option<(Duration, Duration)> {
+    let doors = || rows.iter().filter(|row| row.scene == Scene::TakeOver).flat_map(|row| row.tally.refused_at_doors());
+    median(doors()).zip(doors().max())
 }
 
 /// Puts the table into the document, in place of that of the run before.

@@ -188,6 +188,11 @@ impl Tally {
         failing.map(|(door, count)| format!("{} {}", door.title(), count.failed)).collect::<Vec<_>>().join(", ")
     }
 
+    /// How long each door turned requests away.
+    pub(super) fn refused_at_doors(&self) -> impl Iterator<Item = Duration> {
+        self.doors.values().map(Count::refused)
+    }
+
     /// The longest time for which one of the doors turned requests away.
     pub(super) fn refused(&self) -> Duration {
         self.doors.values().map(Count::refused).max().unwrap_or_default()
