@@ -295,11 +295,6 @@ impl<'a> Builder<'a> {
             fields = old.iter().filter_map(|instance| self.input.observed.drift.get(&instance.name)).flatten().cloned().collect();
             fields.dedup();
         }
-        if wanted.gateway.is_some() && before.is_none_or(|before| before.gateway.is_none()) {
-            for field in fields.iter_mut().filter(|field| *field == "extra_hosts") {
-                "extra_hosts (behind a gateway its own name leads to itself)".clone_into(field);
-            }
-        }
         fields.extend(self.input.again.get(name).into_iter().flatten().cloned());
         if let Some(before) = before.filter(|before| before.replicas != wanted.replicas) {
             fields.push(format!("replicas ({} to {})", before.replicas, wanted.replicas));
@@ -309,8 +304,8 @@ impl<'a> Builder<'a> {
         let taken = self.taken_ports(name, wanted);
         let takes = !taken.is_empty();
         fields.extend(taken.iter().map(|port| format!("takes the {port}")));
-        if let Some(gateway) = wanted.gateway.as_ref().filter(|_| stale && kind == ChangeKind::Replace && fields.is_empty()) {
-            fields.push(self.why_another_gateway(name, gateway));
+        if let Some(gateway) = wanted.gateway.as_ref().filter(|_| kind == ChangeKind::Replace) {
+            self.explain_gateway(name, gateway, stale, &mut fields);
         }
         let handed_over = takes && wanted.gateway.is_some() || stale && (!old.is_empty() || self.gateway_of(name).is_some_and(is_up));
         let held = !old.is_empty() && kept < slots.len() && wanted.strategy == Strategy::Recreate && wanted.gateway.is_some();

@@ -177,8 +177,20 @@ impl<'a> Builder<'a> {
         standing.filter(|standing| is_up(standing) && !lost).filter(|standing| same(standing) || live())
     }
 
-    /// What is printed of a service of which only the gateway is recreated.
-    pub(super) fn why_another_gateway(&self, name: &ServiceName, wanted: &WantedGateway) -> String {
+    /// Adds to what is printed of a service what its gateway makes different.
+    pub(super) fn explain_gateway(&self, name: &ServiceName, wanted: &WantedGateway, stale: bool, fields: &mut Vec<String>) {
+        if stale && fields.is_empty() {
+            fields.push(self.why_another_gateway(name, wanted));
+        }
+        let before = self.previous().and_then(|release| release.target.services.get(name));
+        if before.is_none_or(|before| before.gateway.is_none()) {
+            for field in fields.iter_mut().filter(|field| *field == "extra_hosts") {
+                "extra_hosts (behind a gateway its own name leads to itself)".clone_into(field);
+            }
+        }
+    }
+
+    fn why_another_gateway(&self, name: &ServiceName, wanted: &WantedGateway) -> String {
         let before = self.previous().and_then(|release| release.target.services.get(name)?.gateway.as_ref());
         match (self.gateway_of(name), before) {
             (None, None) => "gets a gateway".to_owned(),
