@@ -122,11 +122,22 @@ impl Shard {
         self.board.places.get(listener)
     }
 
-    /// Counts a connection as gone.
-    pub(crate) fn one_less(&self) {
-        if let Some(load) = self.board.loads.get(self.index) {
+    /// Counts a connection as that of a thread, which may not know of it yet: a worker that leaves waits for it.
+    fn one_more_of(&self, thread: usize) {
+        if let Some(load) = self.board.loads.get(thread) {
+            load.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn one_less_of(&self, thread: usize) {
+        if let Some(load) = self.board.loads.get(thread) {
             load.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    /// Counts a connection as gone.
+    pub(crate) fn one_less(&self) {
+        self.one_less_of(self.index);
     }
 
     /// Routing as it is in force now.
@@ -234,10 +245,8 @@ impl Shard {
         view.lanes.iter().for_each(|lane| lane.sweep(self.coarse_now()));
     }
 
+    /// Serves a connection that is counted as this thread's already.
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, listener: usize, added: Option<Arc<AddedPort>>) {
-        if let Some(load) = self.board.loads.get(self.index) {
-            load.fetch_add(1, Ordering::SeqCst);
-        }
         let shard = self.clone();
         let through = added.map(AddedPort::enter);
         tokio::task::spawn_local(async move {
@@ -261,6 +270,7 @@ impl Shard {
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener, place: usize, added: Option<Arc<AddedPort>>) {
+        let _accepting = self.board.accepts();
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -274,15 +284,19 @@ impl Shard {
             };
             let thread = balance::choose(&self.board, self.index);
             if thread == self.index {
+                self.one_more_of(thread);
                 self.serve(stream, peer, place, added.clone());
                 continue;
             }
             let Ok(stream) = stream.into_std() else { continue };
             let message = ShardMessage::Serve { stream, peer, listener: place, added: added.clone() };
-            if let Err(ShardMessage::Serve { stream, .. }) = self.board.tell_one(thread, message)
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
-                self.serve(stream, peer, place, added.clone());
+            self.one_more_of(thread);
+            if let Err(ShardMessage::Serve { stream, .. }) = self.board.tell_one(thread, message) {
+                self.one_less_of(thread);
+                if let Ok(stream) = TcpStream::from_std(stream) {
+                    self.one_more_of(self.index);
+                    self.serve(stream, peer, place, added.clone());
+                }
             }
         }
     }
@@ -304,11 +318,10 @@ impl Shard {
                 }
             };
             match message {
-                Some(ShardMessage::Serve { stream, peer, listener, added }) => {
-                    if let Ok(stream) = TcpStream::from_std(stream) {
-                        self.serve(stream, peer, listener, added);
-                    }
-                }
+                Some(ShardMessage::Serve { stream, peer, listener, added }) => match TcpStream::from_std(stream) {
+                    Ok(stream) => self.serve(stream, peer, listener, added),
+                    Err(_) => self.one_less(),
+                },
                 Some(ShardMessage::Accept { listener, place, added }) => {
                     if let Ok(listener) = TcpListener::from_std(listener) {
                         let accepting = tokio::task::spawn_local(self.clone().accept(listener, place, Some(added.clone())));

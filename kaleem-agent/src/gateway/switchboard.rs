@@ -67,6 +67,8 @@ pub(crate) struct Switchboard {
     pub(crate) hold: Hold,
     /// Open connections by thread, by which new ones are dealt.
     pub(crate) loads: Box<[AtomicUsize]>,
+    /// One for each task that accepts connections, and one for the board itself.
+    accepting: Arc<()>,
     shards: Mutex<Vec<mpsc::UnboundedSender<ShardMessage>>>,
     doubts: mpsc::UnboundedSender<Doubt>,
 }
@@ -84,6 +86,7 @@ impl Switchboard {
             changed: watch::Sender::new(0),
             hold: Hold::default(),
             loads: std::iter::repeat_with(AtomicUsize::default).take(threads).collect(),
+            accepting: Arc::default(),
             shards: Mutex::new(Vec::new()),
             doubts,
         }
@@ -219,6 +222,16 @@ impl Switchboard {
     /// Open connections of clients.
     pub(crate) fn open_connections(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Counts a task as one that accepts connections, until what it gets is dropped.
+    pub(crate) fn accepts(&self) -> Arc<()> {
+        self.accepting.clone()
+    }
+
+    /// Whether a connection may still come.
+    pub(crate) fn is_accepting(&self) -> bool {
+        Arc::strong_count(&self.accepting) > 1
     }
 
     /// Counters by target and by release.

@@ -9,7 +9,7 @@ use kaleem_core::testing::{free_port, program};
 use tokio::sync::OnceCell;
 
 /// Time one command of a story may take.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A variable of the test's own environment.
 #[expect(clippy::disallowed_methods, reason = "a test is its own caller")]
