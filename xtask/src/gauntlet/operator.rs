@@ -87,10 +87,11 @@ fn scenes(form: Form, only: Option<&str>) -> Vec<Scene> {
 
 fn judge(rows: &[Row]) -> Result<(), TaskError> {
     let bad = rows.iter().filter(|row| !row.all_faults().is_empty()).count();
-    let refused = report::taken_over(rows).filter(|(median, _)| *median > MOST_REFUSED);
-    if let Some(refused) = report::taken_over(rows) {
-        say::line(&turned_away(refused));
+    let measured = report::taken_over(rows);
+    if let Some(measured) = measured {
+        say::line(&turned_away(measured));
     }
+    let refused = measured.filter(|(median, _)| *median > MOST_REFUSED);
     if bad == 0 && refused.is_none() {
         say::line("every scene was as it must be");
         return Ok(());

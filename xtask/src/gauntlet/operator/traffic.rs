@@ -195,7 +195,7 @@ impl Tally {
 
     /// The longest time for which one of the doors turned requests away.
     pub(super) fn refused(&self) -> Duration {
-        self.doors.values().map(Count::refused).max().unwrap_or_default()
+        self.refused_at_doors().max().unwrap_or_default()
     }
 }
 
